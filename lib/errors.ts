@@ -1,0 +1,76 @@
+/**
+ * The one error class of the package. It looks like Node's own system errors:
+ * `code` always, `errno` and `syscall` where the kernel said no, `argument`
+ * where the caller did, and a `hint` where there is something to load, enable
+ * or permit.
+ */
+export interface ErrorDetails {
+  code: string
+  errno?: number | undefined
+  syscall?: string | undefined
+  argument?: string | undefined
+  hint?: string | undefined
+  cause?: unknown
+}
+
+export class P2pdmaError extends Error {
+  readonly code: string
+  readonly errno?: number
+  readonly syscall?: string
+  readonly argument?: string
+  readonly hint?: string
+
+  constructor(message: string, details: ErrorDetails) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.name = 'P2pdmaError'
+    this.code = details.code
+    if (details.errno !== undefined) this.errno = details.errno
+    if (details.syscall !== undefined) this.syscall = details.syscall
+    if (details.argument !== undefined) this.argument = details.argument
+    if (details.hint !== undefined) this.hint = details.hint
+  }
+}
+
+/** Something was used after its close. */
+export function closedError(what: string): P2pdmaError {
+  return new P2pdmaError(`${what} is closed`, { code: 'ERR_CLOSED' })
+}
+
+/** An argument of the wrong type: names the argument. */
+export function typeError(argument: string, expected: string, value: unknown): P2pdmaError {
+  return new P2pdmaError(`${argument} must be ${expected}, not ${describe(value)}`, {
+    code: 'ERR_INVALID_ARG_TYPE',
+    argument,
+  })
+}
+
+/** An argument of the right type and a wrong value: names the argument. */
+export function rangeError(argument: string, expected: string, value: unknown): P2pdmaError {
+  return new P2pdmaError(`${argument} must be ${expected}, not ${describe(value)}`, {
+    code: 'ERR_OUT_OF_RANGE',
+    argument,
+  })
+}
+
+/** Checks a byte count, offset or other whole number; returns it. */
+export function checkInteger(
+  argument: string,
+  value: unknown,
+  min = 0,
+  max = Number.MAX_SAFE_INTEGER,
+): number {
+  if (typeof value !== 'number') throw typeError(argument, 'a number', value)
+  if (!Number.isSafeInteger(value) || value < min || value > max) {
+    throw rangeError(argument, `a whole number from ${min} to ${max}`, value)
+  }
+  return value
+}
+
+function describe(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'function') return `function ${value.name}`
+  if (typeof value === 'object' && value !== null) {
+    return `an instance of ${value.constructor?.name ?? 'Object'}`
+  }
+  return String(value)
+}

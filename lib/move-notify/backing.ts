@@ -1,0 +1,46 @@
+/**
+ * What the heart asks of an exporter. It knows no device: a backing is memory
+ * with a size that can be copied from another backing, poisoned and freed.
+ */
+import type { Mapping } from '../kernel/mapping.js'
+
+/** Where a buffer's bytes live now. One dma-buf may back many buffers. */
+export interface Backing {
+  /** The placement's name, as `--from` and `--to` spell it: `memfd`, `udmabuf`, `heap:system`. */
+  readonly placement: string
+  /** Usable bytes; a multiple of the page size. */
+  readonly size: number
+  /** The file descriptor behind it (a dma-buf where `isDmaBuf`), or -1. */
+  readonly fd: number
+  /** Offset of this backing in its file and in `mapping`, bytes. */
+  readonly offset: number
+  /**
+   * Whether the fd is a dma-buf, which a kernel importer can be given. User
+   * space cannot add the KERNEL-usage fences such an importer waits for, so
+   * the copy into such a backing is finished before it is published.
+   */
+  readonly isDmaBuf: boolean
+  /** The CPU's mapping of the file, or null where the CPU has none. */
+  readonly mapping: Mapping | null
+  /**
+   * Starts copying `source.size` bytes into this backing, off the event loop.
+   * Settles once, when no byte will be read or written any more.
+   */
+  copyFrom(source: Backing): Promise<void>
+  /** Overwrites every byte with the poison pattern, off the event loop. */
+  poison(): Promise<void>
+  /** Counts the stray writes (runs of changed bytes) since `poison()`. */
+  countStrayWrites(): Promise<number>
+  /** Gives the memory back. Idempotent. */
+  free(): Promise<void>
+}
+
+/** What makes memory into backings: a placement. */
+export interface Exporter {
+  /** The placement's name, as in `Backing.placement`. */
+  readonly placement: string
+  /** `kernel`: a kernel exporter made it a dma-buf. `embedded`: plain shared memory. */
+  readonly kind: 'kernel' | 'embedded'
+  /** Allocates zeroed memory for at least `size` bytes; rejects with a typed error. */
+  allocate(size: number): Promise<Backing>
+}

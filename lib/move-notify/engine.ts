@@ -1,0 +1,80 @@
+/**
+ * What an importer needs its hardware to do. One implementation per device
+ * family, in lib/engines; the heart has no other view of a device.
+ */
+import type { Backing } from './backing.js'
+import type { Batch, Completions } from './batch.js'
+
+/** What the device may do through a mapping (bit mask). */
+export const Access = { READ: 1, WRITE: 2 } as const
+
+export interface Engine {
+  /** As `--engine` spells it. */
+  readonly name: string
+  /** Creates a channel. Its epoch starts at 1. */
+  openChannel(options: EngineChannelOptions): EngineChannel
+  /**
+   * Makes `backing` addressable as attachment `id`, as a new generation.
+   * May throw or reject; the heart retries, then fails that attachment alone.
+   */
+  map(id: number, backing: Backing, size: number, access: number): void | Promise<void>
+  /**
+   * Takes the mapping of `id` away. Once this has returned (or resolved) the
+   * device reaches the memory no more, whatever is still queued: a late access
+   * is a fault. Unmapping what is not mapped is a no-op.
+   */
+  unmap(id: number): void | Promise<void>
+  close(): void | Promise<void>
+}
+
+export interface EngineChannelOptions {
+  /** Operations in flight at most; a power of two. */
+  depth: number
+  /** Called on the event loop once after each `arm()`, when a completion can be reaped. */
+  onCompletion: () => void
+}
+
+export interface EngineChannel {
+  readonly depth: number
+  /** Operations accepted and not yet reaped. */
+  readonly inFlight: number
+  /**
+   * Posts operations `first` to `first + count - 1` of the batch, in order,
+   * resolving each attachment id to its mapping of this moment. Returns how
+   * many were accepted: fewer when the ring is full, the channel is stopped,
+   * or the next one names an attachment that is not mapped just now. Throws
+   * (with `accepted` operations posted before) when one is malformed.
+   */
+  post(batch: Batch, first: number, count: number): number
+  /** Fills `out` with completions, oldest first, stale epochs included; returns how many. */
+  reap(out: Completions): number
+  /** Asks for one `onCompletion` when something can be reaped (at once, if something can). */
+  arm(): void
+  /** Whether work accepted and not completed names this attachment. */
+  uses(id: number): boolean
+  /**
+   * Stops the channel. Resolves when the device is quiet: it touches no
+   * mapping for this channel until `restart()`. Work that is not finished is
+   * held by the engine (a long operation stops between chunks). May take for
+   * ever on a hung device: the heart has the deadline.
+   */
+  stop(): Promise<void>
+  /**
+   * The forced path: the channel goes to error, whatever the device does.
+   * Starts a new epoch and returns it. Completions already published count as
+   * the new epoch's; what a hung device publishes later carries the old one.
+   * Throws where even that cannot be done: then the importer has failed.
+   */
+  force(): number
+  /**
+   * Starts a stopped channel. Work held is resolved again, against today's
+   * mappings, and goes on in order; what names an attachment that is gone
+   * completes with `Status.NOT_MAPPED`. After `force()`: operations that can
+   * be repeated are repeated from their start, others that had begun complete
+   * with `Status.OUTCOME_UNKNOWN`. Synchronous: it is called in the turn in
+   * which the gate opens.
+   */
+  restart(): void
+  /** Gives up all work; idempotent. */
+  close(): void
+}
