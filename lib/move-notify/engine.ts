@@ -14,10 +14,18 @@ export interface Engine {
   /** Creates a channel. Its epoch starts at 1. */
   openChannel(options: EngineChannelOptions): EngineChannel
   /**
-   * Makes `backing` addressable as attachment `id`, as a new generation.
+   * Makes `backing` addressable as attachment `id`, as a new generation, and
+   * sealed: its move fence may be outstanding still.
    * May throw or reject; the heart retries, then fails that attachment alone.
    */
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void>
+  /**
+   * Closes `id` to new work, at once: `post()` stops at work that names it as
+   * though it were not mapped. Work accepted before goes on.
+   */
+  seal(id: number): void
+  /** Opens the mapping of `id` to new work. */
+  unseal(id: number): void
   /**
    * Takes the mapping of `id` away. Once this has returned (or resolved) the
    * device reaches the memory no more, whatever is still queued: a late access
@@ -42,7 +50,7 @@ export interface EngineChannel {
    * Posts operations `first` to `first + count - 1` of the batch, in order,
    * resolving each attachment id to its mapping of this moment. Returns how
    * many were accepted: fewer when the ring is full, the channel is stopped,
-   * or the next one names an attachment that is not mapped just now. Throws
+   * or the next one names an attachment that is sealed or not mapped. Throws
    * (with `accepted` operations posted before) when one is malformed.
    */
   post(batch: Batch, first: number, count: number): number
