@@ -74,3 +74,13 @@ function describe(value: unknown): string {
   }
   return String(value)
 }
+
+/** What an `AbortSignal` interrupts rejects with; the signal's reason is the cause. */
+export function abortError(signal: { readonly reason?: unknown }): P2pdmaError {
+  const error = new P2pdmaError('The operation was aborted', {
+    code: 'ABORT_ERR',
+    cause: signal.reason,
+  })
+  error.name = 'AbortError'
+  return error
+}
