@@ -1,0 +1,214 @@
+/**
+ * A CPU mapping of a file: of a memfd, a dma-buf, or a device.
+ *
+ * Its views are detached when it is unmapped. What a native request still
+ * holds (the thread pool's `fs.read`, `crypto.randomFill`, zlib) is a pointer
+ * into addresses that stay reserved, with nothing behind them, until the
+ * request is done: a late write goes nowhere, and never into a newer mapping.
+ */
+import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../errors.js'
+import { native, type NativeFd, type NativeMapping } from '../native.js'
+import { call, callAsync } from './call.js'
+import { F_SEAL_SHRINK } from './constants.js'
+
+export interface MapOptions {
+  /** Bytes from the file's start, page-aligned. Default 0. */
+  offset?: number
+  /** Bytes. Default: to the file's end, where the file has a size. */
+  length?: number
+  /** Map writable. Default true; a read-only mapping has no views. */
+  write?: boolean
+  /** Fault every page in now; this blocks. Default false. */
+  populate?: boolean
+}
+
+/** The largest view that V8 gives an ArrayBuffer on every supported Node. */
+export const MAX_VIEW = 2 ** 32
+
+/** Bytes that one job in the thread pool works on. */
+const SLICE = 8 << 20
+
+export class Mapping {
+  readonly #native: NativeMapping
+
+  private constructor(handle: NativeMapping) {
+    this.#native = handle
+  }
+
+  /**
+   * Maps a file shared. `fd` is an `Fd`'s native handle, or a number, of which
+   * only the file is used: the mapping outlives the descriptor.
+   *
+   * A file that can shrink kills the process that touches its mapping
+   * (SIGBUS), so a memfd must have F_SEAL_SHRINK (ERR_SEAL_MISSING), a plain
+   * file is refused (ERR_INVALID_ARG_VALUE), and nothing is mapped beyond a
+   * file's end (ERR_OUT_OF_RANGE).
+   */
+  static map(fd: NativeFd | number, options: MapOptions = {}): Mapping {
+    const { pageSize } = native
+    const offset = checkInteger('offset', options.offset ?? 0)
+    if (offset % pageSize !== 0) {
+      throw rangeError('offset', `a multiple of the page size, ${pageSize}`, offset)
+    }
+    const write = checkBoolean('write', options.write ?? true)
+    const populate = checkBoolean('populate', options.populate ?? false)
+    if (typeof fd === 'number') {
+      checkInteger('fd', fd, 0, 0x7fffffff)
+      const held = call(() => native.dupFd(fd))
+      try {
+        return Mapping.#map(held, offset, options.length, write, populate)
+      } finally {
+        held.close()
+      }
+    }
+    return Mapping.#map(fd, offset, options.length, write, populate)
+  }
+
+  static #map(
+    fd: NativeFd,
+    offset: number,
+    wanted: number | undefined,
+    write: boolean,
+    populate: boolean,
+  ): Mapping {
+    const stat = call(() => native.statFd(fd))
+    const sized = stat.type === 'memfd' || stat.type === 'dma-buf'
+    if (stat.type === 'memfd' && ((stat.seals ?? 0) & F_SEAL_SHRINK) === 0) {
+      throw new P2pdmaError('A memfd without F_SEAL_SHRINK may shrink under its mapping', {
+        code: 'ERR_SEAL_MISSING',
+        argument: 'fd',
+        hint: 'add the seal F_SEAL_SHRINK first',
+      })
+    }
+    if (!sized && stat.type !== 'device') {
+      throw new P2pdmaError('fd must be a dma-buf, a sealed memfd or a device', {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: 'fd',
+      })
+    }
+    if (!sized && wanted === undefined) throw typeError('length', 'a number', wanted)
+    const length = checkInteger('length', wanted ?? stat.size - offset, 1)
+    if (sized && length > stat.size - offset) {
+      throw rangeError('length', `at most ${stat.size - offset}, to the end of the file`, length)
+    }
+    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate)))
+  }
+
+  /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. */
+  get handle(): NativeMapping {
+    return this.#native
+  }
+
+  /** Bytes; 0 after `unmap()`. */
+  get length(): number {
+    return this.#native.length
+  }
+
+  get closed(): boolean {
+    return this.#native.length === 0
+  }
+
+  /**
+   * A window of the mapping, at most 4 GiB (ERR_OUT_OF_RANGE). It is detached
+   * (`byteLength` 0) by `unmap()`. Make few of them: the garbage collector
+   * counts each with its whole size.
+   */
+  view(offset = 0, length?: number): ArrayBuffer {
+    this.#checkOpen()
+    checkInteger('offset', offset, 0, this.length)
+    const bytes = checkInteger('length', length ?? this.length - offset)
+    if (bytes > MAX_VIEW) throw rangeError('length', `at most 4 GiB (${MAX_VIEW})`, bytes)
+    this.#checkRange('length', offset, bytes)
+    return call(() => this.#native.view(offset, bytes))
+  }
+
+  /** Detaches all views and lets go of the memory. Idempotent. */
+  unmap(): void {
+    call(() => this.#native.unmap())
+  }
+
+  [Symbol.dispose](): void {
+    this.unmap()
+  }
+
+  /**
+   * Copies bytes from `source` (of any mapping) to `offset` here, off the
+   * event loop. Rejects with ERR_CLOSED when either is unmapped meanwhile.
+   */
+  async copyFrom(
+    source: Mapping,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    if (!(source instanceof Mapping)) throw typeError('source', 'a Mapping', source)
+    checkInteger('sourceOffset', sourceOffset)
+    checkInteger('offset', offset)
+    checkInteger('length', length)
+    this.#checkOpen()
+    source.#checkOpen()
+    this.#checkRange('length', offset, length)
+    source.#checkRange('length', sourceOffset, length)
+    await inSlices(length, (at, bytes) =>
+      native.copySlice(this.#native, offset + at, source.#native, sourceOffset + at, bytes),
+    )
+  }
+
+  /** Overwrites bytes with a 64-bit pattern, off the event loop. Both numbers: multiples of 8. */
+  async fill(pattern: bigint, offset = 0, length = this.length - offset): Promise<void> {
+    this.#checkWords(offset, length)
+    await inSlices(length, (at, bytes) =>
+      native.fillSlice(this.#native, offset + at, bytes, pattern),
+    )
+  }
+
+  /**
+   * How many runs of 64-bit words differ from the pattern, off the event loop.
+   * Both numbers: multiples of 8.
+   */
+  async countRuns(pattern: bigint, offset = 0, length = this.length - offset): Promise<number> {
+    this.#checkWords(offset, length)
+    let runs = 0
+    let inRun = false
+    await inSlices(length, async (at, bytes) => {
+      const slice = await native.countRunsSlice(this.#native, offset + at, bytes, pattern, inRun)
+      runs += slice.runs
+      inRun = slice.inRun
+    })
+    return runs
+  }
+
+  #checkOpen(): void {
+    if (this.closed) throw closedError('Mapping')
+  }
+
+  #checkRange(argument: string, offset: number, length: number): void {
+    if (offset + length > this.length) {
+      throw rangeError(argument, `within the mapping of ${this.length} bytes`, offset + length)
+    }
+  }
+
+  #checkWords(offset: number, length: number): void {
+    this.#checkOpen()
+    checkInteger('offset', offset)
+    checkInteger('length', length)
+    if (offset % 8 !== 0) throw rangeError('offset', 'a multiple of 8', offset)
+    if (length % 8 !== 0) throw rangeError('length', 'a multiple of 8', length)
+    this.#checkRange('length', offset, length)
+  }
+}
+
+/** One job after the other, so that one long operation leaves the pool's other threads alone. */
+async function inSlices(
+  length: number,
+  job: (at: number, bytes: number) => Promise<void>,
+): Promise<void> {
+  for (let at = 0; at < length; at += SLICE) {
+    await callAsync(() => job(at, Math.min(SLICE, length - at)))
+  }
+}
+
+function checkBoolean(argument: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw typeError(argument, 'a boolean', value)
+  return value
+}

@@ -1,0 +1,27 @@
+// Entry point: one Init function per file. Loaded once per environment; there
+// is no process-wide state.
+#include <napi.h>
+
+#include "init.h"
+#include "software/software.h"
+
+namespace {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  p2pdma::InitFd(env, exports);
+  p2pdma::InitMapping(env, exports);
+  p2pdma::InitMemoryJobs(env, exports);
+  p2pdma::InitPoll(env, exports);
+  p2pdma::InitMemfd(env, exports);
+  p2pdma::InitDmaBuf(env, exports);
+  p2pdma::InitSyncFile(env, exports);
+  p2pdma::InitUdmabuf(env, exports);
+  p2pdma::InitDmaHeap(env, exports);
+  p2pdma::InitDrm(env, exports);
+  p2pdma::InitSoftware(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(p2pdma, Init)

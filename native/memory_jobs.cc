@@ -1,0 +1,165 @@
+// CPU work on mappings in the thread pool, one slice a call: the caller cuts
+// what is long into slices, so that ending an environment waits for no more
+// than one of them.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "init.h"
+#include "mapping.h"
+#include "support/args.h"
+#include "support/job.h"
+
+namespace p2pdma {
+
+namespace {
+
+using Range = std::shared_ptr<MappedRange>;
+
+constexpr uint64_t kWord = sizeof(uint64_t);
+
+Range SliceArg(const Napi::CallbackInfo& info, size_t index, uint64_t offset, uint64_t length,
+               bool write) {
+  const Napi::Env env = info.Env();
+  Range range = UnwrapMapping(info[index]);
+  if (!range->Contains(offset, length)) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "the slice must lie inside the mapping", "length");
+  }
+  if (write && !range->writable) {
+    throw CodedError(env, "ERR_INVALID_STATE", "the mapping is read-only");
+  }
+  return range;
+}
+
+void CheckWords(Napi::Env env, uint64_t offset, uint64_t length) {
+  if (offset % kWord != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "offset must be a multiple of 8", "offset");
+  }
+  if (length % kWord != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "length must be a multiple of 8", "length");
+  }
+}
+
+class CopyJob : public Job {
+ public:
+  CopyJob(Range target, Range source, uint64_t target_offset, uint64_t source_offset,
+          uint64_t length)
+      : target_(std::move(target)),
+        source_(std::move(source)),
+        target_offset_(target_offset),
+        source_offset_(source_offset),
+        length_(length) {}
+
+  void Run() override {
+    std::memmove(target_->data + target_offset_, source_->data + source_offset_, length_);
+  }
+  Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  const Range target_;
+  const Range source_;
+  const uint64_t target_offset_;
+  const uint64_t source_offset_;
+  const uint64_t length_;
+};
+
+class FillJob : public Job {
+ public:
+  FillJob(Range range, uint64_t offset, uint64_t length, uint64_t pattern)
+      : range_(std::move(range)), offset_(offset), length_(length), pattern_(pattern) {}
+
+  void Run() override {
+    auto* const words = reinterpret_cast<uint64_t*>(range_->data + offset_);
+    std::fill_n(words, length_ / kWord, pattern_);
+  }
+  Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  const Range range_;
+  const uint64_t offset_;
+  const uint64_t length_;
+  const uint64_t pattern_;
+};
+
+class CountRunsJob : public Job {
+ public:
+  CountRunsJob(Range range, uint64_t offset, uint64_t length, uint64_t pattern, bool in_run)
+      : range_(std::move(range)),
+        offset_(offset),
+        length_(length),
+        pattern_(pattern),
+        in_run_(in_run) {}
+
+  void Run() override {
+    const auto* const words = reinterpret_cast<const uint64_t*>(range_->data + offset_);
+    for (uint64_t i = 0; i < length_ / kWord; ++i) {
+      const bool differs = words[i] != pattern_;
+      if (differs && !in_run_) ++runs_;
+      in_run_ = differs;
+    }
+  }
+  Napi::Value Result(Napi::Env env) override {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("runs", static_cast<double>(runs_));
+    result.Set("inRun", in_run_);
+    return result;
+  }
+
+ private:
+  const Range range_;
+  const uint64_t offset_;
+  const uint64_t length_;
+  const uint64_t pattern_;
+  bool in_run_;
+  uint64_t runs_ = 0;
+};
+
+// copySlice(target, targetOffset, source, sourceOffset, length)
+Napi::Value CopySlice(const Napi::CallbackInfo& info) {
+  const uint64_t target_offset = UintArg(info, 1, "targetOffset");
+  const uint64_t source_offset = UintArg(info, 3, "sourceOffset");
+  const uint64_t length = UintArg(info, 4, "length");
+  Range target = SliceArg(info, 0, target_offset, length, true);
+  Range source = SliceArg(info, 2, source_offset, length, false);
+  return StartJob(info.Env(),
+                  std::make_unique<CopyJob>(std::move(target), std::move(source), target_offset,
+                                            source_offset, length),
+                  "p2pdma.copy");
+}
+
+// fillSlice(mapping, offset, length, pattern): words, in the host's byte order
+Napi::Value FillSlice(const Napi::CallbackInfo& info) {
+  const uint64_t offset = UintArg(info, 1, "offset");
+  const uint64_t length = UintArg(info, 2, "length");
+  const uint64_t pattern = BigUintArg(info, 3, "pattern");
+  CheckWords(info.Env(), offset, length);
+  Range range = SliceArg(info, 0, offset, length, true);
+  return StartJob(info.Env(),
+                  std::make_unique<FillJob>(std::move(range), offset, length, pattern),
+                  "p2pdma.fill");
+}
+
+// countRunsSlice(mapping, offset, length, pattern, inRun): {runs, inRun}. A run
+// that the slice before ended in is not counted again.
+Napi::Value CountRunsSlice(const Napi::CallbackInfo& info) {
+  const uint64_t offset = UintArg(info, 1, "offset");
+  const uint64_t length = UintArg(info, 2, "length");
+  const uint64_t pattern = BigUintArg(info, 3, "pattern");
+  const bool in_run = BoolArg(info, 4, "inRun");
+  CheckWords(info.Env(), offset, length);
+  Range range = SliceArg(info, 0, offset, length, false);
+  return StartJob(
+      info.Env(),
+      std::make_unique<CountRunsJob>(std::move(range), offset, length, pattern, in_run),
+      "p2pdma.countRuns");
+}
+
+}  // namespace
+
+void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
+  exports.Set("copySlice", Napi::Function::New<CopySlice>(env, "copySlice"));
+  exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
+  exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));
+}
+
+}  // namespace p2pdma

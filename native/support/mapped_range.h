@@ -1,0 +1,41 @@
+// A range of the address space with memory of somebody's behind it. Whoever
+// may still touch it holds a std::shared_ptr; the last one gone gives the
+// addresses back. Until then they are not used for anything else, so a late
+// access cannot reach a newer mapping.
+#pragma once
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include <cstddef>
+
+namespace p2pdma {
+
+struct MappedRange {
+  std::byte* const data;
+  const size_t size;
+  const bool writable;
+
+  MappedRange(void* address, size_t length, bool may_write)
+      : data(static_cast<std::byte*>(address)), size(length), writable(may_write) {}
+  MappedRange(const MappedRange&) = delete;
+  MappedRange& operator=(const MappedRange&) = delete;
+  ~MappedRange() { munmap(data, size); }
+
+  // Whether [offset, offset + length) lies inside.
+  bool Contains(size_t offset, size_t length) const {
+    return offset <= size && length <= size - offset;
+  }
+
+  // Lets go of the memory but keeps the addresses: anonymous memory takes its
+  // place in one step, so a native request that still holds a pointer (the
+  // thread pool's) reads zeros and writes into nowhere. Returns 0 or an errno.
+  int Retire() {
+    void* const placed =
+        mmap(data, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return placed == MAP_FAILED ? errno : 0;
+  }
+};
+
+}  // namespace p2pdma
