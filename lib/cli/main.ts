@@ -1,0 +1,55 @@
+#!/usr/bin/env node
+/** `p2pdma COMMAND ...`: finds the command, and turns what it throws into an exit code. */
+import { printError, UsageError } from './args.js'
+
+export interface Command {
+  /** One line, for the list of commands. */
+  readonly summary: string
+  /** What follows `p2pdma COMMAND`, for the usage. */
+  readonly usage: string
+  /** Runs it; the exit code. */
+  run(argv: string[]): Promise<number>
+}
+
+/** Loaded when called for: one command does not pay for another's imports. */
+const commands: Record<string, () => Promise<Command>> = {
+  rig: () => import('./rig.js'),
+}
+
+async function main(argv: string[]): Promise<number> {
+  const [name, ...rest] = argv
+  if (name === undefined || name === '--help' || name === '-h') {
+    await help(name === undefined ? process.stderr : process.stdout)
+    return name === undefined ? 2 : 0
+  }
+  const load = Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (load === undefined) {
+    process.stderr.write(`p2pdma: unknown command '${name}'\n`)
+    await help(process.stderr)
+    return 2
+  }
+  const command = await load()
+  try {
+    return await command.run(rest)
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    process.stderr.write(
+      `p2pdma ${name}: ${error.message}\nusage: p2pdma ${name} ${command.usage}\n`,
+    )
+    return 2
+  }
+}
+
+async function help(stream: NodeJS.WritableStream): Promise<void> {
+  stream.write('usage: p2pdma COMMAND [OPTIONS]\n')
+  for (const [name, load] of Object.entries(commands)) {
+    stream.write(`  ${name.padEnd(8)} ${(await load()).summary}\n`)
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2))
+} catch (error) {
+  printError(error)
+  process.exitCode = 1
+}

@@ -1,0 +1,125 @@
+/** `p2pdma rig`: run a command in a virtual machine that has this machine's files. */
+import { constants } from 'node:os'
+import { P2pdmaError } from '../errors.js'
+import { deviceArguments, runInRig, setUpRig, type RigOptions } from '../rig/index.js'
+import { parseOptions, printError, splitCommand, UsageError, wholeNumber } from './args.js'
+
+export const summary = 'run a command under a stock Linux 7.x kernel in a virtual machine'
+
+export const usage = `[OPTIONS] [--] COMMAND...
+       p2pdma rig --setup [--kernel VERSION]
+
+  --smp N               virtual CPUs (2)
+  --memory M            memory, as QEMU spells it (4G)
+  --kernel VERSION      a version in the cache, or its beginning (the newest)
+  --device ARGS         one more device, as after QEMU's -device; or, beginning
+                        with '-', any of QEMU's arguments. May be repeated
+  --no-default-devices  without the memory device and the two NICs
+  --timeout S           seconds for the whole run (1800)
+  --setup               fetch what the rig needs
+
+Exit codes: the command's own; 124 the timeout, 125 the rig failed.`
+
+const options = {
+  smp: { type: 'string' },
+  memory: { type: 'string' },
+  kernel: { type: 'string' },
+  device: { type: 'string', multiple: true },
+  'no-default-devices': { type: 'boolean' },
+  timeout: { type: 'string' },
+  setup: { type: 'boolean' },
+  help: { type: 'boolean' },
+} as const
+
+export async function run(argv: string[]): Promise<number> {
+  const { own, command } = splitCommand(argv, options)
+  const values = parseOptions(own, options)
+  if (values.help === true) {
+    process.stdout.write(`usage: p2pdma rig ${usage}\n`)
+    return 0
+  }
+  if (values.setup === true) {
+    if (command.length > 0) throw new UsageError('--setup takes no command')
+    return failing(async () => {
+      await setUpRig(values.kernel, (message) => process.stderr.write(`rig: ${message}\n`))
+      return 0
+    })
+  }
+  if (command.length === 0) throw new UsageError('a command is missing')
+  const { memory, kernel, device } = values
+  if (memory !== undefined && !/^\d+[KMGT]?$/i.test(memory)) {
+    throw new UsageError(`--memory must be a size such as 4G, not '${memory}'`)
+  }
+  const settings: RigOptions = {
+    defaultDevices: values['no-default-devices'] !== true,
+    devices: (device ?? []).flatMap(deviceArguments),
+    ...(memory !== undefined && { memory }),
+    ...(kernel !== undefined && { kernel }),
+    ...(values.smp !== undefined && { smp: wholeNumber('smp', values.smp, 1, 255) }),
+    ...(values.timeout !== undefined && {
+      timeout: wholeNumber('timeout', values.timeout, 1, 1_000_000) * 1000,
+    }),
+  }
+  return failing(() => boot(command, settings))
+}
+
+async function boot(command: string[], settings: RigOptions): Promise<number> {
+  const abort = new AbortController()
+  const handlers = (['SIGINT', 'SIGTERM', 'SIGHUP'] as const).map((name) => {
+    const handler = () => abort.abort(128 + constants.signals[name])
+    process.once(name, handler)
+    return () => process.removeListener(name, handler)
+  })
+  const progress = new Progress()
+  try {
+    const { signal } = abort
+    const result = await runInRig(command, { ...settings, signal, progress: progress.say })
+    return result.exitCode
+  } catch (error) {
+    if (typeof error === 'number') return error // A signal's exit code, from above.
+    // Whoever read our output has gone: end as a signal would have ended us.
+    if ((error as NodeJS.ErrnoException).code === 'EPIPE') return 128 + constants.signals.SIGPIPE
+    throw error
+  } finally {
+    progress.stop()
+    for (const remove of handlers) remove()
+  }
+}
+
+/** The rig's own failures have exit codes of their own, beside the command's. */
+async function failing(work: () => Promise<number>): Promise<number> {
+  try {
+    return await work()
+  } catch (error) {
+    printError(error)
+    return error instanceof P2pdmaError && error.code === 'ERR_RIG_TIMEOUT' ? 124 : 125
+  }
+}
+
+/** One line on a terminal, gone when the command runs; nothing elsewhere. */
+class Progress {
+  readonly #started = Date.now()
+  readonly #timer: NodeJS.Timeout | undefined
+  #stage = 'preparing'
+
+  constructor() {
+    if (process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 1000)
+  }
+
+  readonly say = (stage: string): void => {
+    if (stage === 'running') this.stop()
+    this.#stage = stage === 'kernel' ? this.#stage : stage
+    if (this.#timer !== undefined) this.#draw()
+  }
+
+  stop(): void {
+    if (this.#timer === undefined) return
+    clearInterval(this.#timer)
+    process.stderr.write('\r\x1b[K')
+  }
+
+  #draw(): void {
+    const seconds = Math.round((Date.now() - this.#started) / 1000)
+    process.stderr.write(`\r\x1b[K${this.#stage} ... ${seconds} s`)
+  }
+}

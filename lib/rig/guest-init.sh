@@ -1,0 +1,119 @@
+#!/bin/sh
+# The guest's first process. Stage 1 runs in the initramfs and puts the root
+# together; stage 2 runs in that root and runs the command. Its only tools are
+# busybox's. /rig holds its settings (see initramfs.ts).
+#
+# The host hears of it on the port `control`, a line each:
+#   stage NAME      how far the boot has come
+#   fail MESSAGE    the command could not be started
+#   exit CODE       the command has ended, and its output is all written
+
+here=$1
+. "$here/settings"
+b=$here/busybox
+
+port() {
+  for entry in /sys/class/virtio-ports/*; do
+    read -r name <"$entry/name"
+    if [ "$name" = "$1" ]; then
+      echo "/dev/${entry##*/}"
+      return
+    fi
+  done
+}
+
+fail() {
+  echo "rig: $1"
+  echo "fail $1" >&3
+  finish
+}
+
+finish() {
+  $b sync
+  $b poweroff -f
+}
+
+stage1() {
+  $b mount -t devtmpfs dev /dev
+  $b mount -t proc proc /proc
+  $b mount -t sysfs sys /sys
+  exec 3>"$(port control)"
+  echo 'stage kernel' >&3
+
+  for module in "$here"/modules/*; do
+    $b insmod "$module" || fail "insmod ${module##*/} failed"
+  done
+
+  # Nothing changes the host's files below us in the meantime, so cache them.
+  options=trans=virtio,version=9p2000.L,msize=512000
+  $b mkdir -p /host /cover /root
+  $b mount -t 9p -o "$options,cache=loose,ro" root /host || fail 'no root folder'
+  $b mount -t tmpfs -o mode=0755,size=75% tmpfs /cover
+  $b mkdir /cover/upper /cover/work
+  $b mount -t overlay -o lowerdir=/host,upperdir=/cover/upper,workdir=/cover/work overlay /root ||
+    fail 'no overlay over the root folder'
+
+  for folder in dev proc sys; do
+    $b mkdir -p "/root/$folder"
+    $b mount --move "/$folder" "/root/$folder"
+  done
+  $b mkdir -p /root/run /root/tmp "/root/lib/modules/$RELEASE"
+  $b mount -t tmpfs -o mode=0755 tmpfs /root/run
+  $b mount -t 9p -o "$options,cache=loose,ro" modules "/root/lib/modules/$RELEASE" ||
+    fail 'no kernel modules'
+  $b mkdir -p "/root$FOLDER"
+  # Written through: what the command wrote has come back when it ends.
+  $b mount -t 9p -o "$options,cache=$FOLDER_CACHE" folder "/root$FOLDER" ||
+    fail "no current folder $FOLDER"
+
+  $b mkdir /root/run/p2pdma
+  $b cp -R "$here"/* /root/run/p2pdma/
+  # The root is moved by switch_root, which insists on running as process 1.
+  exec $b switch_root /root /run/p2pdma/busybox sh /run/p2pdma/init /run/p2pdma stage2
+}
+
+stage2() {
+  $b mkdir -p /dev/pts /dev/shm
+  $b mount -t devpts -o mode=0620,ptmxmode=0666 devpts /dev/pts
+  $b mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+  $b mount -t debugfs debugfs /sys/kernel/debug
+  $b ln -s /proc/self/fd /dev/fd
+  $b ln -s /proc/self/fd/0 /dev/stdin
+  $b ln -s /proc/self/fd/1 /dev/stdout
+  $b ln -s /proc/self/fd/2 /dev/stderr
+  $b ip link set lo up
+  $b hostname rig
+  ulimit -n 1048576
+  ulimit -l unlimited
+
+  # The command gets pipes: on a terminal or a port programs behave differently.
+  $b mkfifo "$here/stdout" "$here/stderr"
+  $b cat <"$here/stdout" >"$(port stdout)" 3>&- &
+  cats="$!"
+  $b cat <"$here/stderr" >"$(port stderr)" 3>&- &
+  cats="$cats $!"
+
+  echo 'stage running' >&3
+  (
+    exec 3>&-
+    . "$here/environment"
+    cd "$FOLDER" || exit 125
+    . "$here/command"
+  ) </dev/null >"$here/stdout" 2>"$here/stderr"
+  code=$?
+
+  # What the command left running would keep its output open for ever.
+  for process in /proc/[0-9]*; do
+    process=${process#/proc/}
+    case " 1 $cats " in *" $process "*) continue ;; esac
+    # A kernel thread has no executable.
+    [ -e "/proc/$process/exe" ] && kill -KILL "$process" 2>/dev/null
+  done
+  wait $cats
+  $b sync
+  $b umount "$FOLDER" || $b mount -o remount,ro "$FOLDER"
+  echo "exit $code" >&3
+  finish
+}
+
+${2:-stage1}

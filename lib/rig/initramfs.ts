@@ -1,0 +1,101 @@
+/**
+ * The guest's first root: static busybox, the modules without which the host's
+ * files cannot be reached, and `guest-init.sh`. No disk image.
+ */
+import { readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { packageRoot } from './cache.js'
+import { CpioArchive } from './cpio.js'
+import type { Kernel } from './kernel.js'
+import { call, requireTool } from './tools.js'
+
+/** Needed to reach the root; the rest is what a stock kernel has of dma-buf exporters. */
+const modules = {
+  required: ['9pnet_virtio', '9p', 'overlay'],
+  wanted: ['udmabuf', 'system_heap', 'vgem'],
+}
+
+/** What the guest is to run. */
+export interface GuestCommand {
+  command: readonly string[]
+  /** The current folder, absolute and without symbolic links. */
+  folder: string
+  environment: NodeJS.ProcessEnv
+}
+
+export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promise<Buffer> {
+  const archive = new CpioArchive()
+  for (const name of ['dev', 'proc', 'sys', 'rig', 'rig/modules', 'rig/bin']) archive.folder(name)
+  // The kernel opens it for process 1 before anything is mounted.
+  archive.device('dev/console', 5, 1)
+  archive.file('rig/busybox', readFileSync(requireTool('busybox')), 0o755)
+  archive.file('rig/init', readFileSync(join(packageRoot, 'lib/rig/guest-init.sh')), 0o755)
+  archive.file('init', '#!/rig/busybox sh\nexec /rig/busybox sh /rig/init /rig\n', 0o755)
+  const files = await moduleFiles(kernel)
+  for (const [i, file] of files.entries()) {
+    const content = file.endsWith('.xz')
+      ? await call(requireTool('xz'), ['-dc', file])
+      : readFileSync(file)
+    // In the order in which they are to be loaded.
+    archive.file(`rig/modules/${String(i).padStart(2, '0')}-${basename(file, '.xz')}`, content)
+  }
+  archive.file('rig/settings', settings(kernel, guest))
+  archive.file('rig/environment', environment(guest.environment))
+  archive.file('rig/command', `exec ${guest.command.map(quote).join(' ')}\n`)
+  archive.file('rig/bin/p2pdma', wrapper(), 0o755)
+  return archive.finish()
+}
+
+/** The files of the modules and of those that they need, each once, in load order. */
+async function moduleFiles(kernel: Kernel): Promise<string[]> {
+  const files = new Set<string>()
+  for (const name of [...modules.required, ...modules.wanted]) {
+    const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
+    let stdout: Buffer
+    try {
+      stdout = await call(requireTool('modprobe'), args)
+    } catch (error) {
+      // Some of the built-in ones are not listed as modules.
+      if (modules.wanted.includes(name)) continue
+      throw error
+    }
+    for (const line of stdout.toString().split('\n')) {
+      const file = /^insmod (\S+)/.exec(line)?.[1]
+      if (file !== undefined) files.add(file)
+    }
+  }
+  return [...files]
+}
+
+function settings(kernel: Kernel, guest: GuestCommand): string {
+  return `RELEASE=${quote(kernel.release)}\nFOLDER=${quote(guest.folder)}\nFOLDER_CACHE=mmap\n`
+}
+
+/** What belongs to the host's session and means nothing in the guest. */
+const left = /^(_|TERM|DISPLAY|WAYLAND_DISPLAY|XDG_\w+|DBUS_\w+|SSH_\w+|PWD|OLDPWD|SHLVL)$/
+
+function environment(variables: NodeJS.ProcessEnv): string {
+  const path = variables['PATH'] ?? ''
+  const all = {
+    HOME: '/root',
+    ...variables,
+    PATH: `/run/p2pdma/bin:${path}:/usr/sbin:/usr/bin:/sbin:/bin`,
+    P2PDMA_RIG: '1',
+  }
+  return Object.entries(all)
+    .filter(
+      ([name, value]) => value !== undefined && !left.test(name) && /^[A-Za-z_]\w*$/.test(name),
+    )
+    .map(([name, value]) => `export ${name}=${quote(value ?? '')}\n`)
+    .join('')
+}
+
+function wrapper(): string {
+  const main = join(packageRoot, 'dist/lib/cli/main.js')
+  return `#!/bin/sh\nexec ${quote(process.execPath)} ${quote(main)} "$@"\n`
+}
+
+/** One word of the shell. */
+function quote(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`
+}

@@ -1,0 +1,110 @@
+/** The virtual machine's hardware, as QEMU's command line. */
+import { accessSync, constants, readFileSync } from 'node:fs'
+import type { Kernel } from './kernel.js'
+
+export type Accelerator = 'kvm' | 'tcg'
+
+export interface Machine {
+  kernel: Kernel
+  /** The initial root's file. */
+  initramfs: string
+  /** Where the guest's console goes. */
+  log: string
+  /** The host's folder that the guest writes through to. */
+  folder: string
+  smp: number
+  /** QEMU's spelling: `4G`. */
+  memory: string
+  accelerator: Accelerator
+  /** More of QEMU's arguments. */
+  devices: readonly string[]
+  /** Whether the memory device and the two NICs are there. */
+  defaultDevices: boolean
+}
+
+/** The ports between guest and host, in the order of their file descriptors, from 3 on. */
+export const ports = ['control', 'stdout', 'stderr'] as const
+
+/**
+ * Whether KVM is worth a try: that /dev/kvm exists says nothing, it may hang
+ * where the CPU has no virtualization.
+ */
+export function kvmLooksUsable(): boolean {
+  try {
+    if (!/^flags\s*:.*\b(vmx|svm)\b/m.test(readFileSync('/proc/cpuinfo', 'utf8'))) return false
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export function qemuArguments(machine: Machine): string[] {
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...accelerator(machine.accelerator),
+    ...['-smp', String(machine.smp), '-m', machine.memory],
+    ...['-device', 'intel-iommu,intremap=on'],
+    ...['-kernel', machine.kernel.image, '-initrd', machine.initramfs],
+    ...['-append', kernelCommandLine],
+    ...['-chardev', `file,id=log,path=${escape(machine.log)}`, '-serial', 'chardev:log'],
+    ...['-device', 'virtio-serial-pci'],
+    ...ports.flatMap((name, i) => port(name, 3 + i)),
+    ...['-device', 'virtio-rng-pci'],
+    ...share('root', '/', true),
+    ...share('modules', machine.kernel.modules, true),
+    ...share('folder', machine.folder, false),
+    ...(machine.defaultDevices ? defaultDevices : []),
+    ...machine.devices,
+  ]
+}
+
+/** `--device` takes what follows `-device`, or, where it begins with `-`, any of QEMU's arguments. */
+export function deviceArguments(value: string): string[] {
+  const words = value.trim().split(/\s+/)
+  return words[0]?.startsWith('-') === true ? words : ['-device', ...words]
+}
+
+/**
+ * A kernel fault ends the run (panic=-1 and -no-reboot end QEMU), so that no
+ * test passes over it. Mitigations cost time and protect nobody here.
+ */
+const kernelCommandLine =
+  'console=ttyS0 panic=-1 oops=panic intel_iommu=on mitigations=off nowatchdog loglevel=5 rdinit=/init'
+
+/** At fixed addresses, so that tests and users can name them. */
+const defaultDevices = [
+  ...['-object', 'memory-backend-ram,id=p2pdma-memory,size=64M,share=on'],
+  ...['-device', 'ivshmem-plain,memdev=p2pdma-memory,addr=0x10'],
+  ...['-netdev', 'hubport,id=p2pdma-nic0,hubid=0', '-netdev', 'hubport,id=p2pdma-nic1,hubid=0'],
+  ...['-device', 'e1000e,netdev=p2pdma-nic0,mac=52:54:00:12:34:56,addr=0x11'],
+  ...['-device', 'e1000e,netdev=p2pdma-nic1,mac=52:54:00:12:34:57,addr=0x12'],
+]
+
+function accelerator(kind: Accelerator): string[] {
+  return kind === 'kvm'
+    ? ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
+    : ['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max']
+}
+
+/** A port over a socket that QEMU inherits: it needs no name and no folder. */
+function port(name: string, fd: number): string[] {
+  return [
+    ...['-chardev', `socket,id=${name},fd=${fd}`],
+    ...['-device', `virtserialport,chardev=${name},name=${name}`],
+  ]
+}
+
+function share(tag: string, path: string, readonly: boolean): string[] {
+  // security_model=none: what the guest's root writes belongs to who runs QEMU.
+  const how = `security_model=none,multidevs=remap,readonly=${readonly ? 'on' : 'off'}`
+  return [
+    ...['-fsdev', `local,id=${tag},path=${escape(path)},${how}`],
+    ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
+  ]
+}
+
+/** QEMU doubles a comma that is part of a value. */
+function escape(path: string): string {
+  return path.replaceAll(',', ',,')
+}
