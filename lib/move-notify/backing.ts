@@ -27,12 +27,22 @@ export interface Backing {
    * Settles once, when no byte will be read or written any more.
    */
   copyFrom(source: Backing): Promise<void>
+  /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
+  openCpuWindow(mode: 'r' | 'w' | 'rw'): Promise<CpuWindow>
   /** Overwrites every byte with the poison pattern, off the event loop. */
   poison(): Promise<void>
   /** Counts the stray writes (runs of changed bytes) since `poison()`. */
   countStrayWrites(): Promise<number>
   /** Gives the memory back. Idempotent. */
   free(): Promise<void>
+}
+
+/** The CPU's access to a backing; DMA_BUF_IOCTL_SYNC brackets it where it is a dma-buf. */
+export interface CpuWindow {
+  /** A view of `length` bytes from `offset`, bytes from the backing's start. */
+  view(offset: number, length: number): Uint8Array
+  /** Detaches the views and ends the access. */
+  end(): Promise<void>
 }
 
 /** What makes memory into backings: a placement. */

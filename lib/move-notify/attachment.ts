@@ -1,0 +1,149 @@
+import { P2pdmaError, closedError } from '../errors.js'
+import type { Channel } from './channel.js'
+import type { Importer } from './importer.js'
+import type { MovableBuffer } from './movable-buffer.js'
+import { trace } from './trace.js'
+import type { AttachmentRestore } from './trace.js'
+
+export type AttachmentState =
+  /** Its mapping is live. */
+  | 'mapped'
+  /** Its mapping is gone or going: on the invalid list until it is remapped. */
+  | 'invalid'
+  /** It could not be remapped. Attach again. */
+  | 'failed'
+  /** Its exporter took the memory back for good. */
+  | 'revoked'
+  | 'closed'
+
+/** One importer's hold on one buffer. Work names it and an offset, never an address. */
+export class Attachment {
+  readonly importer: Importer
+  readonly buffer: MovableBuffer
+  /** What a `Batch` names it by; never names another attachment later. */
+  readonly id: number
+  /** `Access` bits. */
+  readonly access: number
+  #state: AttachmentState = 'invalid'
+  #generation = 0
+  #error: P2pdmaError | null = null
+  /** The channels that stopped for it, while it is invalid. */
+  #blocked: Channel[] | null = null
+  /** Next in the buffer's list. @internal */
+  next: Attachment | null = null
+
+  /** @internal */
+  constructor(importer: Importer, buffer: MovableBuffer, id: number, access: number) {
+    this.importer = importer
+    this.buffer = buffer
+    this.id = id
+    this.access = access
+  }
+
+  get state(): AttachmentState {
+    return this.#state
+  }
+
+  /** The generation of the buffer that the device sees; 0 while it sees none. */
+  get generation(): number {
+    return this.#generation
+  }
+
+  /** Why it is failed, revoked or closed; null otherwise. */
+  get error(): P2pdmaError | null {
+    return this.#error
+  }
+
+  /** Whether it is failed, revoked or closed: no mapping will ever come back. */
+  get isGone(): boolean {
+    return this.#error !== null
+  }
+
+  /**
+   * Step 1 of the mail, as the exporter's call; under the buffer's reservation.
+   * Seals the mapping, stops the channels that use it and unmaps. Waits for
+   * nothing but the drain of those channels. Undefined when done at once.
+   * @internal
+   */
+  invalidate(): Promise<void> | undefined {
+    if (this.#state !== 'mapped') return undefined
+    const { importer } = this
+    importer.engine.seal(this.id)
+    this.#state = 'invalid'
+    const users = importer.usersOf(this)
+    if (users.length === 0) {
+      const unmapped = this.#unmap()
+      importer.restoreIdle(this)
+      return unmapped
+    }
+    this.#blocked = users
+    return Promise.all(users.map((channel) => channel.stopFor(this))).then(() => this.#unmap())
+  }
+
+  #unmap(): Promise<void> | undefined {
+    this.#generation = 0
+    return this.importer.unmap(this.id)
+  }
+
+  /** The mapping of `generation` is live and its fences have signalled. @internal */
+  validate(generation: number): void {
+    this.#generation = generation
+    this.#state = 'mapped'
+    this.importer.engine.unseal(this.id)
+    this.#release()
+    this.#publish(null)
+  }
+
+  /** There will be no mapping any more; work that names it is rejected. @internal */
+  end(state: 'failed' | 'revoked' | 'closed', error: P2pdmaError): void {
+    if (this.#error !== null) {
+      // The first reason stays; only a close still changes the state.
+      if (state === 'closed') this.#state = state
+      return
+    }
+    this.#state = state
+    this.#error = error
+    this.#release()
+    if (state === 'failed') this.#publish(error)
+  }
+
+  #release(): void {
+    const blocked = this.#blocked
+    this.#blocked = null
+    if (blocked !== null) for (const channel of blocked) channel.unblock(this)
+    this.importer.attachmentChanged(this)
+  }
+
+  /** A channel that stopped for it is no more; somebody else has to remap it. @internal */
+  abandonedBy(channel: Channel): void {
+    const others = this.#blocked?.filter((each) => each !== channel) ?? []
+    this.#blocked = others.length > 0 ? others : null
+    if (others.length === 0 && this.#state === 'invalid') this.importer.restoreIdle(this)
+  }
+
+  #publish(error: Error | null): void {
+    if (!trace.restore.hasSubscribers) return
+    trace.restore.publish({
+      importer: this.importer.name,
+      attachment: this.id,
+      generation: this.#generation,
+      error,
+    } satisfies AttachmentRestore)
+  }
+
+  /**
+   * Lets go: stops the channels that use it, unmaps, and restarts them.
+   * Work in flight completes; work that waits is rejected with ERR_CLOSED.
+   */
+  close(): Promise<void> {
+    return this.importer.detach(this)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+export function attachmentClosed(): P2pdmaError {
+  return closedError('the attachment')
+}

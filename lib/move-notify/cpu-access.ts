@@ -1,0 +1,125 @@
+import { closedError, P2pdmaError, typeError } from '../errors.js'
+import type { CpuWindow } from './backing.js'
+import { withDeadline, withSignal } from './deadline.js'
+import type { MovableBuffer } from './movable-buffer.js'
+import { Usage } from './reservation.js'
+
+/** What the CPU will do: picks the caches that DMA_BUF_IOCTL_SYNC looks after. */
+export type CpuAccessMode = 'r' | 'w' | 'rw'
+
+/** An open bracket of CPU access; the buffer does not move until it ends. */
+export class CpuAccess {
+  readonly mode: CpuAccessMode
+  readonly #window: CpuWindow
+  readonly #onEnd: (access: CpuAccess) => void
+  readonly #size: number
+  #ended: Promise<void> | null = null
+
+  /** @internal */
+  constructor(
+    mode: CpuAccessMode,
+    window: CpuWindow,
+    size: number,
+    onEnd: (access: CpuAccess) => void,
+  ) {
+    this.mode = mode
+    this.#window = window
+    this.#size = size
+    this.#onEnd = onEnd
+  }
+
+  /** A view of the buffer's bytes; detached (empty) once the bracket has ended. */
+  view(offset = 0, length = this.#size - offset): Uint8Array {
+    if (this.#ended !== null) throw closedError('the bracket of CPU access')
+    return this.#window.view(offset, length)
+  }
+
+  /** Ends the bracket: detaches its views and lets moves go on. Idempotent. */
+  end(): Promise<void> {
+    this.#ended ??= this.#window.end().finally(() => this.#onEnd(this))
+    return this.#ended
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.end()
+  }
+}
+
+/** A mover's turn: no new bracket opens until it is released. */
+export interface HoldOff {
+  /** Resolves when no bracket is open. */
+  idle(timeoutMs: number, signal: AbortSignal | undefined): Promise<void>
+  release(): void
+}
+
+/** A buffer's brackets. A mover that waits goes before brackets that are not open yet. */
+export class CpuBrackets {
+  readonly #open = new Set<CpuAccess>()
+  #holdOffs = 0
+  #changed: (() => void)[] = []
+
+  get isIdle(): boolean {
+    return this.#open.size === 0
+  }
+
+  async begin(buffer: MovableBuffer, mode: CpuAccessMode): Promise<CpuAccess> {
+    if (mode !== 'r' && mode !== 'w' && mode !== 'rw') {
+      throw typeError('mode', "'r', 'w' or 'rw'", mode)
+    }
+    while (this.#holdOffs > 0) await this.#change()
+    await buffer.reservation.lock()
+    try {
+      buffer.checkUsable()
+      await buffer.reservation.wait(Usage.KERNEL)
+      const window = await buffer.backing.openCpuWindow(mode)
+      const access = new CpuAccess(mode, window, buffer.size, (ended) => {
+        this.#open.delete(ended)
+        this.#wake()
+      })
+      this.#open.add(access)
+      return access
+    } finally {
+      buffer.reservation.unlock()
+    }
+  }
+
+  holdOff(): HoldOff {
+    this.#holdOffs++
+    let released = false
+    return {
+      idle: (timeoutMs, signal) => {
+        const late = () =>
+          new P2pdmaError(`the CPU did not end its access within ${timeoutMs} ms`, {
+            code: 'ETIMEDOUT',
+            hint: 'end the bracket of CPU access before the move; a move inside it waits for itself',
+          })
+        return withSignal(withDeadline(this.#idle(), timeoutMs, late), signal)
+      },
+      release: () => {
+        if (released) return
+        released = true
+        this.#holdOffs--
+        this.#wake()
+      },
+    }
+  }
+
+  async #idle(): Promise<void> {
+    while (this.#open.size > 0) await this.#change()
+  }
+
+  /** Ends all brackets: their views are detached under whoever still holds them. */
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#open].map((access) => access.end()))
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#changed.push(resolve))
+  }
+
+  #wake(): void {
+    const waiting = this.#changed
+    this.#changed = []
+    for (const resolve of waiting) resolve()
+  }
+}

@@ -1,0 +1,25 @@
+import type { Exporter } from './backing.js'
+import type { MovableBuffer } from './movable-buffer.js'
+
+/**
+ * Moves buffers to `exporter` until `bytes` bytes have been made free, in the
+ * order given (least recently used first). Pinned ones stay; hinted ones go
+ * only when the others are not enough. Returns the bytes made free.
+ */
+export async function evict(
+  candidates: readonly MovableBuffer[],
+  exporter: Exporter,
+  bytes: number,
+): Promise<number> {
+  let freed = 0
+  for (const hinted of [false, true]) {
+    for (const buffer of candidates) {
+      if (freed >= bytes) return freed
+      if (buffer.isHinted !== hinted || buffer.isPinned || buffer.isClosed) continue
+      if (buffer.placement === exporter.placement) continue
+      await buffer.move(exporter)
+      freed += buffer.size
+    }
+  }
+  return freed
+}

@@ -1,0 +1,76 @@
+import { P2pdmaError } from '../errors.js'
+import { withDeadline, withSignal } from './deadline.js'
+
+export interface WaitOptions {
+  signal?: AbortSignal | undefined
+  /** Milliseconds; unbounded when absent. */
+  timeoutMs?: number | undefined
+}
+
+/**
+ * Something that is signalled once, perhaps with an error (kernel:
+ * include/linux/dma-fence.h). Made from work in flight; a `SyncFile`'s wait
+ * is such work.
+ */
+export class Fence {
+  #signaled = false
+  #error: Error | null = null
+  readonly #done: Promise<void>
+
+  private constructor(work: Promise<unknown>) {
+    this.#done = work.then(
+      () => {
+        this.#signaled = true
+      },
+      (error: unknown) => {
+        this.#signaled = true
+        this.#error = fenceError(error)
+      },
+    )
+  }
+
+  /** Signalled when `work` settles; with its error when it rejects. */
+  static of(work: Promise<unknown>): Fence {
+    return new Fence(work)
+  }
+
+  /** A fence signalled by hand, and the function that signals it. */
+  static create(): { fence: Fence; signal: (error?: Error) => void } {
+    let signal: (error?: Error) => void = () => {}
+    const work = new Promise<void>((resolve, reject) => {
+      signal = (error) => (error === undefined ? resolve() : reject(error))
+    })
+    return { fence: new Fence(work), signal }
+  }
+
+  get signaled(): boolean {
+    return this.#signaled
+  }
+
+  /** Why it failed, or null. */
+  get error(): Error | null {
+    return this.#error
+  }
+
+  /** Resolves once signalled; rejects with ERR_FENCE_FAILED, ETIMEDOUT or ABORT_ERR. */
+  async wait(options: WaitOptions = {}): Promise<void> {
+    if (!this.#signaled) {
+      const late = () =>
+        new P2pdmaError(`a fence was not signalled within ${options.timeoutMs} ms`, {
+          code: 'ETIMEDOUT',
+          hint: 'the work behind it hangs; its memory is quarantined, not reused',
+        })
+      const bounded = withDeadline(this.#done, options.timeoutMs ?? Infinity, late)
+      await withSignal(bounded, options.signal)
+    }
+    if (this.#error !== null) throw this.#error
+  }
+}
+
+function fenceError(cause: unknown): P2pdmaError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new P2pdmaError(`a fence was signalled with an error: ${why}`, {
+    code: 'ERR_FENCE_FAILED',
+    cause,
+  })
+}

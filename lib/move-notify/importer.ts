@@ -1,0 +1,355 @@
+import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
+import { Attachment, attachmentClosed } from './attachment.js'
+import { Channel } from './channel.js'
+import type { ChannelLimits, ChannelOptions, ChannelStats } from './channel.js'
+import { withDeadline, withSignal } from './deadline.js'
+import { Access } from './engine.js'
+import type { Engine } from './engine.js'
+import { AttachmentIds } from './ids.js'
+import { MovableBuffer } from './movable-buffer.js'
+import type { Completion, OperationOptions } from './operation.js'
+import { quarantine } from './quarantine.js'
+import { Usage } from './reservation.js'
+import { remap } from './restore.js'
+import { Slice } from './slice.js'
+
+export interface ImporterOptions {
+  /** How long a drain may take before the channel is forced, ms. Default 1000. */
+  stopTimeoutMs?: number
+  /** How long a channel runs between two stops at least, ms. Default 1. */
+  minRunMs?: number
+  /** How often a failed remap is tried again. Default 3. */
+  mapRetries?: number
+  /** Before the first such retry, ms; doubled each time. Default 1. */
+  mapRetryMs?: number
+  /** How long a move fence may take, ms. Default 60,000. */
+  fenceTimeoutMs?: number
+  /** Step 3.1 to the mail's letter: lock all that is in use, not only what moved. */
+  lockAll?: boolean
+  /** Cancelled restores in a row after which the worker locks all that the channel uses. Default 8. */
+  starvationLimit?: number
+}
+
+export interface AttachOptions {
+  /** What the device may do: `Access` bits. Default both. */
+  access?: number
+  signal?: AbortSignal | undefined
+}
+
+let importers = 0
+
+/** A device's side of the sharing. Owns its channels and attachments. */
+export class Importer {
+  readonly engine: Engine
+  /** In diagnostics: the engine's name and a number. */
+  readonly name: string
+  readonly #limits: ChannelLimits
+  readonly #ids = new AttachmentIds<Attachment>()
+  #channels: Channel[] = []
+  #nextChannel = 0
+  #default: Channel | null = null
+  #error: Error | null = null
+  #closing: Promise<void> | null = null
+  #attached = 0
+
+  constructor(engine: Engine, options: ImporterOptions = {}) {
+    this.engine = engine
+    this.name = `${engine.name}#${importers++}`
+    this.#limits = {
+      stopTimeoutMs: milliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
+      minRunMs: milliseconds('minRunMs', options.minRunMs ?? 1),
+      mapRetries: checkInteger('mapRetries', options.mapRetries ?? 3, 0, 30),
+      mapRetryMs: milliseconds('mapRetryMs', options.mapRetryMs ?? 1),
+      fenceTimeoutMs: milliseconds('fenceTimeoutMs', options.fenceTimeoutMs ?? 60_000),
+      lockAll: options.lockAll ?? false,
+      starvationLimit: checkInteger('starvationLimit', options.starvationLimit ?? 8, 0),
+    }
+  }
+
+  /** Attachments alive. */
+  get size(): number {
+    return this.#attached
+  }
+
+  /** Why it failed or is closed; null while it works. */
+  get error(): Error | null {
+    return this.#error ?? (this.#closing === null ? null : closedError('the importer'))
+  }
+
+  get channels(): readonly Channel[] {
+    return this.#channels
+  }
+
+  /** Opens one more channel. */
+  channel(options: ChannelOptions = {}): Channel {
+    this.#checkUsable()
+    const channel = new Channel(this, this.#nextChannel, options, this.#limits)
+    this.#nextChannel++
+    this.#channels.push(channel)
+    return channel
+  }
+
+  get #defaultChannel(): Channel {
+    this.#checkUsable()
+    if (this.#default === null || this.#default.state === 'closed') this.#default = this.channel()
+    return this.#default
+  }
+
+  /** The channels' counters, added up over those open now. */
+  get stats(): ChannelStats {
+    const total: ChannelStats = {
+      stops: 0,
+      forcedStops: 0,
+      parked: 0,
+      waiting: 0,
+      inFlight: 0,
+      staleCompletions: 0,
+      unmatchedCompletions: 0,
+    }
+    for (const channel of this.#channels) {
+      const stats = channel.stats
+      for (const key of Object.keys(total) as (keyof ChannelStats)[]) total[key] += stats[key]
+    }
+    return total
+  }
+
+  /** `Channel.copy` on the importer's default channel. */
+  copy(
+    source: Attachment,
+    sourceOffset: number,
+    target: Attachment,
+    targetOffset: number,
+    length: number,
+    options?: OperationOptions,
+  ): Promise<Completion> {
+    const channel = this.#defaultChannel
+    return channel.copy(source, sourceOffset, target, targetOffset, length, options)
+  }
+
+  /** `Channel.fill` on the importer's default channel. */
+  fill(
+    target: Attachment,
+    targetOffset: number,
+    length: number,
+    byte: number,
+    options?: OperationOptions,
+  ): Promise<Completion> {
+    return this.#defaultChannel.fill(target, targetOffset, length, byte, options)
+  }
+
+  /** `Channel.fetchAdd` on the importer's default channel. */
+  fetchAdd(
+    target: Attachment,
+    targetOffset: number,
+    value: number,
+    options?: OperationOptions,
+  ): Promise<Completion> {
+    return this.#defaultChannel.fetchAdd(target, targetOffset, value, options)
+  }
+
+  /** Attaches a buffer and maps it (dma_buf_dynamic_attach, dma_buf_map_attachment). */
+  async attach(buffer: MovableBuffer, options: AttachOptions = {}): Promise<Attachment> {
+    if (!(buffer instanceof MovableBuffer)) throw typeError('buffer', 'a MovableBuffer', buffer)
+    const access = checkInteger('access', options.access ?? Access.READ | Access.WRITE, 1, 3)
+    this.#checkUsable()
+    await lockBuffer(buffer, options.signal)
+    try {
+      this.#checkUsable()
+      buffer.checkUsable()
+      if (!buffer.reservation.isIdle(Usage.KERNEL)) {
+        const timeoutMs = this.#limits.fenceTimeoutMs
+        await buffer.reservation.wait(Usage.KERNEL, { signal: options.signal, timeoutMs })
+      }
+      return await this.#attachLocked(buffer, access)
+    } finally {
+      buffer.reservation.unlock()
+    }
+  }
+
+  async #attachLocked(buffer: MovableBuffer, access: number): Promise<Attachment> {
+    this.#checkUsable()
+    const attachment = this.#ids.allocate((id) => new Attachment(this, buffer, id, access))
+    try {
+      const mapped = this.map(attachment)
+      if (mapped !== undefined) await mapped
+      this.#checkUsable()
+    } catch (error) {
+      await this.unmap(attachment.id)
+      attachment.end('closed', attachmentClosed())
+      this.#ids.release(attachment.id)
+      throw error
+    }
+    this.#attached++
+    buffer.link(attachment)
+    attachment.validate(buffer.generation)
+    return attachment
+  }
+
+  /** What a batch's row names; undefined once it has been closed. */
+  attachmentById(id: number): Attachment | undefined {
+    return this.#ids.get(id)
+  }
+
+  /** @internal */
+  async attachmentList(which: (attachment: Attachment) => boolean): Promise<Attachment[]> {
+    const slice = new Slice()
+    const found: Attachment[] = []
+    for (const attachment of this.#ids) {
+      if (which(attachment)) found.push(attachment)
+      const turn = slice.next()
+      if (turn !== undefined) await turn
+    }
+    return found
+  }
+
+  /** The channels with work in flight on it. @internal */
+  usersOf(attachment: Attachment): Channel[] {
+    const users: Channel[] = []
+    for (const channel of this.#channels) if (channel.uses(attachment)) users.push(channel)
+    return users
+  }
+
+  /** @internal */
+  map(attachment: Attachment): void | Promise<void> {
+    const { buffer } = attachment
+    return this.engine.map(attachment.id, buffer.backing, buffer.size, attachment.access)
+  }
+
+  /** Takes a mapping away; a device that cannot do so in time has failed. @internal */
+  unmap(id: number): Promise<void> | undefined {
+    const unmapped = this.engine.unmap(id)
+    if (unmapped === undefined) return undefined
+    const { stopTimeoutMs } = this.#limits
+    const late = () =>
+      new P2pdmaError(`a mapping was not taken away within ${stopTimeoutMs} ms`, {
+        code: 'ETIMEDOUT',
+        hint: 'reset the device; its memory is quarantined',
+      })
+    return withDeadline(unmapped, stopTimeoutMs, late).catch((error: unknown) => {
+      this.fail(error as Error)
+      throw error
+    })
+  }
+
+  /** Nobody stopped for it: it is remapped by itself. @internal */
+  restoreIdle(attachment: Attachment): void {
+    const { buffer } = attachment
+    const restore = async () => {
+      await buffer.reservation.lock()
+      try {
+        await remap(attachment, this.#limits)
+      } finally {
+        buffer.reservation.unlock()
+      }
+    }
+    restore().catch((error: unknown) => this.fail(error as Error))
+  }
+
+  /** @internal */
+  attachmentChanged(attachment: Attachment): void {
+    for (const channel of this.#channels) channel.attachmentChanged(attachment)
+  }
+
+  /** @internal */
+  async detach(attachment: Attachment): Promise<void> {
+    const { buffer } = attachment
+    await buffer.reservation.lock()
+    try {
+      await this.detachLocked(attachment, 'closed', attachmentClosed())
+    } finally {
+      buffer.reservation.unlock()
+    }
+  }
+
+  /** Under the buffer's reservation. @internal */
+  async detachLocked(
+    attachment: Attachment,
+    state: 'revoked' | 'closed',
+    error: P2pdmaError,
+  ): Promise<void> {
+    if (attachment.state === 'closed') return
+    try {
+      await attachment.invalidate()
+    } finally {
+      attachment.end(state, error)
+      if (state === 'closed') {
+        attachment.buffer.unlink(attachment)
+        this.#ids.release(attachment.id)
+        this.#attached--
+      }
+    }
+  }
+
+  /** Checks an operation's side. @internal */
+  checkRange(argument: string, attachment: Attachment, offset: number, length: number): void {
+    if (!(attachment instanceof Attachment)) throw typeError(argument, 'an Attachment', attachment)
+    if (attachment.importer !== this) {
+      throw new P2pdmaError(`${argument} is attached to another importer`, {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument,
+      })
+    }
+    const { size } = attachment.buffer
+    checkInteger(`${argument}Offset`, offset, 0, size)
+    checkInteger('length', length, 0, size - offset)
+  }
+
+  /**
+   * The device can be neither stopped nor forced: whatever it maps it may
+   * still reach, so that memory is never used again.
+   * @internal
+   */
+  fail(error: Error): void {
+    if (this.#error !== null) return
+    this.#error = error
+    const failed = new P2pdmaError(`the importer has failed: ${error.message}`, {
+      code: 'ERR_IMPORTER_FAILED',
+      cause: error,
+    })
+    for (const channel of this.#channels) channel.fail(failed)
+    for (const attachment of this.#ids) {
+      quarantine(attachment.buffer.backing)
+      attachment.end('failed', failed)
+    }
+  }
+
+  /** @internal */
+  forgetChannel(channel: Channel): void {
+    this.#channels = this.#channels.filter((each) => each !== channel)
+  }
+
+  #checkUsable(): void {
+    const error = this.error
+    if (error !== null) throw error
+  }
+
+  /** Closes channels and attachments, in that order. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    for (const channel of [...this.#channels]) await channel.close()
+    for (const attachment of await this.attachmentList(() => true)) await attachment.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+function milliseconds(argument: string, value: number): number {
+  if (typeof value !== 'number') throw typeError(argument, 'a number', value)
+  if (!(value >= 0)) {
+    throw new P2pdmaError(`${argument} must be at least 0`, { code: 'ERR_OUT_OF_RANGE', argument })
+  }
+  return value
+}
+
+/** Takes the reservation; on abort it is given back as soon as it comes. */
+async function lockBuffer(buffer: MovableBuffer, signal: AbortSignal | undefined): Promise<void> {
+  if (!buffer.reservation.tryLock()) {
+    await withSignal(buffer.reservation.lock(undefined, signal && { signal }), signal)
+  }
+}

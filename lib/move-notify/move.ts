@@ -1,0 +1,247 @@
+/** Steps 1 and 2 of the mail, the exporter's side: MovableBuffer.move(). */
+import { P2pdmaError } from '../errors.js'
+import type { Backing, Exporter } from './backing.js'
+import { throwIfAborted, withDeadline } from './deadline.js'
+import { Fence } from './fence.js'
+import type { MovableBuffer } from './movable-buffer.js'
+import { isQuarantined, quarantine } from './quarantine.js'
+import { Usage } from './reservation.js'
+import { trace } from './trace.js'
+import type { BufferMove } from './trace.js'
+import type { AcquireContext } from './ww-mutex.js'
+
+export interface MoveOptions {
+  /** Rejects with ABORT_ERR while nothing has been stopped yet; after that a move goes through. */
+  signal?: AbortSignal | undefined
+  /**
+   * The acquire context of a caller that holds reservations already. This
+   * buffer's may be among them; it is unlocked only if it was taken here.
+   */
+  context?: AcquireContext
+  /** How long the copy may take before the move counts as failed, ms. Default 60,000. */
+  copyTimeoutMs?: number
+  /** How long brackets of CPU access may hold the move off, ms. Default 30,000. */
+  cpuTimeoutMs?: number
+}
+
+export interface MoveResult {
+  /** The buffer's generation since this move. */
+  generation: number
+  from: string
+  to: string
+  /** From the call to the lock, to the last unmap, to the last byte, to the end; ms. */
+  lockedMs: number
+  invalidatedMs: number
+  copiedMs: number
+  endMs: number
+}
+
+class Clock {
+  readonly start = performance.now()
+  locked = 0
+  invalidated = 0
+  copied = 0
+
+  now(): number {
+    return performance.now() - this.start
+  }
+}
+
+/** @internal */
+export async function moveBuffer(
+  buffer: MovableBuffer,
+  exporter: Exporter,
+  options: MoveOptions,
+): Promise<MoveResult> {
+  const clock = new Clock()
+  const from = buffer.placement
+  throwIfAborted(options.signal)
+  // First the new backing: a failure stops nothing.
+  const fresh = await exporter.allocate(buffer.size)
+  let published = false
+  try {
+    const result = await exchange(buffer, fresh, options, clock, () => (published = true))
+    publish(buffer, from, fresh.placement, clock, null)
+    return result
+  } catch (error) {
+    publish(buffer, from, fresh.placement, clock, error as Error)
+    if (!published && !isQuarantined(fresh)) await fresh.free()
+    throw error
+  }
+}
+
+async function exchange(
+  buffer: MovableBuffer,
+  fresh: Backing,
+  options: MoveOptions,
+  clock: Clock,
+  onPublished: () => void,
+): Promise<MoveResult> {
+  const unlock = await lockForMove(buffer, options)
+  clock.locked = clock.now()
+  let old: Backing
+  let fence: Fence
+  let generation: number
+  try {
+    old = buffer.backing
+    // An earlier move's copy into what is now the old backing.
+    await buffer.reservation.wait(Usage.KERNEL)
+    await invalidateAll(buffer, old)
+    clock.invalidated = clock.now()
+    // Step 2: the copy is queued, and its fence tells when the new backing may be used.
+    const copy = fresh.copyFrom(old)
+    if (fresh.isDmaBuf) {
+      // A kernel importer could be given the new fd; see Backing.isDmaBuf.
+      try {
+        await bounded(copy, options)
+      } catch (error) {
+        // A copy that hangs may write still.
+        if ((error as P2pdmaError).code === 'ETIMEDOUT') {
+          quarantine(fresh)
+          quarantine(old)
+        }
+        throw error
+      }
+    }
+    fence = Fence.of(copy)
+    buffer.reservation.prune()
+    buffer.reservation.addFence(fence, Usage.KERNEL)
+    buffer.publish(fresh)
+    generation = buffer.generation
+    onPublished()
+  } finally {
+    unlock()
+  }
+  try {
+    await bounded(fence.wait(), options)
+  } catch (error) {
+    await takeBack(buffer, fresh, old, generation, error as P2pdmaError)
+    throw error
+  }
+  clock.copied = clock.now()
+  // Only now: until the fence has signalled the copy reads it.
+  await buffer.retire(old)
+  return {
+    generation,
+    from: old.placement,
+    to: fresh.placement,
+    lockedMs: clock.locked,
+    invalidatedMs: clock.invalidated,
+    copiedMs: clock.copied,
+    endMs: clock.now(),
+  }
+}
+
+/** Takes the reservation when no bracket of CPU access is open. Returns the unlock. */
+async function lockForMove(buffer: MovableBuffer, options: MoveOptions): Promise<() => void> {
+  const { reservation } = buffer
+  const { context, signal } = options
+  const cpuTimeoutMs = options.cpuTimeoutMs ?? 30_000
+  const mine = context !== undefined && reservation.holder === context
+  for (;;) {
+    const admitted = buffer.cpuBrackets?.holdOff()
+    try {
+      // Before the lock: whoever is in a bracket may need the lock to get out.
+      if (admitted !== undefined) await admitted.idle(cpuTimeoutMs, signal)
+      throwIfAborted(signal)
+      if (!mine) await reservation.lock(context, signal && { signal })
+    } finally {
+      admitted?.release()
+    }
+    const unlock = () => {
+      if (!mine) reservation.unlock(context)
+    }
+    try {
+      throwIfAborted(signal)
+      buffer.checkUsable()
+      if (buffer.isPinned) {
+        throw new P2pdmaError('the buffer is pinned', {
+          code: 'EBUSY',
+          hint: 'unpin it first: a pin is a promise that it does not move',
+        })
+      }
+    } catch (error) {
+      unlock()
+      throw error
+    }
+    if (buffer.cpuBrackets?.isIdle ?? true) return unlock
+    unlock()
+  }
+}
+
+/** Step 1: tells every attachment, then waits for all of them once. */
+async function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> {
+  let pending: Promise<void>[] | null = null
+  for (const attachment of buffer.attachments) {
+    const invalidated = attachment.invalidate()
+    if (invalidated !== undefined) (pending ??= []).push(invalidated)
+  }
+  if (pending === null) return
+  const done = await Promise.allSettled(pending)
+  for (const each of done) {
+    if (each.status === 'fulfilled') continue
+    // A device that nobody can stop may still write there.
+    quarantine(old)
+    throw each.reason as Error
+  }
+}
+
+/**
+ * The fence failed or never came: the attachments fail, the new backing is
+ * quarantined, and the old one, which nobody has written to since, is the
+ * buffer's again.
+ */
+async function takeBack(
+  buffer: MovableBuffer,
+  fresh: Backing,
+  old: Backing,
+  generation: number,
+  error: P2pdmaError,
+): Promise<void> {
+  await buffer.reservation.lock()
+  try {
+    quarantine(fresh)
+    if (error.code === 'ETIMEDOUT') quarantine(old)
+    if (buffer.generation !== generation) return
+    await invalidateAll(buffer, fresh)
+    for (const attachment of buffer.attachments) attachment.end('failed', error)
+    buffer.reservation.prune()
+    buffer.publish(old)
+  } finally {
+    buffer.reservation.unlock()
+  }
+}
+
+function bounded(work: Promise<void>, options: MoveOptions): Promise<void> {
+  const ms = options.copyTimeoutMs ?? 60_000
+  return withDeadline(
+    work,
+    ms,
+    () =>
+      new P2pdmaError(`the copy was not finished within ${ms} ms`, {
+        code: 'ETIMEDOUT',
+        hint: 'the new backing is quarantined; the buffer is whole where it was',
+      }),
+  )
+}
+
+function publish(
+  buffer: MovableBuffer,
+  from: string,
+  to: string,
+  clock: Clock,
+  error: Error | null,
+): void {
+  if (!trace.move.hasSubscribers) return
+  trace.move.publish({
+    from,
+    to,
+    generation: buffer.generation,
+    bytes: buffer.size,
+    lockedMs: clock.locked,
+    invalidatedMs: clock.invalidated,
+    copiedMs: clock.copied,
+    endMs: clock.now(),
+    error,
+  } satisfies BufferMove)
+}

@@ -1,0 +1,103 @@
+import { type P2pdmaError, abortError } from '../errors.js'
+import type { Attachment } from './attachment.js'
+
+/** How an operation ended that did what it should. */
+export interface Completion {
+  /** Bytes transferred. */
+  bytes: number
+  /** FETCH_ADD: the value before the addition. */
+  previous?: number
+}
+
+export interface OperationOptions {
+  /**
+   * Rejects with ABORT_ERR. Work that waits is taken out; work in flight cannot
+   * be called back, and goes on.
+   */
+  signal?: AbortSignal | undefined
+}
+
+/** One row of a batch, before it is posted, and the promise for it. */
+export class Operation {
+  readonly op: number
+  readonly source: Attachment | null
+  readonly sourceOffset: number
+  readonly target: Attachment | null
+  readonly targetOffset: number
+  readonly length: number
+  readonly operand: number
+  readonly promise: Promise<Completion>
+  /** Has waited for a gate or a mapping. */
+  parked = false
+  #resolve: (completion: Completion) => void = () => {}
+  #reject: (error: Error) => void = () => {}
+  #signal: AbortSignal | undefined
+  #onAbort: (() => void) | undefined
+
+  constructor(
+    op: number,
+    source: Attachment | null,
+    sourceOffset: number,
+    target: Attachment | null,
+    targetOffset: number,
+    length: number,
+    operand: number,
+  ) {
+    this.op = op
+    this.source = source
+    this.sourceOffset = sourceOffset
+    this.target = target
+    this.targetOffset = targetOffset
+    this.length = length
+    this.operand = operand
+    this.promise = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+  }
+
+  names(attachment: Attachment): boolean {
+    return this.source === attachment || this.target === attachment
+  }
+
+  /** Whether both mappings are live. */
+  get isMapped(): boolean {
+    return (
+      (this.source === null || this.source.state === 'mapped') &&
+      (this.target === null || this.target.state === 'mapped')
+    )
+  }
+
+  /** Why it can never be posted, or null. */
+  get hopeless(): P2pdmaError | null {
+    return this.source?.error ?? this.target?.error ?? null
+  }
+
+  /** Rejects on abort, after `remove` had the chance to take it out of the queue. */
+  watch(signal: AbortSignal | undefined, remove: () => void): void {
+    if (signal === undefined) return
+    this.#signal = signal
+    this.#onAbort = () => {
+      remove()
+      this.fail(abortError(signal))
+    }
+    signal.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  complete(completion: Completion): void {
+    this.#unwatch()
+    this.#resolve(completion)
+  }
+
+  /** Nobody may be awaiting it yet when a close rejects it: that must not end the process. */
+  fail(error: Error): void {
+    this.#unwatch()
+    this.promise.catch(() => {})
+    this.#reject(error)
+  }
+
+  #unwatch(): void {
+    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
+    this.#onAbort = undefined
+  }
+}

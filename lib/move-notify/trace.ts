@@ -1,0 +1,46 @@
+/**
+ * The diagnostics channels, all of them. Messages are built only when
+ * somebody listens. Times are `performance.now()`, ms.
+ */
+import { channel } from 'node:diagnostics_channel'
+import type { ChannelEvent, ChannelState } from './channel-states.js'
+
+/** A channel's transition. */
+export interface ChannelTransition {
+  importer: string
+  channel: number
+  event: ChannelEvent
+  from: ChannelState
+  to: ChannelState
+  at: number
+  /** On `restart`: how long the gate was closed, ms. */
+  pauseMs?: number
+}
+
+/** A buffer's move, when its old backing has been retired or the move has failed. */
+export interface BufferMove {
+  from: string
+  to: string
+  generation: number
+  bytes: number
+  /** Milliseconds from the call to the lock, to the last unmap, to the last byte, to the end. */
+  lockedMs: number
+  invalidatedMs: number
+  copiedMs: number
+  endMs: number
+  error: Error | null
+}
+
+/** An attachment remapped, or failed. */
+export interface AttachmentRestore {
+  importer: string
+  attachment: number
+  generation: number
+  error: Error | null
+}
+
+export const trace = {
+  channel: channel('p2pdma:channel'),
+  move: channel('p2pdma:move'),
+  restore: channel('p2pdma:restore'),
+} as const
