@@ -1,7 +1,7 @@
 import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
-import type { ChannelLimits, ChannelOptions, ChannelStats } from './channel.js'
+import type { ChannelOptions, ChannelStats } from './channel.js'
 import { withDeadline, withSignal } from './deadline.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
@@ -12,6 +12,7 @@ import { quarantine } from './quarantine.js'
 import { Usage } from './reservation.js'
 import { remap } from './restore.js'
 import { Slice } from './slice.js'
+import type { StopLimits } from './stop-restart.js'
 
 export interface ImporterOptions {
   /** How long a drain may take before the channel is forced, ms. Default 1000. */
@@ -43,7 +44,7 @@ export class Importer {
   readonly engine: Engine
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
-  readonly #limits: ChannelLimits
+  readonly #limits: StopLimits
   readonly #ids = new AttachmentIds<Attachment>()
   #channels: Channel[] = []
   #nextChannel = 0
@@ -280,8 +281,8 @@ export class Importer {
     }
   }
 
-  /** Checks an operation's side. @internal */
-  checkRange(argument: string, attachment: Attachment, offset: number, length: number): void {
+  /** @internal */
+  checkAttachment(argument: string, attachment: Attachment): void {
     if (!(attachment instanceof Attachment)) throw typeError(argument, 'an Attachment', attachment)
     if (attachment.importer !== this) {
       throw new P2pdmaError(`${argument} is attached to another importer`, {
@@ -289,6 +290,11 @@ export class Importer {
         argument,
       })
     }
+  }
+
+  /** Checks an operation's side. @internal */
+  checkRange(argument: string, attachment: Attachment, offset: number, length: number): void {
+    this.checkAttachment(argument, attachment)
     const { size } = attachment.buffer
     checkInteger(`${argument}Offset`, offset, 0, size)
     checkInteger('length', length, 0, size - offset)

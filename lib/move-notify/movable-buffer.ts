@@ -280,8 +280,9 @@ export class MovableBuffer {
   }
 
   async #close(): Promise<void> {
-    await Promise.allSettled(this.#tails ?? [])
+    // First the brackets: a move may be waiting for them to end.
     await this.#cpu?.closeAll()
+    await Promise.allSettled(this.#tails ?? [])
     await this.reservation.lock()
     try {
       await this.#detachAll('closed', closedError('the buffer'))

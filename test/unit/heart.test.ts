@@ -222,3 +222,27 @@ void t.test('a bracket of CPU access holds a move off', async (t) => {
   t.equal((target.backing as FakeBacking).bytes[0], 9)
   await close()
 })
+
+void t.test('a channel whose peer holds a key stops without work in flight', async (t) => {
+  const { importer, other, target, to, close } = await rig(t)
+  const channel = importer.channel()
+  const grant = channel.grant(to)
+  await target.move(other)
+  t.equal(channel.stats.stops, 1)
+  grant[Symbol.dispose]()
+  grant[Symbol.dispose]()
+  await target.move(other)
+  t.equal(channel.stats.stops, 1)
+  await close()
+})
+
+void t.test('a close ends a bracket that a move is waiting for', async (t) => {
+  const { other, target, close } = await rig(t)
+  const cpu = await target.beginCpuAccess('rw')
+  const move = t.rejects(target.move(other), { code: 'ERR_CLOSED' })
+  await new Promise((resolve) => setTimeout(resolve, 2))
+  await target.close()
+  await move
+  t.throws(() => cpu.view(), { code: 'ERR_CLOSED' })
+  await close()
+})

@@ -1,0 +1,119 @@
+import { checkInteger, closedError } from '../errors.js'
+import type { Attachment } from './attachment.js'
+import { type Batch, type Completions, Op } from './batch.js'
+import { withSignal } from './deadline.js'
+import type { EngineChannel } from './engine.js'
+import type { Importer } from './importer.js'
+import type { OperationOptions } from './operation.js'
+
+/** What the batch form needs to know of its channel. */
+export interface BatchGate {
+  readonly isRunning: boolean
+  readonly epoch: number
+  /** Why it will never run again, or null. */
+  readonly deadError: Error | null
+  /** Resolves at the next change of state, mapping or completion. */
+  nextChange(): Promise<void>
+}
+
+/** The batch form: columns in, columns out, one native call each. */
+export class BatchForm {
+  readonly #importer: Importer
+  readonly #device: EngineChannel
+  readonly #gate: BatchGate
+  #stale = 0
+
+  constructor(importer: Importer, device: EngineChannel, gate: BatchGate) {
+    this.#importer = importer
+    this.#device = device
+    this.#gate = gate
+  }
+
+  /** Completions of an earlier epoch, dropped. */
+  get stale(): number {
+    return this.#stale
+  }
+
+  /**
+   * Posts rows `first` to `first + count - 1`, in one native call. Returns how
+   * many were accepted: fewer, or none, while the gate is closed, the ring is
+   * full or the next row's mapping is gone for the moment; `ready()` waits for
+   * a better time. Throws when row `first` can never be posted.
+   */
+  post(batch: Batch, first: number, count: number): number {
+    if (!this.#gate.isRunning) {
+      const dead = this.#gate.deadError
+      if (dead !== null) throw dead
+      return 0
+    }
+    const accepted = this.#device.post(batch, first, count)
+    if (accepted === 0 && count > 0) this.#checkRow(batch, first)
+    return accepted
+  }
+
+  /** Takes completions, oldest first; returns how many. */
+  reap(out: Completions): number {
+    const count = this.#device.reap(out)
+    const epoch = this.#gate.epoch
+    for (let i = 0; i < count; i++) {
+      if (out.epoch[i] !== epoch) return this.#dropStale(out, i, count)
+    }
+    return count
+  }
+
+  #dropStale(out: Completions, from: number, count: number): number {
+    let kept = from
+    for (let i = from; i < count; i++) {
+      if (out.epoch[i] !== this.#gate.epoch) continue
+      out.cookie[kept] = out.cookie[i] ?? 0
+      out.result[kept] = out.result[i] ?? 0
+      out.status[kept] = out.status[i] ?? 0
+      out.epoch[kept] = this.#gate.epoch
+      kept++
+    }
+    this.#stale += count - kept
+    return kept
+  }
+
+  /** Resolves when a completion can be reaped (or the channel is closed). */
+  async completions(options: OperationOptions = {}): Promise<void> {
+    if (this.#gate.deadError !== null || this.#device.inFlight === 0) return
+    const change = this.#gate.nextChange()
+    this.#device.arm()
+    await withSignal(change, options.signal)
+  }
+
+  /** Resolves when `post(batch, row, ...)` can accept the row or says why it never will. */
+  async ready(batch: Batch, row: number, options: OperationOptions = {}): Promise<void> {
+    checkInteger('row', row, 0, batch.capacity - 1)
+    while (!this.#isReady(batch, row)) {
+      const change = this.#gate.nextChange()
+      if (this.#device.inFlight > 0) this.#device.arm()
+      await withSignal(change, options.signal)
+    }
+  }
+
+  #isReady(batch: Batch, row: number): boolean {
+    if (this.#gate.deadError !== null) return true
+    if (!this.#gate.isRunning || this.#device.inFlight >= this.#device.depth) return false
+    return this.#rowAttachments(batch, row).every(
+      (each) => each === undefined || each.state !== 'invalid',
+    )
+  }
+
+  #rowAttachments(batch: Batch, row: number): (Attachment | undefined)[] {
+    const op = batch.op[row]
+    const named: (Attachment | undefined)[] = []
+    if (op !== Op.NOP) named.push(this.#importer.attachmentById(batch.target[row] ?? 0))
+    if (op === Op.COPY) named.push(this.#importer.attachmentById(batch.source[row] ?? 0))
+    return named
+  }
+
+  /** Throws when a row that was not accepted names something that is gone. */
+  #checkRow(batch: Batch, row: number): void {
+    for (const attachment of this.#rowAttachments(batch, row)) {
+      if (attachment === undefined) throw closedError(`an attachment named in row ${row}`)
+      if (attachment.error !== null) throw attachment.error
+    }
+  }
+}
