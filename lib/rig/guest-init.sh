@@ -62,8 +62,8 @@ stage1() {
   $b mount -t 9p -o "$options,cache=loose,ro" modules "/root/lib/modules/$RELEASE" ||
     fail 'no kernel modules'
   $b mkdir -p "/root$FOLDER"
-  # Written through: what the command wrote has come back when it ends.
-  $b mount -t 9p -o "$options,cache=$FOLDER_CACHE" folder "/root$FOLDER" ||
+  # Four times as fast as cache=mmap. A file is written back when it is closed.
+  $b mount -t 9p -o "$options,cache=loose" folder "/root$FOLDER" ||
     fail "no current folder $FOLDER"
 
   $b mkdir /root/run/p2pdma
@@ -83,6 +83,10 @@ stage2() {
   $b ln -s /proc/self/fd/2 /dev/stderr
   $b ip link set lo up
   $b hostname rig
+  # Booted with maxcpus=1, see qemu.ts.
+  for online in /sys/devices/system/cpu/cpu[1-9]*/online; do
+    [ -e "$online" ] && echo 1 >"$online"
+  done
   ulimit -n 1048576
   ulimit -l unlimited
 

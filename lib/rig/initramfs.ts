@@ -68,7 +68,7 @@ async function moduleFiles(kernel: Kernel): Promise<string[]> {
 }
 
 function settings(kernel: Kernel, guest: GuestCommand): string {
-  return `RELEASE=${quote(kernel.release)}\nFOLDER=${quote(guest.folder)}\nFOLDER_CACHE=mmap\n`
+  return `RELEASE=${quote(kernel.release)}\nFOLDER=${quote(guest.folder)}\n`
 }
 
 /** What belongs to the host's session and means nothing in the guest. */

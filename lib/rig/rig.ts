@@ -2,7 +2,9 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  closeSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -17,7 +19,7 @@ import { checkInteger, P2pdmaError, rangeError } from '../errors.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel } from './kernel.js'
-import { kvmLooksUsable, qemuArguments, type Accelerator, type Machine } from './qemu.js'
+import { kvmLooksUsable, ports, qemuArguments, type Accelerator, type Machine } from './qemu.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
 export interface RigOptions {
@@ -78,78 +80,112 @@ export async function runInRig(
 
   options.signal?.throwIfAborted()
   const environment = options.environment ?? process.env
-  const initramfs = await buildInitramfs(kernel, { command, folder, environment })
-  const temporary = mkdtempSync(join(tmpdir(), 'p2pdma-rig-'))
+  const initramfs = openUnnamed(await buildInitramfs(kernel, { command, folder, environment }))
   try {
-    const file = join(temporary, 'initramfs')
-    // It holds the environment: for nobody else's eyes.
-    writeFileSync(file, initramfs, { mode: 0o600 })
     const machine: Machine = {
       kernel,
       folder,
       smp,
-      initramfs: file,
       log: newLog(),
       memory: options.memory ?? '4G',
       accelerator: 'tcg',
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
     }
-    const deadline = Date.now() + timeout
-    options.progress?.(`booting ${kernel.release}`)
-    if (kvmLooksUsable()) {
-      const result = await new Run({ ...machine, accelerator: 'kvm' }, options, deadline).result()
-      if (result !== 'no hello') return result
-      options.progress?.('KVM does not work here: emulating')
+    const run = { options, initramfs, timeout, deadline: Date.now() + timeout }
+    return await boot(machine, run)
+  } finally {
+    closeSync(initramfs)
+  }
+}
+
+/** What the boots of one run have in common. */
+interface RunSettings {
+  options: RigOptions
+  /** The file descriptor of the initial root. */
+  initramfs: number
+  timeout: number
+  deadline: number
+}
+
+/**
+ * Until the command runs a boot can be repeated, and has to be: KVM may not
+ * work though it looks so; and QEMU before 8.1, emulating several CPUs, may run
+ * stale code where the guest's kernel patches itself, which panics it.
+ */
+async function boot(machine: Machine, run: RunSettings): Promise<RigResult> {
+  const { progress } = run.options
+  const accelerators: Accelerator[] = ['tcg', 'tcg', 'tcg']
+  if (kvmLooksUsable()) accelerators.unshift('kvm')
+  let failure: unknown
+  for (const accelerator of accelerators) {
+    progress?.(`booting ${machine.kernel.release}${accelerator === 'kvm' ? ' with KVM' : ''}`)
+    try {
+      return await new Boot({ ...machine, accelerator }, run).result()
+    } catch (error) {
+      if (!(error instanceof BootError)) throw error
+      failure = error.cause
     }
-    const result = await new Run(machine, options, deadline).result()
-    if (result !== 'no hello') return result
-    throw guestError('ERR_RIG_GUEST', 'the guest did not come up', machine.log)
+  }
+  throw failure
+}
+
+/** The command did not get to run, for a reason that may not come again: the cause. */
+class BootError extends Error {}
+
+/** A file that has no name, so that nobody sees it (it holds the environment) or has to remove it. */
+function openUnnamed(content: Buffer): number {
+  const temporary = mkdtempSync(join(tmpdir(), 'p2pdma-rig-'))
+  try {
+    const path = join(temporary, 'initramfs')
+    writeFileSync(path, content, { mode: 0o600 })
+    return openSync(path, 'r')
   } finally {
     rmSync(temporary, { recursive: true, force: true })
   }
 }
 
 /** One boot. */
-class Run {
+class Boot {
   readonly #log: string
   readonly #accelerator: Accelerator
   readonly #options: RigOptions
   readonly #child: ChildProcess
   readonly #timers: NodeJS.Timeout[] = []
+  /** The end of what QEMU itself had to say. */
   #said = ''
-  #hello = false
+  /** The last stage that the guest has reported. */
+  #stage = ''
   #exitCode: number | undefined
   /** Why the machine was killed, where it was. */
   #ended: unknown
 
-  constructor(machine: Machine, options: RigOptions, deadline: number) {
+  constructor(machine: Machine, run: RunSettings) {
     this.#log = machine.log
     this.#accelerator = machine.accelerator
-    this.#options = options
-    // QEMU goes when this process goes, however it does: setpriv asks the kernel for it.
-    const args = [
-      '--pdeathsig',
-      'KILL',
-      requireTool('qemu-system-x86_64'),
-      ...qemuArguments(machine),
-    ]
-    this.#child = spawn(requireTool('setpriv'), args, {
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+    this.#options = run.options
+    // QEMU goes when this process goes, however it does: setpriv asks the kernel for it. A group
+    // of its own keeps the terminal's signals away, which are this process's to handle.
+    const qemu = [requireTool('qemu-system-x86_64'), ...qemuArguments(machine)]
+    this.#child = spawn(requireTool('setpriv'), ['--pdeathsig', 'KILL', ...qemu], {
+      stdio: ['ignore', 'ignore', 'pipe', run.initramfs, ...ports.map(() => 'pipe' as const)],
+      detached: true,
     })
-    this.#after(deadline - Date.now(), () => {
-      const message = `the command did not end within ${options.timeout ?? 30 * 60_000} ms`
+    this.#after(run.deadline - Date.now(), () => {
+      const message = `the command did not end within ${run.timeout} ms`
       this.#end(guestError('ERR_RIG_TIMEOUT', message, this.#log))
     })
     this.#after(helloWithin[this.#accelerator], () => {
-      if (!this.#hello) this.#child.kill('SIGKILL')
+      if (this.#stage !== '') return
+      const error = guestError('ERR_RIG_GUEST', 'the guest did not come up', this.#log)
+      this.#end(new BootError('no hello', { cause: error }))
     })
   }
 
-  async result(): Promise<RigResult | 'no hello'> {
+  async result(): Promise<RigResult> {
     const { signal } = this.#options
     const abort = () => this.#end(signal?.reason)
-    const [, , said, control, stdout, stderr] = this.#child.stdio as Readable[]
+    const [, , said, , control, stdout, stderr] = this.#child.stdio as Readable[]
     said!.on('data', (data: Buffer) => (this.#said = (this.#said + data.toString()).slice(-8192)))
     createInterface({ input: control! }).on('line', (line) => this.#hear(line))
     this.#forward(stdout!, this.#options.stdout ?? process.stdout)
@@ -165,33 +201,47 @@ class Run {
     return this.#outcome()
   }
 
-  #outcome(): RigResult | 'no hello' {
+  #outcome(): RigResult {
     if (this.#exitCode !== undefined) return { exitCode: this.#exitCode }
     if (this.#ended !== undefined) throw this.#ended
-    const said = this.#said.trim().split('\n').at(-1) ?? ''
-    if (this.#child.exitCode !== null && this.#child.exitCode !== 0) {
-      // QEMU itself gave up; with KVM for want of KVM, perhaps.
-      if (this.#accelerator === 'kvm' && !this.#hello) return 'no hello'
-      throw new P2pdmaError(`QEMU failed: ${said.replace(/^.*?qemu-system-x86_64: /, '')}`, {
+    const error = this.#failure()
+    // What QEMU refuses it refuses again, unless it was KVM that it could not use.
+    const final = error.code === 'ERR_RIG_QEMU' && this.#accelerator === 'tcg'
+    throw final || this.#stage === 'running'
+      ? error
+      : new BootError('boot failed', { cause: error })
+  }
+
+  /** Why the machine ended by itself, without the command's exit code. */
+  #failure(): P2pdmaError {
+    const { exitCode, signalCode } = this.#child
+    if (exitCode !== 0) {
+      const said = this.#said.trim().split('\n').at(-1) ?? ''
+      const why =
+        said.replace(/^.*?qemu-system-x86_64: /, '') || signalCode || `exit code ${exitCode}`
+      return new P2pdmaError(`QEMU failed: ${why}`, {
         code: 'ERR_RIG_QEMU',
         hint: 'the devices that it knows: qemu-system-x86_64 -device help',
       })
     }
-    const panic = /Kernel panic - not syncing: (.*)/.exec(readFileSync(this.#log, 'utf8'))?.[1]
+    const log = readFileSync(this.#log, 'utf8')
+    const panic = /Kernel panic - not syncing: (.*)/.exec(log)?.[1]
     if (panic !== undefined) {
-      throw guestError('ERR_RIG_PANIC', `the guest's kernel panicked: ${panic.trim()}`, this.#log)
+      const message = `the guest's kernel panicked: ${panic.trim()}`
+      return guestError('ERR_RIG_PANIC', message, this.#log)
     }
-    if (!this.#hello) return 'no hello'
-    throw guestError('ERR_RIG_GUEST', 'the guest ended before the command did', this.#log)
+    return guestError('ERR_RIG_GUEST', 'the guest ended before the command did', this.#log)
   }
 
   /** A line of the guest's init, see guest-init.sh. */
   #hear(line: string): void {
-    this.#hello = true
     const [word, ...rest] = line.split(' ')
-    if (word === 'stage') this.#options.progress?.(rest.join(' '))
-    if (word === 'fail') this.#end(guestError('ERR_RIG_GUEST', rest.join(' '), this.#log))
-    if (word === 'exit') {
+    if (word === 'stage') {
+      this.#stage = rest.join(' ')
+      this.#options.progress?.(this.#stage)
+    } else if (word === 'fail') {
+      this.#end(guestError('ERR_RIG_GUEST', rest.join(' '), this.#log))
+    } else if (word === 'exit') {
       this.#exitCode = Number(rest[0])
       this.#after(offWithin, () => this.#child.kill('SIGKILL'))
     }
@@ -200,7 +250,7 @@ class Run {
   /** With back-pressure: a slow reader slows the guest down. */
   #forward(from: Readable, to: Writable): void {
     from.on('error', () => {}) // The machine was killed; `close` follows.
-    const gone = (error: NodeJS.ErrnoException) => this.#end(error)
+    const gone = (error: Error) => this.#end(error)
     to.on('error', gone)
     from.on('close', () => to.removeListener('error', gone))
     from.pipe(to, { end: false })
