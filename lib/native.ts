@@ -72,7 +72,77 @@ interface MemfdNative {
   getSeals(fd: NativeFd): number
 }
 
-export type Native = FdNative & MappingNative & MemfdNative
+/** What the software engine's device has done since it was opened. */
+export interface SoftwareStats {
+  /** Operations completed. */
+  operations: number
+  bytes: number
+  /** Pieces of at most 64 KiB. */
+  chunks: number
+  /** Accesses to mappings that were dead, all of them refused. */
+  faults: number
+  /** Deliberate faults that have taken effect. */
+  injected: number
+  /** Times the thread went to sleep for want of work. */
+  sleeps: number
+}
+
+/** A channel of the software engine: native/software/software.cc. */
+export interface NativeSoftwareChannel {
+  readonly index: number
+  /** In and out through the doorbell. */
+  post(): void
+  reap(): void
+  useBatch(
+    capacity: number,
+    sourceOffset: Float64Array,
+    targetOffset: Float64Array,
+    length: Float64Array,
+    operand: Float64Array,
+    cookie: Float64Array,
+    source: Uint32Array,
+    target: Uint32Array,
+    op: Uint8Array,
+  ): void
+  useCompletions(
+    capacity: number,
+    cookie: Float64Array,
+    result: Float64Array,
+    status: Uint32Array,
+    epoch: Uint32Array,
+  ): void
+  arm(): void
+  uses(id: number): boolean
+  /** True: quiet already, else an event will say so. */
+  stop(): boolean
+  force(): number
+  /** False: was not stopped. */
+  restart(): boolean
+  slow(nanosecondsPerChunk: number): void
+  unstall(): void
+  /** Nanoseconds, or -1. */
+  bench(operations: number, batch: number, source: number, target: number): number
+  close(): void
+}
+
+export interface NativeSoftwareEngine {
+  openChannel(depth: number, owner: object, doorbell: Uint32Array): NativeSoftwareChannel
+  /** Returns the generation. */
+  map(id: number, mapping: NativeMapping, offset: number, size: number, access: number): number
+  seal(id: number, sealed: boolean): void
+  unmap(id: number): boolean
+  isMapped(id: number): boolean
+  inject(fault: number, channel: number, parameter: number, offset: number): void
+  unstall(): void
+  stats(): SoftwareStats
+  close(): void
+}
+
+interface SoftwareNative {
+  openSoftwareEngine(dispatch: (owner: object, events: number) => void): NativeSoftwareEngine
+}
+
+export type Native = FdNative & MappingNative & MemfdNative & SoftwareNative
 
 function load(): Native {
   try {

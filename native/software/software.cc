@@ -1,7 +1,310 @@
-#include "software/software.h"
+// The software engine as JavaScript has it. Plain objects whose functions own
+// the native side: nothing is unwrapped from `this`. Two of them, post() and
+// reap(), are called for each batch and take and return their numbers in a
+// small shared array, the doorbell.
+#include "software.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "../mapping.h"
+#include "../support/args.h"
+#include "../support/error.h"
+#include "bench_loop.h"
+#include "host.h"
 
 namespace p2pdma {
 
-void InitSoftware(Napi::Env, Napi::Object) {}
+namespace software {
+namespace {
+
+using ChannelPtr = std::shared_ptr<HostChannel>;
+using HostPtr = std::shared_ptr<Host>;
+
+constexpr uint32_t kMaxDepth = 1 << 16;
+
+// Indexes of the doorbell, as in lib/engines/software/channel.ts.
+enum Doorbell : size_t {
+  kFirst,
+  kCount,
+  kAccepted,
+  kDefect,
+  kColumn,
+  kRow,
+  kInFlight,
+  kReaped,
+  kDoorbellLength,
+};
+
+napi_value Post(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  HostChannel& channel = **static_cast<ChannelPtr*>(data);
+  if (channel.closed()) return nullptr;
+  uint32_t* const bell = channel.doorbell;
+  const PostResult result = channel.host().engine().Post(channel.core(), channel.batch,
+                                                         bell[kFirst], bell[kCount]);
+  bell[kAccepted] = result.accepted;
+  bell[kDefect] = static_cast<uint32_t>(result.defect);
+  bell[kColumn] = static_cast<uint32_t>(result.column);
+  bell[kRow] = result.row;
+  bell[kInFlight] = channel.core().in_flight();
+  channel.UpdateHold();
+  return nullptr;
+}
+
+napi_value Reap(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  HostChannel& channel = **static_cast<ChannelPtr*>(data);
+  if (channel.closed()) return nullptr;
+  uint32_t* const bell = channel.doorbell;
+  bell[kReaped] = channel.core().Reap(channel.completions);
+  bell[kInFlight] = channel.core().in_flight();
+  channel.UpdateHold();
+  return nullptr;
+}
+
+// A function that owns the channel. Napi::Function would cost twice the time.
+void SetFast(Napi::Env env, Napi::Object target, const char* name, napi_callback callback,
+             const ChannelPtr& channel) {
+  auto owned = std::make_unique<ChannelPtr>(channel);
+  napi_value function = nullptr;
+  napi_status status =
+      napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, owned.get(), &function);
+  if (status == napi_ok) {
+    status = napi_add_finalizer(
+        env, function, owned.get(),
+        [](napi_env, void* data, void*) { delete static_cast<ChannelPtr*>(data); }, nullptr,
+        nullptr);
+  }
+  if (status != napi_ok) throw Napi::Error::New(env);
+  static_cast<void>(owned.release());
+  target.Set(name, Napi::Value(env, function));
+}
+
+template <typename Callback>
+void Set(Napi::Object target, const char* name, Callback callback) {
+  target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
+}
+
+// The memory of a typed array, shared or not.
+void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
+                napi_typedarray_type wanted, size_t capacity) {
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  if (!info[index].IsTypedArray() ||
+      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, nullptr, nullptr) !=
+          napi_ok ||
+      type != wanted) {
+    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE",
+                     std::string(name) + " must be a typed array of the column's type", name);
+  }
+  if (length < capacity || data == nullptr) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
+  }
+  return data;
+}
+
+Channel& OpenCore(const Napi::CallbackInfo& info, const ChannelPtr& channel) {
+  if (channel->closed()) throw CodedError(info.Env(), "ERR_CLOSED", "The channel is closed");
+  return channel->core();
+}
+
+Engine& OpenEngine(const Napi::CallbackInfo& info, const HostPtr& host) {
+  if (host->closed()) throw CodedError(info.Env(), "ERR_CLOSED", "The engine is closed");
+  return host->engine();
+}
+
+// useBatch(capacity, sourceOffset, targetOffset, length, operand, cookie, source, target, op)
+void UseBatch(const Napi::CallbackInfo& info, HostChannel& channel) {
+  BatchColumns columns;
+  columns.capacity = Uint32Arg(info, 0, "capacity");
+  const auto wide = [&](size_t index, const char* name) {
+    return Column<double>(ColumnArg(info, index, name, napi_float64_array, columns.capacity));
+  };
+  columns.source_offset = wide(1, "sourceOffset");
+  columns.target_offset = wide(2, "targetOffset");
+  columns.length = wide(3, "length");
+  columns.operand = wide(4, "operand");
+  columns.cookie = wide(5, "cookie");
+  columns.source =
+      Column<uint32_t>(ColumnArg(info, 6, "source", napi_uint32_array, columns.capacity));
+  columns.target =
+      Column<uint32_t>(ColumnArg(info, 7, "target", napi_uint32_array, columns.capacity));
+  columns.op = Column<uint8_t>(ColumnArg(info, 8, "op", napi_uint8_array, columns.capacity));
+  channel.batch = columns;
+}
+
+// useCompletions(capacity, cookie, result, status, epoch)
+void UseCompletions(const Napi::CallbackInfo& info, HostChannel& channel) {
+  CompletionColumns columns;
+  columns.capacity = Uint32Arg(info, 0, "capacity");
+  columns.cookie =
+      Column<double>(ColumnArg(info, 1, "cookie", napi_float64_array, columns.capacity));
+  columns.result =
+      Column<double>(ColumnArg(info, 2, "result", napi_float64_array, columns.capacity));
+  columns.status =
+      Column<uint32_t>(ColumnArg(info, 3, "status", napi_uint32_array, columns.capacity));
+  columns.epoch =
+      Column<uint32_t>(ColumnArg(info, 4, "epoch", napi_uint32_array, columns.capacity));
+  channel.completions = columns;
+}
+
+// openChannel(depth, owner, doorbell)
+Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
+  const Napi::Env env = info.Env();
+  OpenEngine(info, host);
+  const uint32_t depth = Uint32Arg(info, 0, "depth", kMaxDepth);
+  if (depth == 0 || (depth & (depth - 1)) != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "depth must be a power of two", "depth");
+  }
+  if (!info[1].IsObject()) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "owner must be an object", "owner");
+  }
+  auto* const bell =
+      static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kDoorbellLength));
+  const auto channel =
+      std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
+  host->Add(channel);
+
+  const Napi::Object object = Napi::Object::New(env);
+  object.Set("index", Napi::Number::New(env, channel->core().index()));
+  SetFast(env, object, "post", Post, channel);
+  SetFast(env, object, "reap", Reap, channel);
+  Set(object, "useBatch", [channel](const Napi::CallbackInfo& i) { UseBatch(i, *channel); });
+  Set(object, "useCompletions",
+      [channel](const Napi::CallbackInfo& i) { UseCompletions(i, *channel); });
+  Set(object, "arm", [channel](const Napi::CallbackInfo& i) {
+    Channel& core = OpenCore(i, channel);
+    channel->host().engine().Arm(core);
+    channel->UpdateHold();
+  });
+  Set(object, "uses", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    const uint32_t id = Uint32Arg(i, 0, "id");
+    return Napi::Boolean::New(i.Env(), !channel->closed() && channel->core().Uses(id));
+  });
+  Set(object, "stop", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    const bool quiet = channel->host().engine().Stop(OpenCore(i, channel));
+    channel->stop_pending = !quiet;
+    channel->UpdateHold();
+    return Napi::Boolean::New(i.Env(), quiet);
+  });
+  Set(object, "force", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    const uint32_t epoch = OpenCore(i, channel).Force();
+    channel->stop_pending = false;
+    channel->UpdateHold();
+    return Napi::Number::New(i.Env(), epoch);
+  });
+  Set(object, "restart", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    return Napi::Boolean::New(i.Env(), channel->host().engine().Restart(OpenCore(i, channel)));
+  });
+  Set(object, "slow", [channel](const Napi::CallbackInfo& i) {
+    OpenCore(i, channel).SetSlow(UintArg(i, 0, "nanoseconds"));
+  });
+  Set(object, "unstall", [channel](const Napi::CallbackInfo& i) {
+    channel->host().engine().Unstall(&OpenCore(i, channel));
+  });
+  Set(object, "bench", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    Channel& core = OpenCore(i, channel);
+    const double ns =
+        BenchLoop(channel->host().engine(), core, channel->batch, channel->completions,
+                  {Uint32Arg(i, 0, "operations"), Uint32Arg(i, 1, "batch"),
+                   Uint32Arg(i, 2, "source"), Uint32Arg(i, 3, "target")});
+    return Napi::Number::New(i.Env(), ns);
+  });
+  Set(object, "close", [channel](const Napi::CallbackInfo&) { channel->Close(); });
+  return object;
+}
+
+// map(id, mapping, offset, size, access)
+Napi::Value Map(const Napi::CallbackInfo& info, const HostPtr& host) {
+  const Napi::Env env = info.Env();
+  Engine& engine = OpenEngine(info, host);
+  const uint32_t id = Uint32Arg(info, 0, "id");
+  std::shared_ptr<MappedRange> range = UnwrapMapping(info[1]);
+  const uint64_t offset = UintArg(info, 2, "offset");
+  const uint64_t size = UintArg(info, 3, "size");
+  const uint32_t access = Uint32Arg(info, 4, "access", kAccessRead | kAccessWrite);
+  if (!range->Contains(offset, size)) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "size reaches beyond the mapping", "size");
+  }
+  if ((offset & 7) != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "offset must be a multiple of 8", "offset");
+  }
+  if ((access & kAccessWrite) != 0 && !range->writable) {
+    throw CodedError(env, "ERR_INVALID_ARG_VALUE", "access asks to write a read-only mapping",
+                     "access");
+  }
+  const uint32_t generation = engine.table().Map(id, std::move(range), offset, size, access);
+  if (generation == 0) {
+    throw CodedError(env, "ERR_INVALID_STATE", "the slot of this id is still mapped", "id");
+  }
+  return Napi::Number::New(env, generation);
+}
+
+// inject(fault, channel, parameter, offset); parameter -1: none
+void Inject(const Napi::CallbackInfo& info, const HostPtr& host) {
+  Engine& engine = OpenEngine(info, host);
+  const bool none = info[2].IsNumber() && info[2].As<Napi::Number>().DoubleValue() == -1;
+  engine.Inject({static_cast<Fault>(Uint32Arg(info, 0, "fault", kFaults - 1)),
+                 Uint32Arg(info, 1, "channel"), none ? kNever : UintArg(info, 2, "parameter"),
+                 UintArg(info, 3, "offset")});
+}
+
+Napi::Value ReadStats(const Napi::CallbackInfo& info, const HostPtr& host) {
+  const Stats& stats = host->engine().stats();
+  const Napi::Object object = Napi::Object::New(info.Env());
+  const auto set = [&](const char* name, const std::atomic<uint64_t>& value) {
+    object.Set(name, Napi::Number::New(info.Env(), static_cast<double>(value.load())));
+  };
+  set("operations", stats.operations);
+  set("bytes", stats.bytes);
+  set("chunks", stats.chunks);
+  set("faults", stats.faults);
+  set("injected", stats.injected);
+  set("sleeps", stats.sleeps);
+  return object;
+}
+
+// openSoftwareEngine(dispatch)
+Napi::Value OpenSoftwareEngine(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsFunction()) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "dispatch must be a function", "dispatch");
+  }
+  const HostPtr host = Host::Open(env, info[0].As<Napi::Function>());
+  const Napi::Object object = Napi::Object::New(env);
+  Set(object, "openChannel", [host](const Napi::CallbackInfo& i) { return OpenChannel(i, host); });
+  Set(object, "map", [host](const Napi::CallbackInfo& i) { return Map(i, host); });
+  Set(object, "seal", [host](const Napi::CallbackInfo& i) {
+    OpenEngine(i, host).table().Seal(Uint32Arg(i, 0, "id"), BoolArg(i, 1, "sealed"));
+  });
+  Set(object, "unmap", [host](const Napi::CallbackInfo& i) -> Napi::Value {
+    const uint32_t id = Uint32Arg(i, 0, "id");
+    return Napi::Boolean::New(i.Env(), !host->closed() && host->engine().Unmap(id));
+  });
+  Set(object, "isMapped", [host](const Napi::CallbackInfo& i) -> Napi::Value {
+    const uint32_t id = Uint32Arg(i, 0, "id");
+    return Napi::Boolean::New(i.Env(),
+                              !host->closed() && host->engine().table().Find(id) != nullptr);
+  });
+  Set(object, "inject", [host](const Napi::CallbackInfo& i) { Inject(i, host); });
+  Set(object, "unstall",
+      [host](const Napi::CallbackInfo& i) { OpenEngine(i, host).Unstall(nullptr); });
+  Set(object, "stats", [host](const Napi::CallbackInfo& i) { return ReadStats(i, host); });
+  Set(object, "close", [host](const Napi::CallbackInfo&) { host->Shutdown(); });
+  return object;
+}
+
+}  // namespace
+}  // namespace software
+
+void InitSoftware(Napi::Env env, Napi::Object exports) {
+  exports.Set("openSoftwareEngine",
+              Napi::Function::New<software::OpenSoftwareEngine>(env, "openSoftwareEngine"));
+}
 
 }  // namespace p2pdma

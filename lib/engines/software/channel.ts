@@ -1,0 +1,236 @@
+/**
+ * A channel of the software engine: the thin side of native/software/channel.h.
+ * A batch is handed over with one native call without arguments: the numbers
+ * go through a small shared array, and the batch's columns are made known when
+ * another batch is used than the last time.
+ */
+import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js'
+import { Batch, Completions } from '../../move-notify/batch.js'
+import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import type { NativeSoftwareChannel } from '../../native.js'
+import { call } from '../../kernel/call.js'
+import { sharedColumns } from './columns.js'
+import { postError } from './post-error.js'
+
+/** Indexes of the doorbell, as in native/software/software.cc. */
+const Bell = {
+  FIRST: 0,
+  COUNT: 1,
+  ACCEPTED: 2,
+  DEFECT: 3,
+  COLUMN: 4,
+  ROW: 5,
+  IN_FLIGHT: 6,
+  REAPED: 7,
+  LENGTH: 8,
+} as const
+
+/** Bits of the events that the native side dispatches. */
+const Event = { COMPLETION: 1, QUIET: 2 } as const
+
+export class SoftwareChannel implements EngineChannel {
+  readonly depth: number
+  readonly #native: NativeSoftwareChannel
+  readonly #doorbell = new Uint32Array(new SharedArrayBuffer(Bell.LENGTH * 4))
+  readonly #onCompletion: () => void
+  readonly #onClose: (channel: SoftwareChannel) => void
+  #batch: Batch | null = null
+  #completions: Completions | null = null
+  /** Keeps alive the memory that the native side has pointers into. */
+  #memory: (SharedArrayBuffer | null)[] = [null, null]
+  /** Who waits for the stop that is going on. */
+  #stopped: (() => void)[] = []
+  #closed = false
+
+  /** @internal Use `SoftwareEngine.openChannel`. */
+  constructor(
+    open: (owner: object, doorbell: Uint32Array) => NativeSoftwareChannel,
+    options: EngineChannelOptions,
+    onClose: (channel: SoftwareChannel) => void,
+  ) {
+    this.depth = options.depth
+    this.#onCompletion = options.onCompletion
+    this.#onClose = onClose
+    this.#native = call(() => open(this, this.#doorbell))
+  }
+
+  /** The number by which deliberate faults name this channel. */
+  get index(): number {
+    return this.#native.index
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  get inFlight(): number {
+    return this.#doorbell[Bell.IN_FLIGHT] ?? 0
+  }
+
+  post(batch: Batch, first: number, count: number): number {
+    if (this.#closed) throw closedError('The channel')
+    if (batch !== this.#batch) this.#useBatch(batch)
+    const doorbell = this.#doorbell
+    doorbell[Bell.FIRST] = first
+    doorbell[Bell.COUNT] = count
+    if (doorbell[Bell.FIRST] !== first || doorbell[Bell.COUNT] !== count) {
+      throw rowsError(batch, first, count)
+    }
+    this.#native.post()
+    if (doorbell[Bell.DEFECT] !== 0) throw this.#postError(batch, first, count)
+    return doorbell[Bell.ACCEPTED] ?? 0
+  }
+
+  #postError(batch: Batch, first: number, count: number): P2pdmaError {
+    const bell = (index: number) => this.#doorbell[index] ?? 0
+    if (first + count > batch.capacity) return rowsError(batch, first, count)
+    return postError(
+      batch,
+      bell(Bell.DEFECT),
+      bell(Bell.COLUMN),
+      bell(Bell.ROW),
+      bell(Bell.ACCEPTED),
+    )
+  }
+
+  reap(out: Completions): number {
+    if (this.#closed) throw closedError('The channel')
+    if (out !== this.#completions) this.#useCompletions(out)
+    this.#native.reap()
+    return this.#doorbell[Bell.REAPED] ?? 0
+  }
+
+  arm(): void {
+    if (this.#closed) throw closedError('The channel')
+    call(() => this.#native.arm())
+  }
+
+  uses(id: number): boolean {
+    return call(() => this.#native.uses(id))
+  }
+
+  /**
+   * Resolves when the device has acknowledged, or when `force()` or `close()`
+   * have made it quiet.
+   */
+  stop(): Promise<void> {
+    if (this.#closed) return Promise.reject(closedError('The channel'))
+    return new Promise((resolve, reject) => {
+      try {
+        if (call(() => this.#native.stop())) resolve()
+        else this.#stopped.push(resolve)
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)))
+      }
+    })
+  }
+
+  force(): number {
+    if (this.#closed) throw closedError('The channel')
+    const epoch = call(() => this.#native.force())
+    this.#quiet()
+    return epoch
+  }
+
+  /** Throws ERR_INVALID_STATE unless the channel is stopped. */
+  restart(): void {
+    if (this.#closed) throw closedError('The channel')
+    if (!call(() => this.#native.restart())) {
+      throw new P2pdmaError('The channel is not stopped', { code: 'ERR_INVALID_STATE' })
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#native.close()
+    this.#doorbell[Bell.IN_FLIGHT] = 0
+    this.#batch = null
+    this.#completions = null
+    this.#memory = [null, null]
+    this.#onClose(this)
+    this.#quiet()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /**
+   * Deliberate fault: each chunk takes this many nanoseconds more, until it is
+   * set to 0. The channel still answers a stop. For tests that want work in
+   * flight without moving gigabytes.
+   */
+  slow(nanosecondsPerChunk: number): void {
+    call(() => this.#native.slow(nanosecondsPerChunk))
+  }
+
+  /** Ends a stall that was injected into this channel. */
+  unstall(): void {
+    call(() => this.#native.unstall())
+  }
+
+  /**
+   * The loop of the benchmark in C++, over the columns used last. Nanoseconds;
+   * throws ERR_INVALID_STATE where a row was refused.
+   * @internal
+   */
+  bench(operations: number, batch: number, source: number, target: number): number {
+    if (this.#closed) throw closedError('The channel')
+    const ns = call(() => this.#native.bench(operations, batch, source, target))
+    if (ns < 0) throw new P2pdmaError('The loop was refused', { code: 'ERR_INVALID_STATE' })
+    return ns
+  }
+
+  /** @internal Called from the event loop. Bound to nothing, so that an engine can be collected. */
+  static dispatch(owner: object, events: number): void {
+    const channel = owner as SoftwareChannel
+    if ((events & Event.QUIET) !== 0) channel.#quiet()
+    if ((events & Event.COMPLETION) !== 0 && !channel.#closed) channel.#onCompletion()
+  }
+
+  #quiet(): void {
+    const waiting = this.#stopped
+    this.#stopped = []
+    for (const resolve of waiting) resolve()
+  }
+
+  #useBatch(batch: Batch): void {
+    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
+    const { capacity, sourceOffset, targetOffset, length, operand, cookie } = batch
+    const { source, target, op } = batch
+    const columns = [sourceOffset, targetOffset, length, operand, cookie, source, target, op]
+    const memory = sharedColumns('batch', columns)
+    call(() =>
+      this.#native.useBatch(
+        capacity,
+        sourceOffset,
+        targetOffset,
+        length,
+        operand,
+        cookie,
+        source,
+        target,
+        op,
+      ),
+    )
+    this.#batch = batch
+    this.#memory[0] = memory
+  }
+
+  #useCompletions(out: Completions): void {
+    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
+    const { capacity, cookie, result, status, epoch } = out
+    const memory = sharedColumns('out', [cookie, result, status, epoch])
+    call(() => this.#native.useCompletions(capacity, cookie, result, status, epoch))
+    this.#completions = out
+    this.#memory[1] = memory
+  }
+}
+
+function rowsError(batch: Batch, first: number, count: number): P2pdmaError {
+  const whole = Number.isInteger(first) && first >= 0 && first <= batch.capacity
+  return whole
+    ? rangeError('count', `a whole number from 0 to ${batch.capacity - first}`, count)
+    : rangeError('first', `a whole number from 0 to ${batch.capacity}`, first)
+}

@@ -1,0 +1,135 @@
+/**
+ * The embedded engine: a DMA engine in software, on a C++ thread of its own.
+ * It needs no kernel feature. The thread looks an attachment up anew for each
+ * chunk that it moves, under the guard that `unmap` waits for; what it finds
+ * dead is a counted fault.
+ */
+import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { call } from '../../kernel/call.js'
+import type { Backing } from '../../move-notify/backing.js'
+import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
+import { SoftwareChannel } from './channel.js'
+import { encodeFault, type Fault } from './inject.js'
+
+/** Operations that one channel can hold at most. */
+export const MAX_DEPTH = 1 << 16
+
+const MAX_ID = 2 ** 32 - 1
+
+export class SoftwareEngine implements Engine {
+  readonly name = 'software'
+  readonly #native: NativeSoftwareEngine
+  readonly #channels = new Set<SoftwareChannel>()
+  #closed = false
+
+  constructor() {
+    this.#native = call(() => native.openSoftwareEngine(SoftwareChannel.dispatch))
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  openChannel(options: EngineChannelOptions): SoftwareChannel {
+    this.#checkOpen()
+    if (typeof options !== 'object' || options === null) {
+      throw typeError('options', 'an object', options)
+    }
+    const depth = checkInteger('depth', options.depth, 1, MAX_DEPTH)
+    if ((depth & (depth - 1)) !== 0) {
+      throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
+        code: 'ERR_OUT_OF_RANGE',
+        argument: 'depth',
+      })
+    }
+    if (typeof options.onCompletion !== 'function') {
+      throw typeError('onCompletion', 'a function', options.onCompletion)
+    }
+    const channel = new SoftwareChannel(
+      (owner, doorbell) => this.#native.openChannel(depth, owner, doorbell),
+      options,
+      (closed) => this.#channels.delete(closed),
+    )
+    this.#channels.add(channel)
+    return channel
+  }
+
+  /** Throws ERR_UNSUPPORTED for a backing that the CPU cannot map. */
+  map(id: number, backing: Backing, size: number, access: number): void {
+    this.#checkOpen()
+    checkInteger('id', id, 0, MAX_ID)
+    checkInteger('access', access, 1, 3)
+    if (typeof backing !== 'object' || backing === null) {
+      throw typeError('backing', 'a Backing', backing)
+    }
+    checkInteger('size', size, 0, backing.size)
+    const { mapping, offset } = backing
+    if (mapping === null) {
+      throw new P2pdmaError(`The software engine cannot reach a backing in ${backing.placement}`, {
+        code: 'ERR_UNSUPPORTED',
+        argument: 'backing',
+        hint: 'it needs a placement that the CPU can map',
+      })
+    }
+    call(() => this.#native.map(id, mapping.handle, offset, size, access))
+  }
+
+  seal(id: number): void {
+    this.#checkOpen()
+    this.#native.seal(checkInteger('id', id, 0, MAX_ID), true)
+  }
+
+  unseal(id: number): void {
+    this.#checkOpen()
+    this.#native.seal(checkInteger('id', id, 0, MAX_ID), false)
+  }
+
+  unmap(id: number): void {
+    this.#native.unmap(checkInteger('id', id, 0, MAX_ID))
+  }
+
+  /** Whether this very id is mapped now. */
+  isMapped(id: number): boolean {
+    return this.#native.isMapped(checkInteger('id', id, 0, MAX_ID))
+  }
+
+  /** What the device has done since it was opened; also after the close. */
+  stats(): SoftwareStats {
+    return this.#native.stats()
+  }
+
+  /** Breaks something on purpose: see `Fault`. */
+  inject(fault: Fault): void {
+    this.#checkOpen()
+    const { kind, channel, parameter, offset } = encodeFault(fault)
+    call(() => this.#native.inject(kind, channel, parameter, offset))
+  }
+
+  /** Ends the stalls injected into any channel. */
+  unstall(): void {
+    this.#checkOpen()
+    this.#native.unstall()
+  }
+
+  /** Closes the channels and ends the thread, which takes one chunk at most. Idempotent. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    for (const channel of [...this.#channels]) channel.close()
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+    return Promise.resolve()
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw closedError('The engine')
+  }
+}

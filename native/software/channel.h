@@ -1,0 +1,210 @@
+// One channel of the software engine: its rings and its controls.
+//
+// Operations run in order, so the operation at position p completes at
+// position p: both rings share their positions, and since no more than `depth`
+// are accepted and not reaped, neither can overflow.
+//
+//   reaped <= done <= posted <= reaped + depth
+//
+// The JavaScript thread writes `posted` and `reaped`, the device thread writes
+// `done`. What else the device knows of the channel is guarded by `mutex`,
+// which it holds for one turn (a chunk, or a burst of small operations) and
+// which the JavaScript thread takes to force, restart, close or inject.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "columns.h"
+#include "table.h"
+#include "types.h"
+#include "wait.h"
+
+namespace p2pdma::software {
+
+enum class State : uint32_t { kRunning, kStopping, kStopped, kClosed };
+
+// What `Post` says of the first row that is malformed. The order of the
+// columns is that of `columnNames` in lib/engines/software/post-error.ts.
+enum class ColumnName : uint32_t {
+  kOp = 0,
+  kSource = 1,
+  kTarget = 2,
+  kSourceOffset = 3,
+  kTargetOffset = 4,
+  kLength = 5,
+  kOperand = 6,
+};
+enum class Defect : uint32_t {
+  kNone = 0,
+  kUnknownOp = 1,
+  kNotWhole = 2,     // not a whole number from 0 to 2^53 - 1
+  kOutOfBounds = 3,  // beyond the attachment's end
+  kAccess = 4,       // the attachment lacks the right
+  kUnaligned = 5,    // FETCH_ADD: not a multiple of 8
+  kNotEight = 6,     // FETCH_ADD: length is not 8
+  kNotByte = 7,      // FILL: operand above 255
+  kOverlap = 8,      // COPY: source and target ranges overlap
+  kNoSuchRow = 9,    // first and count reach beyond the batch
+};
+
+struct PostResult {
+  uint32_t accepted = 0;
+  Defect defect = Defect::kNone;
+  ColumnName column = ColumnName::kOp;
+  uint32_t row = 0;
+};
+
+// How far the operation at the head of the ring has come.
+struct Progress {
+  bool begun = false;
+  bool lost = false;
+  bool doubled_completion = false;
+  bool hung = false;               // makes no progress until `resume_at`
+  bool doubled = false;            // to be executed again
+  uint64_t doubled_after = 0;
+  uint64_t at = 0;                 // bytes done
+  uint64_t end = 0;                // bytes to do: less than length where torn
+  uint64_t hang_at = kNever;       // hang before the byte at this offset
+  uint64_t hang_for = 0;           // ns, or kNever
+  uint64_t resume_at = 0;          // Now() or kNever
+};
+
+// An operation that hung when the channel was forced: the device still has
+// it, with the resolution of its time.
+struct Zombie {
+  Operation operation;
+  Progress progress;
+  uint32_t epoch;
+};
+
+class Channel {
+ public:
+  Channel(uint32_t index, uint32_t depth)
+      : index_(index), depth_(depth), mask_(depth - 1), operations_(depth), completions_(depth) {}
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  uint32_t index() const { return index_; }
+  uint32_t depth() const { return depth_; }
+
+  // -- JavaScript thread --
+
+  PostResult Post(const AttachmentTable& table, const BatchColumns& batch, uint32_t first,
+                  uint32_t count);
+  uint32_t Reap(const CompletionColumns& out);
+  uint32_t in_flight() const { return static_cast<uint32_t>(posted_local_ - reaped_); }
+  // Whether something can be reaped.
+  bool Reapable() const {
+    return done_.load(std::memory_order_seq_cst) != reaped_ ||
+           late_count_.load(std::memory_order_seq_cst) != 0;
+  }
+  bool Uses(uint32_t id) const;
+  State state() const { return state_.load(std::memory_order_acquire); }
+  // True: is quiet already. The device answers a stop with kQuiet.
+  bool Stop();
+  uint32_t Force();
+  // False: not stopped.
+  bool Restart(const AttachmentTable& table);
+  void Close();
+  void Unstall();
+  void SetSlow(uint64_t nanoseconds_per_chunk);
+  // One kCompletion event when something can be reaped; true: there is one now.
+  bool Arm();
+
+  // -- either --
+
+  // Events for the event loop.
+  static constexpr uint32_t kCompletion = 1;
+  static constexpr uint32_t kQuiet = 2;
+  // Those since the last call.
+  uint32_t TakeEvents() {
+    return signals_.fetch_and(kArmed, std::memory_order_acq_rel) & ~kArmed;
+  }
+  // Whether a kCompletion is due, or will be when something completes.
+  bool Expecting() const {
+    return (signals_.load(std::memory_order_acquire) & (kArmed | kCompletion)) != 0;
+  }
+
+ private:
+  friend class Device;
+  friend class Engine;
+
+  // Takes the mutex with the device giving way: it would win every race else.
+  class Control {
+   public:
+    explicit Control(Channel& channel) : channel_(channel) {
+      channel_.wanted_.fetch_add(1, std::memory_order_relaxed);
+      channel_.mutex_.lock();
+      channel_.wanted_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    ~Control() { channel_.mutex_.unlock(); }
+    Control(const Control&) = delete;
+    Control& operator=(const Control&) = delete;
+
+   private:
+    Channel& channel_;
+  };
+
+  static constexpr uint32_t kArmed = 4;
+
+  // Turns an arm, if there is one, into one kCompletion, in one step: there is
+  // no moment in which the event loop sees neither. True: it did.
+  bool Signal() {
+    uint32_t signals = signals_.load(std::memory_order_seq_cst);
+    while ((signals & kArmed) != 0) {
+      if (signals_.compare_exchange_weak(signals, (signals & ~kArmed) | kCompletion,
+                                         std::memory_order_seq_cst)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Device thread: something was posted since it last looked.
+  bool HasNews() const { return posted_.load(std::memory_order_seq_cst) != seen_posted_; }
+
+  Operation& At(uint64_t position) { return operations_[position & mask_]; }
+  const Operation& At(uint64_t position) const { return operations_[position & mask_]; }
+
+  const uint32_t index_;
+  const uint32_t depth_;
+  const uint32_t mask_;
+  std::vector<Operation> operations_;
+  std::vector<Completion> completions_;
+
+  // The JavaScript thread's.
+  alignas(64) uint64_t posted_local_ = 0;
+  uint64_t reaped_ = 0;
+  // Written by the JavaScript thread, read by the device.
+  alignas(64) std::atomic<uint64_t> posted_{0};
+  std::atomic<State> state_{State::kRunning};
+  std::atomic<uint32_t> wanted_{0};
+  // Written by the device, read by the JavaScript thread.
+  alignas(64) std::atomic<uint64_t> done_{0};
+  std::atomic<uint32_t> late_count_{0};
+  std::atomic<uint32_t> signals_{0};  // kArmed and events
+  uint64_t seen_posted_ = 0;  // the device's own
+
+  // Guarded by the mutex.
+  alignas(64) std::mutex mutex_;
+  uint32_t epoch_ = 1;
+  uint64_t slow_ = 0;           // ns for each chunk
+  uint64_t next_chunk_at_ = 0;  // where slow
+  Progress head_;
+  std::vector<Zombie> zombies_;
+  // COPY operations to be executed again: a deliberate fault.
+  struct Again {
+    Operation operation;
+    uint64_t after;  // position of `done`, or kNever: when idle
+  };
+  std::vector<Again> again_;
+  // Completions that own no place in the ring: of zombies, and doubled ones.
+  std::deque<Completion> late_;
+};
+
+}  // namespace p2pdma::software

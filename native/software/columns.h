@@ -1,0 +1,59 @@
+// The columns of a Batch and of Completions (lib/move-notify/batch.ts): raw
+// pointers into one SharedArrayBuffer, which is never detached. Another
+// JavaScript thread may write while we read, so each value is read once, into
+// a local, and what was checked is what is used.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace p2pdma::software {
+
+template <typename T>
+class Column {
+ public:
+  Column() = default;
+  explicit Column(void* data) : data_(static_cast<T*>(data)) {}
+  T Read(uint32_t row) const {
+    if constexpr (sizeof(T) == 8) {
+      // Doubles as integers: there is no relaxed load of a double.
+      return std::bit_cast<T>(
+          __atomic_load_n(reinterpret_cast<const uint64_t*>(data_ + row), __ATOMIC_RELAXED));
+    } else {
+      return __atomic_load_n(data_ + row, __ATOMIC_RELAXED);
+    }
+  }
+  void Write(uint32_t row, T value) const {
+    if constexpr (sizeof(T) == 8) {
+      __atomic_store_n(reinterpret_cast<uint64_t*>(data_ + row), std::bit_cast<uint64_t>(value),
+                       __ATOMIC_RELAXED);
+    } else {
+      __atomic_store_n(data_ + row, value, __ATOMIC_RELAXED);
+    }
+  }
+
+ private:
+  T* data_ = nullptr;
+};
+
+struct BatchColumns {
+  uint32_t capacity = 0;
+  Column<uint8_t> op;
+  Column<uint32_t> source;
+  Column<uint32_t> target;
+  Column<double> source_offset;
+  Column<double> target_offset;
+  Column<double> length;
+  Column<double> operand;
+  Column<double> cookie;
+};
+
+struct CompletionColumns {
+  uint32_t capacity = 0;
+  Column<double> cookie;
+  Column<double> result;
+  Column<uint32_t> status;
+  Column<uint32_t> epoch;
+};
+
+}  // namespace p2pdma::software
