@@ -39,6 +39,9 @@ export class FakeBacking implements Backing {
   countStrayWrites(): Promise<number> {
     return Promise.reject(new Error('not in these tests'))
   }
+  openCpuWindow(): Promise<never> {
+    return Promise.reject(new Error('not in these tests'))
+  }
   free(): Promise<void> {
     this.mapping.unmap()
     return Promise.resolve()
