@@ -17,6 +17,7 @@
         'native/support/env_state.cc',
         'native/support/error.cc',
         'native/support/job.cc',
+        'native/support/syscall_job.cc',
         'native/software/bench_loop.cc',
         'native/software/channel.cc',
         'native/software/device.cc',

@@ -142,7 +142,90 @@ interface SoftwareNative {
   openSoftwareEngine(dispatch: (owner: object, events: number) => void): NativeSoftwareEngine
 }
 
-export type Native = FdNative & MappingNative & MemfdNative & SoftwareNative
+interface PollNative {
+  /**
+   * Calls back once, with 0 or a negative errno, unless the function that it
+   * returns is called first. Throws EPERM for a file that is always ready.
+   */
+  pollFd(fd: NativeFd, events: number, callback: (status: number) => void): () => void
+  pollNow(fd: NativeFd, events: number): number
+}
+
+interface DmaBufNative {
+  dmaBufSync(fd: NativeFd, flags: number): Promise<void>
+  dmaBufSetName(fd: NativeFd, name: string): void
+  dmaBufExportSyncFile(fd: NativeFd, flags: number): NativeFd
+  dmaBufImportSyncFile(fd: NativeFd, flags: number, syncFile: NativeFd): void
+}
+
+export interface NativeFence {
+  driver: string
+  timeline: string
+  status: number
+  timestampNs: bigint
+}
+
+interface SyncFileNative {
+  syncFileMerge(fd: NativeFd, other: NativeFd, name: string): NativeFd
+  /** `fences` is empty where `capacity` is below `count`. */
+  syncFileInfo(
+    fd: NativeFd,
+    capacity: number,
+  ): { name: string; status: number; count: number; fences: NativeFence[] }
+  syncFileSetDeadline(fd: NativeFd, deadlineNs: bigint, pad: number): void
+}
+
+interface UdmabufNative {
+  udmabufCreate(
+    device: NativeFd,
+    memfd: NativeFd,
+    offset: number,
+    size: number,
+  ): Promise<NativeFd>
+  udmabufCreateList(
+    device: NativeFd,
+    memfds: NativeFd[],
+    offsets: BigUint64Array,
+    sizes: BigUint64Array,
+  ): Promise<NativeFd>
+}
+
+interface DmaHeapNative {
+  dmaHeapAlloc(
+    heap: NativeFd,
+    length: number,
+    fdIn: number,
+    fdFlags: number,
+    heapFlags: number,
+  ): Promise<NativeFd>
+}
+
+interface DrmNative {
+  drmDriver(device: NativeFd): string
+  drmDumbCreate(
+    device: NativeFd,
+    width: number,
+    height: number,
+    bitsPerPixel: number,
+  ): { handle: number; pitch: number; size: number }
+  drmDumbMap(device: NativeFd, handle: number): number
+  drmGemClose(device: NativeFd, handle: number): void
+  drmHandleToFd(device: NativeFd, handle: number): NativeFd
+  drmFdToHandle(device: NativeFd, dmaBuf: NativeFd): number
+  vgemAttach(device: NativeFd, handle: number, flags: number): number
+  vgemSignal(device: NativeFd, fence: number): void
+}
+
+export type Native = FdNative &
+  MappingNative &
+  MemfdNative &
+  PollNative &
+  DmaBufNative &
+  SyncFileNative &
+  UdmabufNative &
+  DmaHeapNative &
+  DrmNative &
+  SoftwareNative
 
 function load(): Native {
   try {
