@@ -176,12 +176,7 @@ interface SyncFileNative {
 }
 
 interface UdmabufNative {
-  udmabufCreate(
-    device: NativeFd,
-    memfd: NativeFd,
-    offset: number,
-    size: number,
-  ): Promise<NativeFd>
+  udmabufCreate(device: NativeFd, memfd: NativeFd, offset: number, size: number): Promise<NativeFd>
   udmabufCreateList(
     device: NativeFd,
     memfds: NativeFd[],

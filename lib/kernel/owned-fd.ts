@@ -2,9 +2,11 @@
 import { closedError } from '../errors.js'
 import { type FdStat, type NativeFd, native } from '../native.js'
 import { call } from './call.js'
+import { startWait, type Wait, type WaitOptions } from './poll.js'
 
 export abstract class OwnedFd {
   readonly #fd: NativeFd
+  #waits: Set<Wait> | null = null
 
   protected constructor(fd: NativeFd) {
     this.#fd = fd
@@ -25,7 +27,7 @@ export abstract class OwnedFd {
     return this.#fd
   }
 
-  /** Size and identity, as fstat(2) and lseek(2) see them. */
+  /** Type, size and identity of the file. */
   stat(): FdStat {
     return call(() => native.statFd(this.handle))
   }
@@ -33,9 +35,24 @@ export abstract class OwnedFd {
   /** A second owner of the same file, with a descriptor of its own. */
   abstract dup(): OwnedFd
 
+  /** Waits for one event of `Ready`; `close()` rejects it with ERR_CLOSED. */
+  protected async waitFor(event: number, options: WaitOptions): Promise<void> {
+    const wait = startWait(this.handle, event, options)
+    this.#waits ??= new Set()
+    this.#waits.add(wait)
+    try {
+      await wait.promise
+    } finally {
+      this.#waits?.delete(wait)
+    }
+  }
+
   /** Closes the descriptor; a call under way keeps it until it returns. Idempotent. */
   close(): void {
     this.#fd.close()
+    const waits = this.#waits
+    this.#waits = null
+    for (const wait of waits ?? []) wait.cancel(closedError(this.constructor.name))
   }
 
   [Symbol.dispose](): void {

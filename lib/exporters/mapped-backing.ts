@@ -1,0 +1,199 @@
+/** A backing that the CPU has mapped: all of lib/exporters' are. */
+import { P2pdmaError, checkInteger, closedError, rangeError } from '../errors.js'
+import type { CpuAccessMode } from '../kernel/cpu-access.js'
+import { DmaBuf } from '../kernel/dma-buf.js'
+import { Mapping } from '../kernel/mapping.js'
+import type { Memfd } from '../kernel/memfd.js'
+import type { Backing, CpuWindow } from '../move-notify/backing.js'
+import type { MappedFile } from './mapped-file.js'
+import { POISON } from './poison.js'
+
+/** Small on purpose: there may be a hundred thousand. No closures, everything shared in the file. */
+export class MappedBacking implements Backing {
+  readonly offset: number
+  readonly size: number
+  #file: MappedFile | null
+  readonly #placement: string
+  /** Work on the memory that has not settled; the memory is given back after it. */
+  #busy: Promise<unknown> | null = null
+  #windows: Set<MappedWindow> | null = null
+
+  constructor(file: MappedFile, offset: number, size: number) {
+    this.#file = file
+    this.#placement = file.placement
+    this.offset = offset
+    this.size = size
+  }
+
+  get placement(): string {
+    return this.#placement
+  }
+
+  get fd(): number {
+    return this.#file?.memory.fd ?? -1
+  }
+
+  get isDmaBuf(): boolean {
+    return this.#file !== null && this.#file.dmaBuf !== null
+  }
+
+  /** Null once freed. */
+  get mapping(): Mapping | null {
+    return this.#file?.mapping ?? null
+  }
+
+  /** The dma-buf, where it is one. */
+  get dmaBuf(): DmaBuf | null {
+    return this.#file?.dmaBuf ?? null
+  }
+
+  /** The memfd whose pages a udmabuf shares, at the same offset; null for other placements. */
+  get memfd(): Memfd | null {
+    return this.#file?.memfd ?? null
+  }
+
+  /** The file it is part of; ERR_CLOSED once freed. @internal */
+  get file(): MappedFile {
+    if (this.#file === null) throw closedError('Backing')
+    return this.#file
+  }
+
+  copyFrom(source: Backing): Promise<void> {
+    return this.#track(this.#copy(source))
+  }
+
+  poison(): Promise<void> {
+    return this.fill(POISON)
+  }
+
+  /** Overwrites all of it with a 64-bit pattern. @internal */
+  fill(pattern: bigint): Promise<void> {
+    return this.#track(
+      this.#bracket('w', (file) => file.mapping.fill(pattern, this.offset, this.size)),
+    )
+  }
+
+  countStrayWrites(): Promise<number> {
+    return this.#track(
+      this.#bracket('r', (file) => file.mapping.countRuns(POISON, this.offset, this.size)),
+    )
+  }
+
+  async openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
+    const held = this.file.memory.dup()
+    try {
+      const mapping = Mapping.map(held.handle, { offset: this.offset, length: this.size })
+      if (held instanceof DmaBuf) await held.beginCpuAccess(mode)
+      const window = new MappedWindow(mapping, held, mode)
+      // Freed while this waited for fences.
+      if (this.#file === null) {
+        await window.end()
+        throw closedError('Backing')
+      }
+      this.#windows ??= new Set()
+      for (const other of this.#windows) if (other.ended) this.#windows.delete(other)
+      this.#windows.add(window)
+      return window
+    } catch (error) {
+      held.close()
+      throw error
+    }
+  }
+
+  async free(): Promise<void> {
+    const file = this.#file
+    if (file === null) return
+    this.#file = null
+    for (const window of this.#windows ?? []) await window.end()
+    this.#windows = null
+    await this.#busy
+    file.release(this.offset, this.size)
+  }
+
+  async #copy(source: Backing): Promise<void> {
+    const { mapping } = source
+    if (mapping === null) {
+      throw new P2pdmaError('The CPU cannot read the source backing', {
+        code: 'ERR_UNSUPPORTED',
+        argument: 'source',
+      })
+    }
+    const length = Math.min(this.size, source.size)
+    const copy = () =>
+      this.#bracket('w', (file) =>
+        file.mapping.copyFrom(mapping, source.offset, this.offset, length),
+      )
+    if (source instanceof MappedBacking) await source.#track(source.#bracket('r', copy))
+    else if (source.isDmaBuf) await bracketFd(source.fd, copy)
+    else await copy()
+  }
+
+  /** Runs `work` between begin and end of the CPU's access, where that means anything. */
+  async #bracket<T>(mode: CpuAccessMode, work: (file: MappedFile) => Promise<T>): Promise<T> {
+    const { file } = this
+    const { dmaBuf } = file
+    if (dmaBuf === null) return work(file)
+    await dmaBuf.beginCpuAccess(mode)
+    try {
+      return await work(file)
+    } finally {
+      await dmaBuf.endCpuAccess(mode)
+    }
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    const before = this.#busy
+    const busy = Promise.allSettled([before, work]).then(() => {
+      if (this.#busy === busy) this.#busy = null
+    })
+    this.#busy = busy
+    return work
+  }
+}
+
+/** The CPU's window onto a backing: a mapping of its own, so that it can be taken away alone. */
+class MappedWindow implements CpuWindow {
+  readonly #mapping: Mapping
+  readonly #memory: Memfd | DmaBuf
+  readonly #mode: CpuAccessMode
+
+  constructor(mapping: Mapping, memory: Memfd | DmaBuf, mode: CpuAccessMode) {
+    this.#mapping = mapping
+    this.#memory = memory
+    this.#mode = mode
+  }
+
+  get ended(): boolean {
+    return this.#mapping.closed
+  }
+
+  view(offset: number, length: number): Uint8Array {
+    if (this.ended) throw closedError('CpuWindow')
+    checkInteger('offset', offset)
+    checkInteger('length', length)
+    if (offset + length > this.#mapping.length) {
+      throw rangeError('length', `within the ${this.#mapping.length} bytes`, offset + length)
+    }
+    return new Uint8Array(this.#mapping.view(offset, length))
+  }
+
+  async end(): Promise<void> {
+    if (this.ended) return
+    this.#mapping.unmap()
+    try {
+      if (this.#memory instanceof DmaBuf) await this.#memory.endCpuAccess(this.#mode)
+    } finally {
+      this.#memory.close()
+    }
+  }
+}
+
+async function bracketFd(fd: number, work: () => Promise<void>): Promise<void> {
+  using dmaBuf = DmaBuf.ofDuplicate(fd)
+  await dmaBuf.beginCpuAccess('r')
+  try {
+    await work()
+  } finally {
+    await dmaBuf.endCpuAccess('r')
+  }
+}

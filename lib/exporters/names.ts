@@ -1,0 +1,108 @@
+/** Exporters by name, as the command line spells them, and what this machine has. */
+import { accessSync, constants, readFileSync } from 'node:fs'
+import { P2pdmaError, typeError } from '../errors.js'
+import { DmaHeap, dmaHeapHints } from '../kernel/dma-heap.js'
+import { DrmDevice } from '../kernel/drm.js'
+import { udmabufHints } from '../kernel/udmabuf.js'
+import { drm } from './drm.js'
+import { heap } from './heap.js'
+import { memfd } from './memfd.js'
+import type { MappedExporter } from './slab.js'
+import { udmabuf } from './udmabuf.js'
+
+/** What there is, or could be, on this machine. */
+export interface ExporterStatus {
+  /** As `exporterByName` takes it. */
+  readonly placement: string
+  readonly kind: 'kernel' | 'embedded'
+  readonly available: boolean
+  /** What would make it available. */
+  readonly hint?: string
+}
+
+const NAMES = ['memfd', 'memfd:hugetlb', 'udmabuf', 'udmabuf:hugetlb', 'heap:NAME', 'drm:DRIVER']
+
+/** `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, ...; ERR_INVALID_ARG_VALUE for another name. */
+export function exporterByName(name: string): MappedExporter {
+  if (typeof name !== 'string') throw typeError('exporter', 'a string', name)
+  switch (name) {
+    case 'memfd':
+      return memfd()
+    case 'memfd:hugetlb':
+      return memfd({ hugetlb: true })
+    case 'udmabuf':
+      return udmabuf()
+    case 'udmabuf:hugetlb':
+      return udmabuf({ hugetlb: true })
+  }
+  const [, kind, parameter = ''] = /^(heap|drm):([\w.,+@-]+)$/.exec(name) ?? []
+  if (kind === 'heap') return heap(parameter)
+  if (kind === 'drm') return drm({ driver: parameter })
+  throw new P2pdmaError(`Unknown exporter ${JSON.stringify(name)}; there are ${NAMES.join(', ')}`, {
+    code: 'ERR_INVALID_ARG_VALUE',
+    argument: 'exporter',
+  })
+}
+
+/** Looks at what can be opened; allocates nothing. */
+export function availableExporters(): ExporterStatus[] {
+  const heaps = listHeaps()
+  return [
+    { placement: 'memfd', kind: 'embedded', available: true },
+    status('memfd:hugetlb', 'embedded', hugePages()),
+    status('udmabuf', 'kernel', access('/dev/udmabuf', udmabufHints)),
+    ...heaps.map((name) =>
+      status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, dmaHeapHints)),
+    ),
+    status('drm:vgem', 'kernel', vgem()),
+  ]
+}
+
+function status(
+  placement: string,
+  kind: ExporterStatus['kind'],
+  missing: string | null,
+): ExporterStatus {
+  if (missing === null) return { placement, kind, available: true }
+  return { placement, kind, available: false, hint: missing }
+}
+
+function listHeaps(): string[] {
+  try {
+    const names = DmaHeap.list()
+    return names.length > 0 ? names : ['system']
+  } catch {
+    return ['system']
+  }
+}
+
+/** Null where the file can be read and written, else what would help. */
+function access(path: string, hints: Readonly<Record<string, string>>): string | null {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK)
+    return null
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? ''
+    return hints[code] ?? (error as Error).message
+  }
+}
+
+function vgem(): string | null {
+  try {
+    DrmDevice.open({ driver: 'vgem' }).close()
+    return null
+  } catch (error) {
+    if (error instanceof P2pdmaError) return error.hint ?? error.message
+    throw error
+  }
+}
+
+function hugePages(): string | null {
+  const hint = 'reserve huge pages: `sysctl vm.nr_hugepages=64`'
+  try {
+    const free = /^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]
+    return Number(free ?? 0) > 0 ? null : hint
+  } catch {
+    return hint
+  }
+}

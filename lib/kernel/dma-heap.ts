@@ -1,0 +1,78 @@
+/** dma-heaps: memory that the kernel allocates straight as dma-bufs. */
+import { constants, readdirSync } from 'node:fs'
+import { P2pdmaError, checkInteger, typeError } from '../errors.js'
+import { native, type NativeFd } from '../native.js'
+import { call, callAsync, translate } from './call.js'
+import { DmaBuf } from './dma-buf.js'
+import { OwnedFd } from './owned-fd.js'
+
+const FOLDER = '/dev/dma_heap'
+
+/** What to do where a heap cannot be opened. */
+export const dmaHeapHints = {
+  ENOENT: 'needs CONFIG_DMABUF_HEAPS, and the module: `modprobe system_heap`',
+  EACCES: `no permission: ${FOLDER} is root's unless a udev rule says otherwise`,
+}
+
+export class DmaHeap extends OwnedFd {
+  /** As under /dev/dma_heap: `system`. */
+  readonly name: string
+
+  private constructor(fd: NativeFd, name: string) {
+    super(fd)
+    this.name = name
+  }
+
+  /** The names of the heaps there are; none where the kernel has none. */
+  static list(): string[] {
+    try {
+      return readdirSync(FOLDER).sort()
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+      throw translate(error, { hints: dmaHeapHints })
+    }
+  }
+
+  /** Opens a heap by name. */
+  static open(name: string): DmaHeap {
+    if (typeof name !== 'string') throw typeError('name', 'a string', name)
+    if (!/^[\w.,:+@-]+$/.test(name) || /^\.+$/.test(name)) {
+      throw new P2pdmaError(`name must be one of ${FOLDER}, not a path`, {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: 'name',
+      })
+    }
+    const fd = call(() => native.openFd(`${FOLDER}/${name}`, constants.O_RDONLY), {
+      hints: { ...dmaHeapHints, ENOENT: `${dmaHeapHints.ENOENT}; ${known()}` },
+    })
+    return new DmaHeap(fd, name)
+  }
+
+  /** Allocates zeroed memory, rounded up to pages, off the event loop. */
+  async alloc(size: number): Promise<DmaBuf> {
+    checkInteger('size', size, 1)
+    const flags = constants.O_RDWR | O_CLOEXEC
+    return DmaBuf.fromHandle(
+      await callAsync(() => native.dmaHeapAlloc(this.handle, size, 0, flags, 0)),
+    )
+  }
+
+  dup(): DmaHeap {
+    return new DmaHeap(
+      call(() => native.dupFd(this.handle)),
+      this.name,
+    )
+  }
+}
+
+/** Node does not export it; the same number on every architecture that Node runs on. */
+const O_CLOEXEC = 0o2000000
+
+function known(): string {
+  try {
+    const names = DmaHeap.list()
+    return names.length === 0 ? 'there is no heap' : `there are: ${names.join(', ')}`
+  } catch {
+    return 'the heaps cannot be listed'
+  }
+}

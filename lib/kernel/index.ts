@@ -1,0 +1,13 @@
+/** Typed classes over the kernel's interfaces. */
+export * from './constants.js'
+export type { CpuAccessMode } from './cpu-access.js'
+export { DmaBuf, type CpuAccessOptions } from './dma-buf.js'
+export { DmaHeap } from './dma-heap.js'
+export { DrmBuffer, DrmDevice, type DrmSelector } from './drm.js'
+export type { DmaBufInfo } from './fdinfo.js'
+export { Mapping, MAX_VIEW, type MapOptions } from './mapping.js'
+export { Memfd, type MemfdOptions } from './memfd.js'
+export { OwnedFd } from './owned-fd.js'
+export type { WaitOptions } from './poll.js'
+export { SyncFile, type FenceInfo, type SyncFileInfo } from './sync-file.js'
+export { Udmabuf, type UdmabufItem, type UdmabufLimits } from './udmabuf.js'

@@ -1,0 +1,141 @@
+/** udmabuf: a dma-buf of a memfd's pages. */
+import { constants, readFileSync } from 'node:fs'
+import { checkInteger, typeError } from '../errors.js'
+import { native, type NativeFd } from '../native.js'
+import { call, callAsync } from './call.js'
+import { F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_WRITE } from './constants.js'
+import { DmaBuf } from './dma-buf.js'
+import { OwnedFd } from './owned-fd.js'
+
+/** Part of a memfd, for `Udmabuf.createList`. */
+export interface UdmabufItem {
+  memfd: OwnedFd
+  /** Bytes, page-aligned. */
+  offset: number
+  /** Bytes, a multiple of the page size. */
+  size: number
+}
+
+export interface UdmabufLimits {
+  /** Items of one list at most. */
+  listLimit: number
+  /** Bytes of one buffer at most. */
+  sizeLimit: number
+}
+
+const DEVICE = '/dev/udmabuf'
+
+/** The kernel's own defaults (drivers/dma-buf/udmabuf.c), where sysfs does not tell. */
+const DEFAULT_LIST_LIMIT = 1024
+const DEFAULT_SIZE_LIMIT_MB = 64
+
+export const Udmabuf = {
+  /**
+   * Makes a dma-buf of `size` bytes of a memfd from `offset` on, both
+   * page-aligned. The memfd needs F_SEAL_SHRINK, and neither F_SEAL_WRITE nor
+   * F_SEAL_FUTURE_WRITE. The pages are shared with the memfd, not copied.
+   */
+  async create(memfd: OwnedFd, offset: number, size: number): Promise<DmaBuf> {
+    checkMemfd('memfd', memfd)
+    checkInteger('offset', offset)
+    checkInteger('size', size)
+    const device = openDevice()
+    try {
+      const fd = await callAsync(() => native.udmabufCreate(device, memfd.handle, offset, size), {
+        hints: refusalHints([{ memfd, offset, size }]),
+      })
+      return DmaBuf.fromHandle(fd)
+    } finally {
+      device.close()
+    }
+  },
+
+  /** Makes one dma-buf of several parts, in their order. */
+  async createList(items: readonly UdmabufItem[]): Promise<DmaBuf> {
+    if (!Array.isArray(items)) throw typeError('items', 'an array', items)
+    items.forEach(({ memfd, offset, size }: UdmabufItem, i) => {
+      checkMemfd(`items[${i}].memfd`, memfd)
+      checkInteger(`items[${i}].offset`, offset)
+      checkInteger(`items[${i}].size`, size)
+    })
+    const device = openDevice()
+    try {
+      const fd = await callAsync(
+        () =>
+          native.udmabufCreateList(
+            device,
+            items.map((item) => item.memfd.handle),
+            BigUint64Array.from(items, (item) => BigInt(item.offset)),
+            BigUint64Array.from(items, (item) => BigInt(item.size)),
+          ),
+        { hints: refusalHints(items) },
+      )
+      return DmaBuf.fromHandle(fd)
+    } finally {
+      device.close()
+    }
+  },
+
+  /** The module's parameters. */
+  limits(): UdmabufLimits {
+    return {
+      listLimit: parameter('list_limit') ?? DEFAULT_LIST_LIMIT,
+      sizeLimit: (parameter('size_limit_mb') ?? DEFAULT_SIZE_LIMIT_MB) * 2 ** 20,
+    }
+  },
+} as const
+
+/** What to do where the device cannot be opened. */
+export const udmabufHints = {
+  ENOENT: 'load the module: `modprobe udmabuf` (CONFIG_UDMABUF)',
+  ENODEV: 'load the module: `modprobe udmabuf` (CONFIG_UDMABUF)',
+  EACCES: `no permission for ${DEVICE}: join its group (kvm on Debian) or run as root`,
+}
+
+function openDevice(): NativeFd {
+  return call(() => native.openFd(DEVICE, constants.O_RDWR), { hints: udmabufHints })
+}
+
+function checkMemfd(argument: string, value: unknown): void {
+  if (!(value instanceof OwnedFd)) throw typeError(argument, 'a Memfd', value)
+}
+
+/** Why the kernel may have refused; it says EINVAL to everything. */
+function refusalHints(items: readonly UdmabufItem[]): Record<string, string> {
+  const { listLimit, sizeLimit } = Udmabuf.limits()
+  let total = 0
+  const reasons = new Set<string>()
+  if (items.length === 0) reasons.add('the list is empty')
+  if (items.length > listLimit) {
+    reasons.add(`at most ${listLimit} items: module parameter list_limit`)
+  }
+  for (const { memfd, offset, size } of items) {
+    const { pageSize, seals, size: fileSize } = memfd.stat()
+    if (offset % pageSize !== 0) reasons.add(`offset must be a multiple of ${pageSize}`)
+    if (size % native.pageSize !== 0 || size === 0) {
+      reasons.add(`size must be a multiple of ${native.pageSize}, and not 0`)
+    }
+    if (offset + size > fileSize) reasons.add('offset and size must lie inside the memfd')
+    if (((seals ?? 0) & F_SEAL_SHRINK) === 0) reasons.add('the memfd needs F_SEAL_SHRINK')
+    if (((seals ?? 0) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) !== 0) {
+      reasons.add('the memfd must not have F_SEAL_WRITE or F_SEAL_FUTURE_WRITE')
+    }
+    total += size
+  }
+  if (total > sizeLimit) {
+    reasons.add(`at most ${sizeLimit} bytes: module parameter size_limit_mb`)
+  }
+  return {
+    ...(reasons.size === 0 ? {} : { EINVAL: [...reasons].join('; ') }),
+    EBADFD: 'not a memfd',
+    ENOTTY: 'needs Linux 4.20 or later',
+  }
+}
+
+function parameter(name: string): number | null {
+  try {
+    return Number(readFileSync(`/sys/module/udmabuf/parameters/${name}`, 'utf8'))
+  } catch {
+    return null
+  }
+}
