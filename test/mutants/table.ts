@@ -1,0 +1,112 @@
+import type { Change } from './sandbox.js'
+
+export interface Control extends Change {
+  name: string
+  tests: string[]
+}
+
+export interface Mutant extends Change {
+  /** What is taken out. */
+  name: string
+  /** The compiled test file, under dist/test. */
+  test: string
+  /** The assertion that notices. */
+  killedBy: string
+}
+
+const SAFEGUARDS = 'unit/safeguards.test.js'
+
+export const controls: Control[] = [
+  {
+    name: 'the unmutated control',
+    file: 'lib/move-notify/move.ts',
+    find: 'await invalidateAll(buffer, old)',
+    replace: 'await invalidateAll(buffer, old)',
+    tests: [SAFEGUARDS, 'unit/heart.test.js'],
+  },
+  {
+    name: 'a harmless mutant (another hint)',
+    file: 'lib/move-notify/move.ts',
+    find: 'unpin it first: a pin is a promise that it does not move',
+    replace: 'unpin it first',
+    tests: [SAFEGUARDS, 'unit/heart.test.js'],
+  },
+]
+
+export const mutants: Mutant[] = [
+  {
+    name: 'the wait for in-flight work',
+    file: 'lib/move-notify/stop-restart.ts',
+    find: 'const forced = await this.#drain()',
+    replace: 'const forced = false',
+    test: SAFEGUARDS,
+    killedBy: 'no mapping goes while work is in flight',
+  },
+  {
+    name: 'the unmap',
+    file: 'lib/move-notify/attachment.ts',
+    find: 'return this.importer.unmap(this.id)',
+    replace: 'return undefined',
+    test: SAFEGUARDS,
+    killedBy: 'the old mapping is gone before a byte is copied',
+  },
+  {
+    name: 'the wait for the move fence',
+    file: 'lib/move-notify/restore.ts',
+    find: 'mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)',
+    replace: 'mapped === undefined',
+    test: SAFEGUARDS,
+    killedBy: 'no work runs before the move fence has signalled',
+  },
+  {
+    name: 'the re-check before the gate opens',
+    file: 'lib/move-notify/stop-restart.ts',
+    find: `this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen`,
+    replace: '!this.isDead',
+    test: SAFEGUARDS,
+    killedBy: 'the gate stays closed while a mapping is invalid',
+  },
+  {
+    name: 'poison only after the fence',
+    file: 'lib/move-notify/move.ts',
+    find: 'await bounded(fence.wait(), options)',
+    replace: 'void fence',
+    test: SAFEGUARDS,
+    killedBy: 'the old backing is not poisoned while the copy reads it',
+  },
+  {
+    name: 'the epoch match of a completion',
+    file: 'lib/move-notify/operation-queue.ts',
+    find: 'if (out.epoch[row] !== this.#gate.epoch) {',
+    replace: 'if (out.epoch[row] === 0) {',
+    test: SAFEGUARDS,
+    killedBy: 'a late completion of an earlier epoch is dropped',
+  },
+  {
+    name: 'the back-off',
+    file: 'lib/move-notify/ww-mutex.ts',
+    find: 'unlockAll(context, list, before)\n      if (context.held > 0 || !isDeadlock(error)) throw error',
+    replace: 'if (!isDeadlock(error)) throw error',
+    test: SAFEGUARDS,
+    killedBy: 'the younger one has let go of what the older one waits for',
+  },
+  {
+    name: 'the stamp kept across retries',
+    file: 'lib/move-notify/stop-restart.ts',
+    find: `const context = reservationClass.acquire()
+    for (let attempt = 0; ; attempt++) {`,
+    replace: `let context = reservationClass.acquire()
+    for (let attempt = 0; ; attempt++) {
+      if (attempt > 0) context = reservationClass.acquire()`,
+    test: SAFEGUARDS,
+    killedBy: 'every attempt of a restore has the same stamp',
+  },
+  {
+    name: 'contended lock first',
+    file: 'lib/move-notify/ww-mutex.ts',
+    find: 'contended = current',
+    replace: 'void current',
+    test: SAFEGUARDS,
+    killedBy: 'after a back-off nothing is tried until the contended lock comes',
+  },
+]
