@@ -8,6 +8,7 @@ import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.
 import { call } from '../../kernel/call.js'
 import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
 import { SoftwareChannel } from './channel.js'
 import { encodeFault, type Fault } from './inject.js'
@@ -21,14 +22,25 @@ export class SoftwareEngine implements Engine {
   readonly name = 'software'
   readonly #native: NativeSoftwareEngine
   readonly #channels = new Set<SoftwareChannel>()
-  #closed = false
+  #importers: Importer[] = []
+  #closing: Promise<void> | null = null
+  #isEnded = false
 
   constructor() {
     this.#native = call(() => native.openSoftwareEngine(SoftwareChannel.dispatch))
   }
 
   get closed(): boolean {
-    return this.#closed
+    return this.#closing !== null
+  }
+
+  /** This device's side of the sharing; closed with the engine. */
+  importer(options?: ImporterOptions): Importer {
+    this.#checkOpen()
+    const importer = new Importer(this, options)
+    this.#importers = this.#importers.filter((each) => each.error === null)
+    this.#importers.push(importer)
+    return importer
   }
 
   openChannel(options: EngineChannelOptions): SoftwareChannel {
@@ -75,14 +87,15 @@ export class SoftwareEngine implements Engine {
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
   }
 
+  /** As `unseal` and `unmap`, a no-op after the close: an attachment may be closed later. */
   seal(id: number): void {
-    this.#checkOpen()
-    this.#native.seal(checkInteger('id', id, 0, MAX_ID), true)
+    checkInteger('id', id, 0, MAX_ID)
+    if (!this.#isEnded) this.#native.seal(id, true)
   }
 
   unseal(id: number): void {
-    this.#checkOpen()
-    this.#native.seal(checkInteger('id', id, 0, MAX_ID), false)
+    checkInteger('id', id, 0, MAX_ID)
+    if (!this.#isEnded) this.#native.seal(id, false)
   }
 
   unmap(id: number): void {
@@ -112,24 +125,29 @@ export class SoftwareEngine implements Engine {
     this.#native.unstall()
   }
 
-  /** Closes the channels and ends the thread, which takes one chunk at most. Idempotent. */
-  close(): void {
-    if (this.#closed) return
-    this.#closed = true
+  /**
+   * Closes its importers and channels and ends the thread, which takes one
+   * chunk at most. Without importers that is done on return. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const importers = this.#importers
+    this.#importers = []
+    if (importers.length > 0) await Promise.allSettled(importers.map((each) => each.close()))
     for (const channel of [...this.#channels]) channel.close()
+    this.#isEnded = true
     this.#native.close()
   }
 
-  [Symbol.dispose](): void {
-    this.close()
-  }
-
   [Symbol.asyncDispose](): Promise<void> {
-    this.close()
-    return Promise.resolve()
+    return this.close()
   }
 
   #checkOpen(): void {
-    if (this.#closed) throw closedError('The engine')
+    if (this.#closing !== null) throw closedError('The engine')
   }
 }

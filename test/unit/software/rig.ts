@@ -148,7 +148,7 @@ export class Bench {
   }
 
   [Symbol.dispose](): void {
-    this.engine.close()
+    void this.engine.close() // done on return: it has no importers
     for (const each of this.#backings) each.mapping.unmap()
   }
 }
