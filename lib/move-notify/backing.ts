@@ -2,6 +2,7 @@
  * What the heart asks of an exporter. It knows no device: a backing is memory
  * with a size that can be copied from another backing, poisoned and freed.
  */
+import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Mapping } from '../kernel/mapping.js'
 
 /** Where a buffer's bytes live now. One dma-buf may back many buffers. */
@@ -28,7 +29,7 @@ export interface Backing {
    */
   copyFrom(source: Backing): Promise<void>
   /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
-  openCpuWindow(mode: 'r' | 'w' | 'rw'): Promise<CpuWindow>
+  openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow>
   /** Overwrites every byte with the poison pattern, off the event loop. */
   poison(): Promise<void>
   /** Counts the stray writes (runs of changed bytes) since `poison()`. */

@@ -1,11 +1,9 @@
 import { closedError, P2pdmaError, typeError } from '../errors.js'
+import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { CpuWindow } from './backing.js'
 import { withDeadline, withSignal } from './deadline.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { Usage } from './reservation.js'
-
-/** What the CPU will do: picks the caches that DMA_BUF_IOCTL_SYNC looks after. */
-export type CpuAccessMode = 'r' | 'w' | 'rw'
 
 /** An open bracket of CPU access; the buffer does not move until it ends. */
 export class CpuAccess {
