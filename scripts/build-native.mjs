@@ -35,7 +35,11 @@ function nodeGyp() {
 }
 
 if (!process.argv.includes('--if-stale') || isStale()) {
-  const args = [nodeGyp(), existsSync(join(root, 'build/Makefile')) ? 'build' : 'rebuild', '--jobs=max']
+  const args = [
+    nodeGyp(),
+    existsSync(join(root, 'build/Makefile')) ? 'build' : 'rebuild',
+    '--jobs=max',
+  ]
   const prefix = dirname(dirname(process.execPath))
   if (existsSync(join(prefix, 'include/node/node_api.h'))) args.push(`--nodedir=${prefix}`)
   const result = spawnSync(process.execPath, args, {

@@ -158,7 +158,7 @@ class Boot {
   #stage = ''
   #exitCode: number | undefined
   /** Why the machine was killed, where it was. */
-  #ended: unknown
+  #ended: { reason: unknown } | undefined
 
   constructor(machine: Machine, run: RunSettings) {
     this.#log = machine.log
@@ -203,7 +203,7 @@ class Boot {
 
   #outcome(): RigResult {
     if (this.#exitCode !== undefined) return { exitCode: this.#exitCode }
-    if (this.#ended !== undefined) throw this.#ended
+    if (this.#ended !== undefined) throw this.#ended.reason
     const error = this.#failure()
     // What QEMU refuses it refuses again, unless it was KVM that it could not use.
     const final = error.code === 'ERR_RIG_QEMU' && this.#accelerator === 'tcg'
@@ -257,7 +257,7 @@ class Boot {
   }
 
   #end(reason: unknown): void {
-    this.#ended ??= reason
+    this.#ended ??= { reason }
     this.#child.kill('SIGKILL')
   }
 
