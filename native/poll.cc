@@ -96,6 +96,7 @@ Napi::Value PollFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto fd = UnwrapFd(info[0]);
   const uint32_t events = Uint32Arg(info, 1, "events", UV_READABLE | UV_WRITABLE);
+  if (events == 0) throw CodedError(env, "ERR_OUT_OF_RANGE", "events must not be 0", "events");
   if (!info[2].IsFunction()) {
     throw CodedError(env, "ERR_INVALID_ARG_TYPE", "callback must be a function", "callback");
   }
