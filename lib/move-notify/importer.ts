@@ -39,13 +39,22 @@ export interface AttachOptions {
 
 let importers = 0
 
+/** By engine, not by importer: the engine knows an attachment by its id alone. */
+const idsOf = new WeakMap<Engine, AttachmentIds<Attachment>>()
+
+function sharedIds(engine: Engine): AttachmentIds<Attachment> {
+  let ids = idsOf.get(engine)
+  if (ids === undefined) idsOf.set(engine, (ids = new AttachmentIds()))
+  return ids
+}
+
 /** A device's side of the sharing. Owns its channels and attachments. */
 export class Importer {
   readonly engine: Engine
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
   readonly #limits: StopLimits
-  readonly #ids = new AttachmentIds<Attachment>()
+  readonly #ids: AttachmentIds<Attachment>
   #channels: Channel[] = []
   #nextChannel = 0
   #default: Channel | null = null
@@ -55,6 +64,7 @@ export class Importer {
 
   constructor(engine: Engine, options: ImporterOptions = {}) {
     this.engine = engine
+    this.#ids = sharedIds(engine)
     this.name = `${engine.name}#${importers++}`
     this.#limits = {
       stopTimeoutMs: milliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
@@ -188,7 +198,8 @@ export class Importer {
 
   /** What a batch's row names; undefined once it has been closed. */
   attachmentById(id: number): Attachment | undefined {
-    return this.#ids.get(id)
+    const attachment = this.#ids.get(id)
+    return attachment?.importer === this ? attachment : undefined
   }
 
   /** @internal */
@@ -196,7 +207,7 @@ export class Importer {
     const slice = new Slice()
     const found: Attachment[] = []
     for (const attachment of this.#ids) {
-      if (which(attachment)) found.push(attachment)
+      if (attachment.importer === this && which(attachment)) found.push(attachment)
       const turn = slice.next()
       if (turn !== undefined) await turn
     }
@@ -314,6 +325,7 @@ export class Importer {
     })
     for (const channel of this.#channels) channel.fail(failed)
     for (const attachment of this.#ids) {
+      if (attachment.importer !== this) continue
       quarantine(attachment.buffer.backing)
       attachment.end('failed', failed)
     }

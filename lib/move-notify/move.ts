@@ -103,7 +103,8 @@ async function exchange(
         throw error
       }
     }
-    fence = Fence.of(copy)
+    // Signalled within the deadline, in any case: who holds the reservation may wait for it.
+    fence = Fence.of(bounded(copy, options))
     buffer.reservation.prune()
     buffer.reservation.addFence(fence, Usage.KERNEL)
     buffer.publish(fresh)
@@ -113,9 +114,10 @@ async function exchange(
     unlock()
   }
   try {
-    await bounded(fence.wait(), options)
-  } catch (error) {
-    await takeBack(buffer, fresh, old, generation, error as P2pdmaError)
+    await fence.wait()
+  } catch (failure) {
+    const error = timedOut(failure) ?? (failure as P2pdmaError)
+    await takeBack(buffer, fresh, old, generation, error)
     throw error
   }
   clock.copied = clock.now()
@@ -210,6 +212,12 @@ async function takeBack(
   } finally {
     buffer.reservation.unlock()
   }
+}
+
+/** The deadline's own error, where that is why the fence failed. */
+function timedOut(failure: unknown): P2pdmaError | null {
+  const { cause } = failure as { cause?: unknown }
+  return cause instanceof P2pdmaError && cause.code === 'ETIMEDOUT' ? cause : null
 }
 
 function bounded(work: Promise<void>, options: MoveOptions): Promise<void> {
