@@ -2,7 +2,7 @@ import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
-import { withDeadline, withSignal } from './deadline.js'
+import { withDeadline } from './deadline.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
 import { AttachmentIds } from './ids.js'
@@ -365,9 +365,12 @@ function milliseconds(argument: string, value: number): number {
   return value
 }
 
-/** Takes the reservation; on abort it is given back as soon as it comes. */
+/**
+ * Takes the reservation, or rejects without it. The lock itself listens to the
+ * signal: an abort that raced its promise would leave it held by nobody.
+ */
 async function lockBuffer(buffer: MovableBuffer, signal: AbortSignal | undefined): Promise<void> {
   if (!buffer.reservation.tryLock()) {
-    await withSignal(buffer.reservation.lock(undefined, signal && { signal }), signal)
+    await buffer.reservation.lock(undefined, signal && { signal })
   }
 }
