@@ -32,7 +32,7 @@ export function cachedKernels(): Kernel[] {
 
 /** The newest cached kernel, or the newest whose version starts with `version`. */
 export function findKernel(version?: string): Kernel {
-  const kernel = cachedKernels().find(({ release }) => matches(release, version))
+  const kernel = cachedKernels().find(({ release }) => matchesVersion(release, version))
   if (kernel !== undefined) return kernel
   const wanted = version === undefined ? '' : ` ${version}`
   throw new P2pdmaError(`the rig has no kernel${wanted} in its cache`, {
@@ -59,7 +59,7 @@ export async function fetchKernel(
   const release = names
     .map((name) => /^linux-(?:binary|image)-(7\.[\d.]+(?:~\w+)?(?:\+\w+)?-amd64)$/.exec(name)?.[1])
     .filter((found) => found !== undefined)
-    .filter((found) => matches(found, version))
+    .filter((found) => matchesVersion(found, version))
     .sort(compareVersions)
     .at(-1)
   if (release === undefined) {
@@ -118,7 +118,7 @@ function describe(root: string, release: string): Kernel {
 }
 
 /** `7.3` means 7.3.4 but not 7.30.1. */
-function matches(release: string, version: string | undefined): boolean {
+export function matchesVersion(release: string, version: string | undefined): boolean {
   return version === undefined || release === version || /^[^\d]/.test(after(release, version))
 }
 
@@ -126,7 +126,7 @@ function after(release: string, version: string): string {
   return release.startsWith(version) ? release.slice(version.length) : '0'
 }
 
-function compareVersions(a: string, b: string): number {
+export function compareVersions(a: string, b: string): number {
   const [left, right] = [a, b].map((release) => release.split(/[^\d]+/).map(Number))
   for (let i = 0; i < Math.max(left!.length, right!.length); i++) {
     const difference = (left![i] ?? 0) - (right![i] ?? 0)

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
-import { checkInteger, P2pdmaError, rangeError } from '../errors.js'
+import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel } from './kernel.js'
@@ -68,15 +68,18 @@ export async function runInRig(
   command: readonly string[],
   options: RigOptions = {},
 ): Promise<RigResult> {
-  if (command.length === 0) throw rangeError('command', 'at least one word', '')
+  checkCommand(command)
+  const folder = realpathSync(options.folder ?? process.cwd())
+  if (folder === '/') {
+    throw rangeError('folder', 'a folder below / (the guest writes to it)', folder)
+  }
+  const timeout = checkInteger('timeout', options.timeout ?? 30 * 60_000, 1, 0x7fffffff)
+  const smp = checkInteger('smp', options.smp ?? 2, 1, 255)
+  const memory = options.memory ?? '4G'
+  if (!/^\d+[KMGT]?$/i.test(memory)) throw rangeError('memory', 'a size such as 4G', memory)
   const missing = missingPackages()
   if (missing.length > 0) throw toolsMissing(missing)
   const kernel = findKernel(options.kernel)
-  const folder = realpathSync(options.folder ?? process.cwd())
-  if (folder === '/')
-    throw rangeError('folder', 'a folder below / (the guest writes to it)', folder)
-  const timeout = checkInteger('timeout', options.timeout ?? 30 * 60_000, 1, 0x7fffffff)
-  const smp = checkInteger('smp', options.smp ?? 2, 1, 255)
 
   options.signal?.throwIfAborted()
   const environment = options.environment ?? process.env
@@ -87,7 +90,7 @@ export async function runInRig(
       folder,
       smp,
       log: newLog(),
-      memory: options.memory ?? '4G',
+      memory,
       accelerator: 'tcg',
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
@@ -96,6 +99,15 @@ export async function runInRig(
     return await boot(machine, run)
   } finally {
     closeSync(initramfs)
+  }
+}
+
+function checkCommand(command: readonly unknown[]): void {
+  if (!Array.isArray(command)) throw typeError('command', 'a list of words', command)
+  if (command.length === 0) throw rangeError('command', 'at least one word', '')
+  for (const word of command) {
+    if (typeof word !== 'string') throw typeError('command', 'a list of words', word)
+    if (word.includes('\0')) throw rangeError('command', 'words without NUL', word)
   }
 }
 

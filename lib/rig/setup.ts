@@ -1,7 +1,7 @@
 /** `p2pdma rig --setup`: the packages that the rig calls, and its kernel. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cachedKernels, fetchKernel, type Kernel } from './kernel.js'
+import { cachedKernels, fetchKernel, matchesVersion, type Kernel } from './kernel.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
 /**
@@ -13,9 +13,7 @@ export async function setUpRig(
   say: (message: string) => void,
 ): Promise<Kernel> {
   await installTools(say)
-  const cached = cachedKernels().find(
-    ({ release }) => version === undefined || release.startsWith(version),
-  )
+  const cached = cachedKernels().find(({ release }) => matchesVersion(release, version))
   const kernel = cached ?? (await fetchKernel(version, say))
   say(`kernel ${kernel.release} is in ${kernel.root}`)
   return kernel

@@ -1,0 +1,78 @@
+/**
+ * Runs files in the guest, one after the other, and prints what came of them as
+ * TAP 14: a test file's own TAP as a subtest, another program's exit code as a
+ * test point.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { release } from 'node:os'
+import { createInterface } from 'node:readline'
+
+let points = 0
+let assertions = 0
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function point(ok: boolean, name: string, since?: number): void {
+  const time = since === undefined ? '' : ` # time=${Date.now() - since}ms`
+  say(`${ok ? 'ok' : 'not ok'} ${++points} - ${name}${time}`)
+}
+
+/** Where the subtests begin (their comments' indentation) that are not closed yet. */
+const open: number[] = []
+
+/** Counts the test points that close no subtest. */
+function count(line: string): void {
+  const [, indentation, word] = /^( *)(# Subtest: |ok\b|not ok\b)/.exec(line) ?? []
+  if (indentation === undefined) return
+  if (word === '# Subtest: ') open.push(indentation.length)
+  else if (open.at(-1) === indentation.length) open.pop()
+  else assertions++
+}
+
+/** A subtest whose lines are the file's; ended by a point of the parent's. */
+async function runTest(file: string): Promise<void> {
+  const since = Date.now()
+  say(`# Subtest: ${file}`)
+  const child = spawn(process.execPath, [file], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, TAP: '1' },
+  })
+  let planned = false
+  for await (const line of createInterface({ input: child.stdout })) {
+    // The version is the outermost stream's to say.
+    if (line.startsWith('TAP version')) continue
+    if (/^1\.\.\d/.test(line)) planned = true
+    count(line)
+    say(`    ${line}`)
+  }
+  const code = child.exitCode ?? (await exitCode(child))
+  // A file that died before its plan: close the subtest, or what follows would be read as its own.
+  if (!planned) say('    1..0')
+  point(code === 0 && planned, file, since)
+}
+
+/** An example: it shows what it is meant to by ending well. */
+async function runProgram(file: string): Promise<void> {
+  const since = Date.now()
+  const child = spawn(process.execPath, [file], { stdio: ['ignore', 2, 2] })
+  assertions++
+  point((await exitCode(child)) === 0, file, since)
+}
+
+async function exitCode(child: ReturnType<typeof spawn>): Promise<number | null> {
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'close')
+  return child.exitCode
+}
+
+say('TAP version 14')
+say(`# kernel ${release()}`)
+for (const file of process.argv.slice(2)) {
+  await (file.endsWith('.test.js') ? runTest(file) : runProgram(file))
+}
+point(process.env['P2PDMA_RIG'] === '1', `these ran in the guest, on ${release()}`)
+assertions++
+say(`# guest ran ${assertions} assertions on ${release()}`)
+say(`1..${points}`)
