@@ -12,6 +12,7 @@
         'native/memfd.cc',
         'native/memory_jobs.cc',
         'native/poll.cc',
+        'native/stamp.cc',
         'native/sync_file.cc',
         'native/udmabuf.cc',
         'native/support/env_state.cc',

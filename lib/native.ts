@@ -211,6 +211,25 @@ interface DrmNative {
   vgemSignal(device: NativeFd, fence: number): void
 }
 
+/** Stamped blocks (stamp.cc): payload offsets and sequences in Float64Arrays, length in bytes. */
+interface StampNative {
+  stampBlocks(
+    mapping: NativeMapping,
+    offsets: Float64Array,
+    sequences: Float64Array,
+    length: number,
+    seed: bigint,
+  ): Promise<void>
+  verifyBlocks(
+    mapping: NativeMapping,
+    offsets: Float64Array,
+    sequences: Float64Array,
+    length: number,
+    seed: bigint,
+    consume: boolean,
+  ): Promise<Uint8Array>
+}
+
 export type Native = FdNative &
   MappingNative &
   MemfdNative &
@@ -220,6 +239,7 @@ export type Native = FdNative &
   UdmabufNative &
   DmaHeapNative &
   DrmNative &
+  StampNative &
   SoftwareNative
 
 function load(): Native {

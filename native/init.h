@@ -15,5 +15,6 @@ void InitSyncFile(Napi::Env env, Napi::Object exports);
 void InitUdmabuf(Napi::Env env, Napi::Object exports);
 void InitDmaHeap(Napi::Env env, Napi::Object exports);
 void InitDrm(Napi::Env env, Napi::Object exports);
+void InitStamp(Napi::Env env, Napi::Object exports);
 
 }  // namespace p2pdma
