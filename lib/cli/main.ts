@@ -14,6 +14,7 @@ export interface Command {
 /** Loaded when called for: one command does not pay for another's imports. */
 const commands: Record<string, () => Promise<Command>> = {
   rig: () => import('./rig.js'),
+  smoke: () => import('./smoke.js'),
 }
 
 async function main(argv: string[]): Promise<number> {

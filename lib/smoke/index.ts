@@ -1,0 +1,5 @@
+/** The smoke test. */
+export { FAULTS, LIMITS, withDefaults, type FaultName, type SmokeOptions } from './options.js'
+export { runSmoke, type SmokeOutput, type SmokeResult } from './run.js'
+export type { ScenarioReport, SmokeReport } from './report.js'
+export { TapWriter } from './tap.js'

@@ -1,0 +1,99 @@
+/** Moves buffers through the placements, and sees whether that hit work in flight. */
+import type { Exporter } from '../move-notify/backing.js'
+import type { Side } from './pair.js'
+import type { Probe } from './probe.js'
+import type { Random } from './random.js'
+import type { Tally } from './tally.js'
+import type { Watchdog } from './watchdog.js'
+import type { Witness } from './witness.js'
+
+export interface MoverParts {
+  /** The placements, in turn. */
+  exporters: readonly Exporter[]
+  probe: Probe
+  tally: Tally
+  random: Random
+  watchdog: Watchdog
+  witness: Witness
+}
+
+const MIN_TURNS = 2
+const MAX_TURNS = 64
+
+export class Mover {
+  readonly #parts: MoverParts
+  /** How often each has moved. */
+  readonly #turns = new Map<Side, number>()
+  #queue: Side[] = []
+
+  constructor(parts: MoverParts) {
+    this.#parts = parts
+  }
+
+  /** Moves one of them: each once before any a second time, in an order that the seed gives. */
+  async moveOne(sides: readonly Side[]): Promise<void> {
+    if (this.#queue.length === 0) this.#queue = this.#parts.random.shuffled(sides)
+    const side = this.#queue.pop() as Side
+    const exporter = this.#next(side)
+    const { placement, kind } = exporter
+    const allocate = async (size: number) => {
+      const backing = await exporter.allocate(size)
+      await this.#untilBusy([side])
+      return backing
+    }
+    await this.#move(side, { placement, kind, allocate })
+  }
+
+  /**
+   * An allocation may keep the event loop for long enough that the device runs
+   * out of work: the traffic gets a few turns to catch up, so that the moves
+   * meet it.
+   */
+  async #untilBusy(sides: readonly Side[]): Promise<void> {
+    const { probe } = this.#parts
+    const busy = () => sides.every(({ attachment }) => probe.isBusy(attachment.id))
+    for (let turn = 0; turn < MIN_TURNS || (turn < MAX_TURNS && !busy()); turn++) {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+
+  /**
+   * Moves all of them at once. The new backings are made before, so that all
+   * are invalidated in the same turn.
+   */
+  async moveTogether(sides: readonly Side[]): Promise<void> {
+    const prepared: Exporter[] = []
+    for (const side of sides) {
+      const exporter = this.#next(side)
+      const { placement, kind } = exporter
+      const backing = await exporter.allocate(side.buffer.size)
+      prepared.push({ placement, kind, allocate: () => Promise.resolve(backing) })
+    }
+    await this.#untilBusy(sides)
+    await Promise.all(sides.map((side, i) => this.#move(side, prepared[i] as Exporter)))
+  }
+
+  #next(side: Side): Exporter {
+    const { exporters } = this.#parts
+    const turn = this.#turns.get(side) ?? 0
+    this.#turns.set(side, turn + 1)
+    return exporters[turn % exporters.length] as Exporter
+  }
+
+  async #move(side: Side, exporter: Exporter): Promise<void> {
+    const { probe, tally, watchdog, witness } = this.#parts
+    const { buffer, attachment, name } = side
+    probe.watch(attachment.id)
+    try {
+      const what = `moving ${name} from ${buffer.placement} to ${exporter.placement}`
+      await watchdog.over(what, buffer.move(exporter))
+      tally.counts.moves++
+      witness.look(buffer.backing)
+    } catch (error) {
+      tally.failed('failedMoves', error)
+      throw error
+    } finally {
+      if (probe.unwatch(attachment.id)) tally.counts.movesWithWorkInFlight++
+    }
+  }
+}

@@ -1,0 +1,66 @@
+/** What `p2pdma smoke` can be told, and what holds where it is not. */
+
+/** What `--inject` breaks on purpose. */
+export const FAULTS = ['lost', 'doubled', 'torn', 'stray'] as const
+export type FaultName = (typeof FAULTS)[number]
+
+export interface SmokeOptions {
+  /** As `openEngine()` spells it. */
+  engine: string
+  /** Where the buffers are made; as `exporterByName()` spells it. */
+  from: string
+  /** Where they move to, in turn; `from` has its turn too. */
+  to: string[]
+  /** Bytes of each buffer. */
+  size: number
+  /** Pairs of a source and a target. */
+  buffers: number
+  /** Ends the run after so many moves; null: as many as `seconds` allow. */
+  moves: number | null
+  /** Ends the run after so many seconds; null: no such bound. */
+  seconds: number | null
+  /** Distinct stamped bytes to verify at least, unless the time is over before. */
+  bytes: number
+  /** Makes the order of blocks and moves repeatable. */
+  seed: number
+  /** A fault to make on purpose. */
+  inject: FaultName | null
+}
+
+const DEFAULT_MOVES = 200
+const DEFAULT_BYTES = 2 ** 30
+
+/** What the numbers may be. A buffer's size is a multiple of 4096. */
+export const LIMITS = {
+  size: { min: 1 << 16, max: 2 ** 40, multipleOf: 4096 },
+  buffers: { min: 1, max: 1024 },
+  moves: { min: 1, max: 1_000_000_000 },
+  seconds: { min: 1, max: 86_400 },
+  seed: { min: 0, max: 2 ** 32 - 1 },
+} as const
+
+/**
+ * Fills in the rest. Without `moves` and `seconds` the run is the default one:
+ * 200 moves and 1 GiB verified.
+ */
+export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
+  const unbounded = (given.moves ?? null) === null && (given.seconds ?? null) === null
+  return {
+    engine: given.engine ?? 'software',
+    from: given.from ?? 'memfd',
+    to: given.to ?? ['memfd'],
+    size: given.size ?? 8 << 20,
+    buffers: given.buffers ?? 2,
+    moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
+    seconds: given.seconds ?? null,
+    bytes: given.bytes ?? (unbounded ? DEFAULT_BYTES : 0),
+    seed: given.seed ?? Math.floor(Math.random() * 2 ** 32),
+    inject: given.inject ?? null,
+  }
+}
+
+/** The placements that a buffer passes through, in turn. */
+export function rotation(options: SmokeOptions): string[] {
+  const all = options.to.includes(options.from) ? options.to : [...options.to, options.from]
+  return [...new Set(all)]
+}

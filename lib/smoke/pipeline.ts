@@ -1,0 +1,146 @@
+/**
+ * The stamped traffic: groups of blocks are stamped in the source, copied by
+ * the device, verified in the target and marked as consumed, several groups at
+ * a time. No slot is used again before its block has been verified and, later,
+ * has been looked at once more: what was written a second time is seen there.
+ */
+import { P2pdmaError } from '../errors.js'
+import { groupSlots, type Layout, payloadOffset } from './layout.js'
+import type { Lane } from './lanes.js'
+import type { Pair } from './pair.js'
+import type { Random } from './random.js'
+import { CONSUMED, type Stamps, Verdict } from './stamp.js'
+import type { Tally } from './tally.js'
+import type { Watchdog } from './watchdog.js'
+
+const MAX_WINDOW = 4
+
+export interface PipelineParts {
+  pairs: readonly Pair[]
+  layout: Layout
+  lane: Lane
+  stamps: Stamps
+  tally: Tally
+  random: Random
+  watchdog: Watchdog
+}
+
+export class Pipeline {
+  readonly #parts: PipelineParts
+  /** Groups under way at most: fewer than half of all, so that a late second write meets a rest. */
+  readonly #window: number
+  #begun = 0
+  #done = 0
+  #stopping = false
+  #ended = false
+  #progress: (() => void)[] = []
+
+  constructor(parts: PipelineParts) {
+    this.#parts = parts
+    const all = parts.pairs.length * parts.layout.groups
+    this.#window = Math.min(MAX_WINDOW, Math.max(1, Math.floor((all - 1) / 2)))
+  }
+
+  /** Groups verified. */
+  get done(): number {
+    return this.#done
+  }
+
+  /** Whether it has run to its end, or has failed. */
+  get ended(): boolean {
+    return this.#ended
+  }
+
+  /** Groups until each slot has been used once more. */
+  get lap(): number {
+    return this.#parts.pairs.length * this.#parts.layout.groups
+  }
+
+  /** Blocks that complete between a block's verification, at the latest, and its slot's next use. */
+  get restBlocks(): number {
+    return this.#window * this.#parts.layout.groupSize
+  }
+
+  /** Resolves at the next group verified, or at the end. */
+  progress(): Promise<void> {
+    return new Promise((resolve) => this.#progress.push(resolve))
+  }
+
+  /** Runs until `stop()`; resolves when all that was begun has been verified. */
+  async run(): Promise<void> {
+    const under: Promise<void>[] = []
+    try {
+      while (!this.#stopping) {
+        const group = this.#group(this.#begun++)
+        group.catch(() => {})
+        under.push(group)
+        // In order: the window slides over the oldest.
+        if (under.length >= this.#window) await under.shift()
+      }
+      while (under.length > 0) await under.shift()
+    } finally {
+      await Promise.allSettled(under)
+      this.#ended = true
+      this.#report()
+    }
+  }
+
+  stop(): void {
+    this.#stopping = true
+  }
+
+  async #group(number: number): Promise<void> {
+    const { pairs, layout, lane, stamps, tally, random, watchdog } = this.#parts
+    const pair = pairs[number % pairs.length] as Pair
+    const slots = groupSlots(layout, Math.floor(number / pairs.length) % layout.groups)
+    const places = random.shuffled(slots)
+    const name = `group ${number}`
+    const { source, target } = pair
+    const sequences = await watchdog.over(
+      `stamping ${name} in ${source.name}`,
+      stamps.stamp(source.buffer, slots),
+    )
+    await watchdog.over(`the second look at ${name}`, this.#settled(pair, places))
+    const failed = await watchdog.over(
+      `copying ${name} from ${source.name} to ${target.name}`,
+      lane.copy(
+        slots.map((slot, i) => ({
+          from: source.attachment,
+          fromOffset: payloadOffset(layout, slot),
+          to: target.attachment,
+          toOffset: payloadOffset(layout, places[i] ?? 0),
+          length: layout.payload,
+        })),
+      ),
+    )
+    if (failed > 0) throw failedError(failed, name)
+    const verdicts = await watchdog.over(
+      `verifying ${name} in ${target.name}`,
+      stamps.verify(target.buffer, places, sequences, true),
+    )
+    for (const verdict of verdicts) tally.arrived(verdict, layout.payload)
+    this.#done++
+    this.#report()
+  }
+
+  /** What was consumed must still be so. */
+  async #settled(pair: Pair, places: readonly number[]): Promise<void> {
+    const { stamps, tally } = this.#parts
+    const { buffer } = pair.target
+    const none = places.map(() => CONSUMED)
+    const verdicts = await stamps.verify(buffer, places, none, false)
+    for (const verdict of verdicts) tally.settled(verdict)
+    const changed = places.filter((_, i) => verdicts[i] !== Verdict.INTACT)
+    if (changed.length > 0) await stamps.clear(buffer, changed)
+  }
+
+  #report(): void {
+    const waiting = this.#progress
+    this.#progress = []
+    for (const resolve of waiting) resolve()
+  }
+}
+
+function failedError(failed: number, name: string): P2pdmaError {
+  return new P2pdmaError(`${failed} operations of ${name} failed`, { code: 'ERR_SMOKE_FAILED' })
+}

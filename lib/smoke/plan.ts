@@ -1,0 +1,35 @@
+/** Shares the run's moves, bytes and time out among the scenarios. */
+import type { SmokeOptions } from './options.js'
+import { type Goal, type Scenario, scenarios } from './scenarios.js'
+
+export interface Step {
+  scenario: Scenario
+  pairs: number
+  goal: Goal
+}
+
+/** Scenarios for which too few moves are left are left out; the first gets what remains. */
+export function plan(options: SmokeOptions, now: number): Step[] {
+  const { moves, seconds, bytes, buffers } = options
+  let timeShare = 0
+  const steps = scenarios.map((scenario) => {
+    const pairs = scenario.pairs(buffers)
+    const atOnce = scenario.movesAtOnce(pairs)
+    timeShare += scenario.share
+    const goal: Goal = {
+      moves: moves === null ? Infinity : Math.floor((moves * scenario.share) / atOnce) * atOnce,
+      bytes: bytes * scenario.bytesShare,
+      endsAt: seconds === null ? Infinity : now + seconds * 1000 * timeShare,
+    }
+    return { scenario, pairs, goal }
+  })
+  const first = steps[0]
+  if (moves !== null && first !== undefined) {
+    first.goal.moves += moves - steps.reduce((sum, { goal }) => sum + goal.moves, 0)
+  }
+  const kept = steps.filter(({ goal }) => goal.moves > 0)
+  // What is left out leaves its bytes to the first, too.
+  const left = bytes - kept.reduce((sum, { goal }) => sum + goal.bytes, 0)
+  if (first !== undefined) first.goal.bytes += left
+  return kept
+}

@@ -1,0 +1,48 @@
+/** The first lines: what is real, what is embedded, and what would make more of it real. */
+import { availableExporters } from '../exporters/index.js'
+import type { Exporter } from '../move-notify/backing.js'
+import type { Environment } from './environment.js'
+import type { SmokeOptions } from './options.js'
+
+export function preface(
+  options: SmokeOptions,
+  environment: Environment,
+  exporters: readonly Exporter[],
+): string[] {
+  const { kernel, arch, cpus, hypervisor, node, version } = environment
+  const machine = hypervisor ? 'a virtual machine' : 'a machine'
+  const lines = [
+    `p2pdma smoke ${version}: Linux ${kernel} ${arch} on ${machine} with ${cpus} CPUs, node ${node}`,
+    `engine ${options.engine}: embedded, a DMA engine in software on a thread of its own`,
+  ]
+  for (const { placement, kind } of exporters) {
+    lines.push(
+      kind === 'kernel'
+        ? `exporter ${placement}: real, dma-bufs of this kernel`
+        : `exporter ${placement}: embedded, plain shared memory and no dma-buf`,
+    )
+  }
+  const used = new Set(exporters.map(({ placement }) => placement))
+  for (const { placement, available, hint } of availableExporters()) {
+    if (used.has(placement)) continue
+    lines.push(
+      available
+        ? `not used: ${placement}, which is here: --from ${placement} or --to ${placement}`
+        : `not here: ${placement}; ${hint ?? 'this kernel lacks it'}`,
+    )
+  }
+  lines.push(
+    'a kernel with the exporters, in a virtual machine: npm run rig -- p2pdma smoke --from udmabuf --to heap:system',
+    `${describeGoal(options)}; ${options.buffers} pairs of buffers of ${options.size} bytes; seed ${options.seed}`,
+  )
+  if (options.inject !== null) lines.push(`one operation is broken on purpose: ${options.inject}`)
+  return lines
+}
+
+function describeGoal({ moves, seconds, bytes }: SmokeOptions): string {
+  const parts: string[] = []
+  if (moves !== null) parts.push(`${moves} moves`)
+  if (bytes > 0) parts.push(`at least ${bytes} distinct bytes verified`)
+  if (seconds !== null) parts.push(`${seconds} s at most`)
+  return parts.join(', ')
+}

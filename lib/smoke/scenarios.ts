@@ -1,0 +1,238 @@
+/** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
+import type { Form, Lane } from './lanes.js'
+import { Load } from './load.js'
+import type { Pair } from './pair.js'
+import { Pipeline } from './pipeline.js'
+import type { Stage } from './stage.js'
+
+/** When a scenario has done enough: `moves` and `bytes`, or the time is over. */
+export interface Goal {
+  moves: number
+  /** Distinct stamped bytes verified at least. */
+  bytes: number
+  /** `performance.now()` at which it ends. */
+  endsAt: number
+}
+
+export interface Check {
+  ok: boolean
+  name: string
+}
+
+/** Bytes per second. */
+export interface Throughput {
+  steady: number
+  underMoves: number
+}
+
+export interface Outcome {
+  /** What must hold beside what holds for every scenario. */
+  checks: Check[]
+  throughput?: Throughput
+}
+
+export interface Scenario {
+  name: string
+  /** Share of the run's moves and time. */
+  share: number
+  /** Share of the run's bytes. */
+  bytesShare: number
+  /** Pairs of buffers that it needs, given how many were asked for. */
+  pairs: (asked: number) => number
+  /** Moves come in multiples of this. */
+  movesAtOnce: (pairs: number) => number
+  run: (stage: Stage, goal: Goal) => Promise<Outcome>
+}
+
+const one = () => 1
+const same = (asked: number) => asked
+
+export const scenarios: readonly Scenario[] = [
+  {
+    name: 'a buffer at a time moves under load, promise form',
+    share: 0.35,
+    bytesShare: 0.5,
+    pairs: same,
+    movesAtOnce: one,
+    run: (stage, goal) => underLoad(stage, goal, 'promise', true),
+  },
+  {
+    name: 'a buffer at a time moves under load, batch form',
+    share: 0.35,
+    bytesShare: 0.5,
+    pairs: same,
+    movesAtOnce: one,
+    run: (stage, goal) => underLoad(stage, goal, 'batch', false),
+  },
+  {
+    name: 'all buffers move together: one stop for all',
+    share: 0.1,
+    bytesShare: 0,
+    pairs: same,
+    movesAtOnce: (pairs) => 2 * pairs,
+    run: together,
+  },
+  {
+    name: 'a channel that does not use what moves is not stopped',
+    share: 0.1,
+    bytesShare: 0,
+    pairs: () => 2,
+    movesAtOnce: one,
+    run: bystander,
+  },
+  {
+    name: 'throughput, steady and under moves',
+    share: 0.1,
+    bytesShare: 0,
+    pairs: same,
+    movesAtOnce: one,
+    run: throughput,
+  },
+]
+
+function openPipeline(stage: Stage, lane: Lane, pairs: readonly Pair[]): Pipeline {
+  const { layout, tally, random, run } = stage
+  const { stamps, watchdog } = run
+  return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog })
+}
+
+function startLoad(stage: Stage, lane: Lane, pairs: readonly Pair[]): Load {
+  stage.loaded(pairs)
+  return new Load(lane, pairs, stage.layout)
+}
+
+/** Interrupted, or out of time; there is time for one move in any case. */
+function isOver(stage: Stage, goal: Goal): boolean {
+  if (stage.run.signal.aborted) return true
+  return performance.now() >= goal.endsAt && stage.tally.counts.moves > 0
+}
+
+/** Stamped blocks on one channel, the load on another, and one move after the other. */
+async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean): Promise<Outcome> {
+  const { pairs, tally, mover, run } = stage
+  const lane = stage.lane(form)
+  const load = startLoad(stage, stage.lane(form), pairs)
+  const pipeline = openPipeline(stage, lane, pairs)
+  const running = pipeline.run()
+  running.catch(() => {})
+  const sides = pairs.flatMap((pair) => pair.sides)
+  const over = () => isOver(stage, goal) || pipeline.ended
+  const until = async (reached: () => boolean) => {
+    while (!reached() && !over()) await pipeline.progress()
+  }
+  const faultAt = injects && run.options.inject !== null ? Math.floor(finite(goal.moves) / 2) : -1
+  let groups = 0
+  try {
+    for (let move = 0; move < goal.moves && !over(); move++) {
+      // Moves and bytes come to their ends together.
+      const due = goal.bytes === 0 ? 0 : (goal.bytes * move) / goal.moves
+      await until(() => tally.counts.bytesVerified >= due && pipeline.done > 0)
+      if (move === faultAt) {
+        stage.inject(lane, pipeline.restBlocks)
+        // So that each slot is looked at again.
+        groups = pipeline.done + 3 * pipeline.lap
+      }
+      await mover.moveOne(sides)
+    }
+    await until(() => tally.counts.bytesVerified >= goal.bytes && pipeline.done >= groups)
+  } finally {
+    pipeline.stop()
+    await Promise.allSettled([running, load.stop()])
+  }
+  await running
+  return { checks: [] }
+}
+
+/** Where the number of moves is open, an early one is as good as any. */
+function finite(moves: number): number {
+  return Number.isFinite(moves) ? moves : 4
+}
+
+/** The load on one channel, and every buffer moves at the same time. */
+async function together(stage: Stage, goal: Goal): Promise<Outcome> {
+  const { pairs, mover } = stage
+  const lane = stage.lane('promise')
+  const load = startLoad(stage, lane, pairs)
+  const sides = pairs.flatMap((pair) => pair.sides)
+  let rounds = 0
+  try {
+    while (rounds * sides.length < goal.moves && !isOver(stage, goal)) {
+      await mover.moveTogether(sides)
+      rounds++
+    }
+  } finally {
+    await load.stop()
+  }
+  const { stops } = lane.channel.stats
+  const name = `${sides.length} moves at the same time: one stop (${stops} in ${rounds} rounds)`
+  return { checks: [{ ok: stops === rounds, name }] }
+}
+
+/** Two channels with a pair each; the buffers of the first move. */
+async function bystander(stage: Stage, goal: Goal): Promise<Outcome> {
+  const [moving, resting] = stage.pairs as [Pair, Pair]
+  const lane = stage.lane('promise')
+  const other = stage.lane('promise')
+  const load = startLoad(stage, lane, [moving])
+  const pipeline = openPipeline(stage, other, [resting])
+  const running = pipeline.run()
+  running.catch(() => {})
+  try {
+    for (let move = 0; move < goal.moves && !isOver(stage, goal) && !pipeline.ended; move++) {
+      await stage.mover.moveOne(moving.sides)
+    }
+  } finally {
+    pipeline.stop()
+    await Promise.allSettled([running, load.stop()])
+  }
+  await running
+  const checks = [
+    { ok: other.channel.stats.stops === 0, name: 'the channel beside it was never stopped' },
+    { ok: lane.channel.stats.stops > 0, name: 'the channel that uses them was' },
+  ]
+  return { checks }
+}
+
+/** Moves in one phase. */
+const MOVES_A_PHASE = 4
+/** A phase lasts as long as its neighbour, and this long at least, ms. */
+const SHORTEST_PHASE = 20
+
+/** The load alone, with and without moves in turn: the figures share whatever else happens. */
+async function throughput(stage: Stage, goal: Goal): Promise<Outcome> {
+  const { pairs, mover } = stage
+  const load = startLoad(stage, stage.lane('batch'), pairs)
+  const sides = pairs.flatMap((pair) => pair.sides)
+  const steady = { bytes: 0, ms: 0 }
+  const moving = { bytes: 0, ms: 0 }
+  const phase = async (sum: { bytes: number; ms: number }, work: () => Promise<void>) => {
+    const [bytes, at] = [load.bytes, performance.now()]
+    await work()
+    sum.bytes += load.bytes - bytes
+    sum.ms += performance.now() - at
+  }
+  try {
+    await sleep(SHORTEST_PHASE)
+    for (let move = 0; move < goal.moves && !isOver(stage, goal);) {
+      await phase(moving, async () => {
+        for (let i = 0; i < MOVES_A_PHASE && move < goal.moves; i++, move++) {
+          await mover.moveOne(sides)
+        }
+      })
+      const rest = Math.max(SHORTEST_PHASE, moving.ms - steady.ms)
+      await phase(steady, () => sleep(rest))
+    }
+  } finally {
+    await load.stop()
+  }
+  const perSecond = ({ bytes, ms }: { bytes: number; ms: number }) =>
+    ms === 0 ? 0 : Math.round((bytes / ms) * 1000)
+  return {
+    checks: [],
+    throughput: { steady: perSecond(steady), underMoves: perSecond(moving) },
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}

@@ -1,0 +1,101 @@
+/** What was counted: of one scenario, and of the run. */
+import { Verdict } from './stamp.js'
+
+export interface Counts {
+  /** Distinct stamped bytes that arrived as they were sent. */
+  bytesVerified: number
+  /** Operations that completed and left the target untouched. */
+  lost: number
+  /** Operations executed again: a block in a place where it was no more, or a second completion. */
+  doubled: number
+  /** Operations that completed and left the target mixed. */
+  torn: number
+  /** Runs of bytes changed in poisoned old backings, and guard lines changed in targets. */
+  strayWrites: number
+  /** Operations that were rejected, or completed with an error. */
+  failedOperations: number
+  moves: number
+  failedMoves: number
+  /** Moves at whose invalidation at least one operation in flight named the buffer. */
+  movesWithWorkInFlight: number
+  /** Operations that had to wait for a gate or a mapping. */
+  operationsParked: number
+  stops: number
+  forcedStops: number
+}
+
+const zero: Counts = {
+  bytesVerified: 0,
+  lost: 0,
+  doubled: 0,
+  torn: 0,
+  strayWrites: 0,
+  failedOperations: 0,
+  moves: 0,
+  failedMoves: 0,
+  movesWithWorkInFlight: 0,
+  operationsParked: 0,
+  stops: 0,
+  forcedStops: 0,
+}
+
+export class Tally {
+  readonly counts: Counts = { ...zero }
+  /** How long each stop kept a gate closed, ms. */
+  readonly pausesMs: number[] = []
+  /** The first few errors of operations and moves. */
+  readonly errors: string[] = []
+
+  /** A slot in which a block was due. */
+  arrived(verdict: number, bytes: number): void {
+    this.#guards(verdict)
+    const content = verdict & Verdict.CONTENT
+    if (content === Verdict.INTACT) this.counts.bytesVerified += bytes
+    else if (content === Verdict.UNTOUCHED) this.counts.lost++
+    else if (content === Verdict.FOREIGN) this.counts.doubled++
+    else this.counts.torn++
+  }
+
+  /** A slot whose block had been verified: nothing more was due there. */
+  settled(verdict: number): void {
+    this.#guards(verdict)
+    if ((verdict & Verdict.CONTENT) !== Verdict.INTACT) this.counts.doubled++
+  }
+
+  #guards(verdict: number): void {
+    if ((verdict & Verdict.GUARD_BEFORE) !== 0) this.counts.strayWrites++
+    if ((verdict & Verdict.GUARD_AFTER) !== 0) this.counts.strayWrites++
+  }
+
+  failed(kind: 'failedOperations' | 'failedMoves', error: unknown): void {
+    this.counts[kind]++
+    if (this.errors.length < 5) this.errors.push(describe(error))
+  }
+
+  add(other: Tally): void {
+    for (const key of Object.keys(zero) as (keyof Counts)[]) this.counts[key] += other.counts[key]
+    this.pausesMs.push(...other.pausesMs)
+    this.errors.push(...other.errors)
+  }
+}
+
+/** The error as one line: message, code and hint. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { code, hint } = error as { code?: string; hint?: string }
+  const known = code === undefined || error.message.includes(code) ? '' : ` (${code})`
+  return `${error.message}${known}${hint === undefined ? '' : `; hint: ${hint}`}`
+}
+
+export interface Quantiles {
+  p50: number | null
+  p99: number | null
+  max: number | null
+}
+
+/** Nulls where there is nothing to rank. */
+export function quantiles(values: readonly number[]): Quantiles {
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = (q: number) => sorted[Math.ceil(q * sorted.length) - 1] ?? null
+  return { p50: at(0.5), p99: at(0.99), max: sorted.at(-1) ?? null }
+}
