@@ -15,10 +15,10 @@ export interface ErrorDetails {
 
 export class P2pdmaError extends Error {
   readonly code: string
-  readonly errno?: number
-  readonly syscall?: string
-  readonly argument?: string
-  readonly hint?: string
+  declare readonly errno?: number
+  declare readonly syscall?: string
+  declare readonly argument?: string
+  declare readonly hint?: string
 
   constructor(message: string, details: ErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
@@ -66,13 +66,51 @@ export function checkInteger(
   return value
 }
 
+/** Checks an options object; returns it. */
+export function checkOptions<T extends object>(value: T, argument = 'options'): T {
+  if (typeof value !== 'object' || value === null) throw typeError(argument, 'an object', value)
+  return value
+}
+
+/** Checks a `signal` option. */
+export function checkSignal(value: unknown): void {
+  if (value === undefined) return
+  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
+  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function') {
+    throw typeError('signal', 'an AbortSignal', value)
+  }
+}
+
+/** Checks a time in milliseconds, which may be a fraction; returns it. */
+export function checkMilliseconds(argument: string, value: unknown, max = Infinity): number {
+  if (typeof value !== 'number') throw typeError(argument, 'a number', value)
+  if (!(value >= 0 && value <= max)) {
+    throw rangeError(argument, `milliseconds from 0 to ${max}`, value)
+  }
+  return value
+}
+
+export function checkBoolean(argument: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw typeError(argument, 'a boolean', value)
+  return value
+}
+
 function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value)
-  if (typeof value === 'function') return `function ${value.name}`
+  if (typeof value === 'function') return 'a function'
   if (typeof value === 'object' && value !== null) {
-    return `an instance of ${value.constructor?.name ?? 'Object'}`
+    return `an instance of ${className(value)}`
   }
   return String(value)
+}
+
+/** Of an object that may be anybody's: one without a prototype, a revoked proxy. */
+function className(value: object): string {
+  try {
+    return String(value.constructor.name)
+  } catch {
+    return 'Object'
+  }
 }
 
 /** What an `AbortSignal` interrupts rejects with; the signal's reason is the cause. */

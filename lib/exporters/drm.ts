@@ -1,5 +1,5 @@
 /** DRM PRIME: dumb buffers of a graphics driver, exported as dma-bufs. */
-import { checkInteger } from '../errors.js'
+import { checkInteger, checkOptions, typeError } from '../errors.js'
 import { DrmDevice } from '../kernel/drm.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { MappedBacking } from './mapped-backing.js'
@@ -11,6 +11,7 @@ export class DrmExporter implements Exporter {
   readonly #driver: string
 
   constructor(driver: string) {
+    if (typeof driver !== 'string') throw typeError('driver', 'a string', driver)
     this.#driver = driver
     this.placement = `drm:${driver}`
   }
@@ -29,5 +30,5 @@ export class DrmExporter implements Exporter {
 
 /** Allocates dumb buffers of the first card of a DRM driver. */
 export function drm(options: { driver: string } = { driver: 'vgem' }): DrmExporter {
-  return new DrmExporter(options.driver)
+  return new DrmExporter(checkOptions(options).driver)
 }

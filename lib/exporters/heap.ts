@@ -1,5 +1,5 @@
 /** A dma-heap. */
-import { checkInteger } from '../errors.js'
+import { checkInteger, typeError } from '../errors.js'
 import { DmaHeap } from '../kernel/dma-heap.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { MappedBacking } from './mapped-backing.js'
@@ -11,6 +11,7 @@ export class HeapExporter implements Exporter {
   readonly #name: string
 
   constructor(name: string) {
+    if (typeof name !== 'string') throw typeError('name', 'a string', name)
     this.#name = name
     this.placement = `heap:${name}`
   }

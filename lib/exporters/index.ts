@@ -1,7 +1,7 @@
 /** What makes memory into backings. */
 export { drm, DrmExporter } from './drm.js'
 export { heap, HeapExporter } from './heap.js'
-export { MappedBacking } from './mapped-backing.js'
+export type { MappedBacking } from './mapped-backing.js'
 export { memfd, MemfdExporter, type MemfdExporterOptions } from './memfd.js'
 export { availableExporters, exporterByName, type ExporterStatus } from './names.js'
 export { POISON } from './poison.js'

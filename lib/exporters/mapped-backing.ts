@@ -1,5 +1,5 @@
 /** A backing that the CPU has mapped: all of lib/exporters' are. */
-import { P2pdmaError, checkInteger, closedError, rangeError } from '../errors.js'
+import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import { Mapping } from '../kernel/mapping.js'
@@ -111,7 +111,8 @@ export class MappedBacking implements Backing {
   }
 
   async #copy(source: Backing): Promise<void> {
-    const { mapping } = source
+    const { mapping } = (source ?? {}) as Partial<Backing>
+    if (mapping === undefined) throw typeError('source', 'a Backing', source)
     if (mapping === null) {
       throw new P2pdmaError('The CPU cannot read the source backing', {
         code: 'ERR_UNSUPPORTED',

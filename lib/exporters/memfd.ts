@@ -1,5 +1,5 @@
 /** Plain shared memory: the embedded default, where the kernel exports nothing. */
-import { checkInteger } from '../errors.js'
+import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { MappedBacking } from './mapped-backing.js'
@@ -16,7 +16,7 @@ export class MemfdExporter implements Exporter {
   readonly #options: MemfdExporterOptions
 
   constructor(options: MemfdExporterOptions = {}) {
-    this.#options = options
+    this.#options = checkOptions(options)
     this.placement = (options.hugetlb ?? false) === false ? 'memfd' : 'memfd:hugetlb'
   }
 

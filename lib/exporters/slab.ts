@@ -2,10 +2,11 @@
  * Many small backings that share one big file and one mapping: the limits of
  * open files and of memory maps are far below the number of buffers.
  */
-import { checkInteger, P2pdmaError } from '../errors.js'
+import { checkInteger, checkOptions, P2pdmaError } from '../errors.js'
 import { roundUp } from '../kernel/memfd.js'
 import { native } from '../native.js'
 import type { Exporter } from '../move-notify/backing.js'
+import { checkExporter } from '../move-notify/exporting.js'
 import { MappedBacking } from './mapped-backing.js'
 import type { MappedFile } from './mapped-file.js'
 
@@ -107,7 +108,8 @@ export class SlabExporter implements MappedExporter {
   readonly #classes = new Map<number, SizeClass>()
 
   constructor(exporter: MappedExporter, options: SlabOptions = {}) {
-    const { slabSize = DEFAULT_SLAB_SIZE } = options
+    checkExporter(exporter)
+    const { slabSize = DEFAULT_SLAB_SIZE } = checkOptions(options)
     this.#slabSize = checkInteger('slabSize', slabSize, native.pageSize)
     this.#exporter = exporter
     this.placement = exporter.placement

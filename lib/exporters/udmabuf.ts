@@ -1,5 +1,5 @@
 /** udmabuf: a memfd's pages as a dma-buf. */
-import { checkInteger } from '../errors.js'
+import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
 import { Udmabuf } from '../kernel/udmabuf.js'
 import type { Exporter } from '../move-notify/backing.js'
@@ -13,7 +13,7 @@ export class UdmabufExporter implements Exporter {
   readonly #options: MemfdExporterOptions
 
   constructor(options: MemfdExporterOptions = {}) {
-    this.#options = options
+    this.#options = checkOptions(options)
     this.placement = (options.hugetlb ?? false) === false ? 'udmabuf' : 'udmabuf:hugetlb'
   }
 

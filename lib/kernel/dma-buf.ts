@@ -1,6 +1,13 @@
 /** A dma-buf: one file descriptor of it. Two objects may be of the same buffer. */
 import { readFileSync } from 'node:fs'
-import { P2pdmaError, checkInteger, rangeError, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkInteger,
+  checkOptions,
+  checkSignal,
+  rangeError,
+  typeError,
+} from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call } from './call.js'
 import { beginCpuAccess, type CpuAccessMode, endCpuAccess, modeFlags } from './cpu-access.js'
@@ -123,7 +130,8 @@ export class DmaBuf extends OwnedFd {
     options: CpuAccessOptions = {},
   ): Promise<T> {
     if (typeof fn !== 'function') throw typeError('fn', 'a function', fn)
-    const { offset = 0, length, signal } = options
+    const { offset = 0, length, signal } = checkOptions(options)
+    checkSignal(signal)
     // A descriptor of its own: the access ends even where `fn` closes this one.
     using held = this.dup()
     using mapping = held.map({ offset, ...(length === undefined ? {} : { length }) })

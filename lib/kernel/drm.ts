@@ -147,6 +147,7 @@ export class DrmBuffer {
 
   /** @internal */
   constructor(device: DrmDevice, handle: number, size: number) {
+    if (!(device instanceof DrmDevice)) throw typeError('device', 'a DrmDevice', device)
     this.device = device
     this.#handle = handle
     this.size = size

@@ -6,7 +6,15 @@
  * into addresses that stay reserved, with nothing behind them, until the
  * request is done: a late write goes nowhere, and never into a newer mapping.
  */
-import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkBoolean,
+  checkInteger,
+  checkOptions,
+  closedError,
+  rangeError,
+  typeError,
+} from '../errors.js'
 import { native, type NativeFd, type NativeMapping } from '../native.js'
 import { call, callAsync } from './call.js'
 import { F_SEAL_SHRINK } from './constants.js'
@@ -32,6 +40,9 @@ export class Mapping {
   readonly #native: NativeMapping
 
   private constructor(handle: NativeMapping) {
+    if (typeof (handle as Partial<NativeMapping> | undefined)?.unmap !== 'function') {
+      throw typeError('handle', 'a native mapping: use Mapping.map()', handle)
+    }
     this.#native = handle
   }
 
@@ -46,7 +57,7 @@ export class Mapping {
    */
   static map(fd: NativeFd | number, options: MapOptions = {}): Mapping {
     const { pageSize } = native
-    const offset = checkInteger('offset', options.offset ?? 0)
+    const offset = checkInteger('offset', checkOptions(options).offset ?? 0)
     if (offset % pageSize !== 0) {
       throw rangeError('offset', `a multiple of the page size, ${pageSize}`, offset)
     }
@@ -206,9 +217,4 @@ async function inSlices(
   for (let at = 0; at < length; at += SLICE) {
     await callAsync(() => job(at, Math.min(SLICE, length - at)))
   }
-}
-
-function checkBoolean(argument: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') throw typeError(argument, 'a boolean', value)
-  return value
 }

@@ -1,5 +1,12 @@
 /** memfd: shared memory without a name, the embedded default and udmabuf's raw material. */
-import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
+import {
+  checkBoolean,
+  checkInteger,
+  checkOptions,
+  P2pdmaError,
+  rangeError,
+  typeError,
+} from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call } from './call.js'
 import { F_SEAL_SHRINK, MFD_ALLOW_SEALING, MFD_HUGETLB, MFD_HUGE_SHIFT } from './constants.js'
@@ -32,12 +39,12 @@ export class Memfd extends OwnedFd {
    */
   static create(size: number, options: MemfdOptions = {}): Memfd {
     checkInteger('size', size, 0)
-    const name = options.name ?? 'p2pdma'
+    const name = checkOptions(options).name ?? 'p2pdma'
     if (typeof name !== 'string') throw typeError('name', 'a string', name)
     if (Buffer.byteLength(name) > MAX_NAME) {
       throw rangeError('name', `at most ${MAX_NAME} bytes`, name)
     }
-    const sealable = options.sealable ?? true
+    const sealable = checkBoolean('sealable', options.sealable ?? true)
     const seals = checkInteger('seals', options.seals ?? (sealable ? F_SEAL_SHRINK : 0), 0, 0x3f)
     const flags = (sealable ? MFD_ALLOW_SEALING : 0) | hugeFlags(options.hugetlb ?? false)
     const memfd = new Memfd(call(() => native.createMemfd(name, flags), { hints: createHints }))

@@ -1,5 +1,5 @@
 /** What every class has that owns a file descriptor. */
-import { closedError } from '../errors.js'
+import { closedError, typeError } from '../errors.js'
 import { type FdStat, type NativeFd, native } from '../native.js'
 import { call } from './call.js'
 import { startWait, type Wait, type WaitOptions } from './poll.js'
@@ -9,6 +9,9 @@ export abstract class OwnedFd {
   #waits: Set<Wait> | null = null
 
   protected constructor(fd: NativeFd) {
+    if (typeof (fd as Partial<NativeFd> | undefined)?.number !== 'number') {
+      throw typeError('fd', 'a native descriptor', fd)
+    }
     this.#fd = fd
   }
 

@@ -1,5 +1,5 @@
 /** Waiting until a file is ready, on the caller's own event loop. */
-import { P2pdmaError, abortError, checkInteger, typeError } from '../errors.js'
+import { P2pdmaError, abortError, checkInteger, checkOptions, checkSignal } from '../errors.js'
 import { native, type Native, type NativeFd } from '../native.js'
 import { translate } from './call.js'
 
@@ -39,10 +39,8 @@ export function startWait(
   options: WaitOptions = {},
   system: PollCalls = native,
 ): Wait {
-  const { signal, timeoutMs } = options
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw typeError('signal', 'an AbortSignal', signal)
-  }
+  const { signal, timeoutMs } = checkOptions(options)
+  checkSignal(signal)
   if (timeoutMs !== undefined) checkInteger('timeoutMs', timeoutMs, 0, 0x7fffffff)
   let settle: (error?: Error) => void = () => undefined
   const promise = new Promise<void>((resolve, reject) => {

@@ -1,4 +1,5 @@
-import { P2pdmaError, closedError } from '../errors.js'
+import type { P2pdmaError } from '../errors.js'
+import { closedError } from '../errors.js'
 import type { Channel } from './channel.js'
 import type { Importer } from './importer.js'
 import type { MovableBuffer } from './movable-buffer.js'

@@ -1,6 +1,6 @@
-import { checkInteger, closedError } from '../errors.js'
+import { checkInteger, checkOptions, checkSignal, closedError, typeError } from '../errors.js'
 import type { Attachment } from './attachment.js'
-import { type Batch, type Completions, Op } from './batch.js'
+import { Batch, type Completions, Op } from './batch.js'
 import { withSignal } from './deadline.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
@@ -77,6 +77,7 @@ export class BatchForm {
 
   /** Resolves when a completion can be reaped (or the channel is closed). */
   async completions(options: OperationOptions = {}): Promise<void> {
+    checkSignal(checkOptions(options).signal)
     if (this.#gate.deadError !== null || this.#device.inFlight === 0) return
     const change = this.#gate.nextChange()
     this.#device.arm()
@@ -85,7 +86,9 @@ export class BatchForm {
 
   /** Resolves when `post(batch, row, ...)` can accept the row or says why it never will. */
   async ready(batch: Batch, row: number, options: OperationOptions = {}): Promise<void> {
+    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
     checkInteger('row', row, 0, batch.capacity - 1)
+    checkSignal(checkOptions(options).signal)
     while (!this.#isReady(batch, row)) {
       const change = this.#gate.nextChange()
       if (this.#device.inFlight > 0) this.#device.arm()

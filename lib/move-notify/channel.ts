@@ -1,7 +1,15 @@
-import { P2pdmaError, abortError, checkInteger, closedError } from '../errors.js'
+import {
+  P2pdmaError,
+  abortError,
+  checkInteger,
+  checkOptions,
+  checkSignal,
+  closedError,
+  typeError,
+} from '../errors.js'
 import type { Attachment } from './attachment.js'
 import { BatchForm } from './batch-form.js'
-import { type Batch, type Completions, Op } from './batch.js'
+import { Batch, Completions, Op } from './batch.js'
 import type { ChannelState } from './channel-states.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
@@ -39,6 +47,7 @@ export class Channel {
 
   /** @internal */
   constructor(importer: Importer, index: number, options: ChannelOptions, limits: StopLimits) {
+    checkOptions(options)
     const depth = checkInteger('depth', options.depth ?? 256, 1, 1 << 16)
     const queueLimit = checkInteger('queueLimit', options.queueLimit ?? 65_536, 1)
     this.importer = importer
@@ -148,7 +157,8 @@ export class Channel {
 
   #submit(operation: Operation, options: OperationOptions): Promise<Completion> {
     if (this.#batch !== null) throw formError()
-    const { signal } = options
+    const { signal } = checkOptions(options)
+    checkSignal(signal)
     const dead = this.deadError
     if (dead !== null) operation.fail(dead)
     else if (signal?.aborted === true) operation.fail(abortError(signal))
@@ -171,12 +181,12 @@ export class Channel {
    * a better time. Throws when row `first` can never be posted.
    */
   post(batch: Batch, first: number, count: number): number {
-    return (this.#batch ?? this.#batchForm()).post(batch, first, count)
+    return (this.#batch ?? this.#batchFormFor('batch', batch, Batch)).post(batch, first, count)
   }
 
   /** Takes completions, oldest first; returns how many. */
   reap(out: Completions): number {
-    return (this.#batch ?? this.#batchForm()).reap(out)
+    return (this.#batch ?? this.#batchFormFor('out', out, Completions)).reap(out)
   }
 
   /** Resolves when a completion may be there to reap; now and then too early. */
@@ -186,7 +196,13 @@ export class Channel {
 
   /** Resolves when `post(batch, row, ...)` can accept the row or says why it never will. */
   ready(batch: Batch, row: number, options: OperationOptions = {}): Promise<void> {
-    return (this.#batch ?? this.#batchForm()).ready(batch, row, options)
+    return (this.#batch ?? this.#batchFormFor('batch', batch, Batch)).ready(batch, row, options)
+  }
+
+  /** A wrong argument does not decide the form. */
+  #batchFormFor(argument: string, value: unknown, type: typeof Batch | typeof Completions) {
+    if (!(value instanceof type)) throw typeError(argument, type.name, value)
+    return this.#batchForm()
   }
 
   #batchForm(): BatchForm {

@@ -1,4 +1,4 @@
-import { closedError, P2pdmaError, typeError } from '../errors.js'
+import { checkInteger, closedError, P2pdmaError, typeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { CpuWindow } from './backing.js'
 import { withDeadline, withSignal } from './deadline.js'
@@ -29,6 +29,8 @@ export class CpuAccess {
   /** A view of the buffer's bytes; detached (empty) once the bracket has ended. */
   view(offset = 0, length = this.#size - offset): Uint8Array {
     if (this.#ended !== null) throw closedError('the bracket of CPU access')
+    checkInteger('offset', offset, 0, this.#size)
+    checkInteger('length', length, 0, this.#size - offset)
     return this.#window.view(offset, length)
   }
 
@@ -70,6 +72,11 @@ export class CpuBrackets {
       buffer.checkUsable()
       await buffer.reservation.wait(Usage.KERNEL)
       const window = await buffer.backing.openCpuWindow(mode)
+      // A close ends the brackets that it finds, and then waits for the lock.
+      if (buffer.isClosed) {
+        await window.end()
+        throw closedError('the buffer')
+      }
       const access = new CpuAccess(mode, window, buffer.size, (ended) => {
         this.#open.delete(ended)
         this.#wake()

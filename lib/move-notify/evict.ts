@@ -1,5 +1,7 @@
 import type { Exporter } from './backing.js'
-import type { MovableBuffer } from './movable-buffer.js'
+import { checkInteger, typeError } from '../errors.js'
+import { checkExporter } from './exporting.js'
+import { MovableBuffer } from './movable-buffer.js'
 
 /**
  * Moves buffers to `exporter` until `bytes` bytes have been made free, in the
@@ -11,6 +13,13 @@ export async function evict(
   exporter: Exporter,
   bytes: number,
 ): Promise<number> {
+  const list: unknown = candidates
+  if (!Array.isArray(list)) throw typeError('candidates', 'an array', list)
+  for (const each of list as unknown[]) {
+    if (!(each instanceof MovableBuffer)) throw typeError('candidates', 'MovableBuffers', each)
+  }
+  checkExporter(exporter)
+  checkInteger('bytes', bytes)
   let freed = 0
   for (const hinted of [false, true]) {
     for (const buffer of candidates) {

@@ -1,4 +1,4 @@
-import { P2pdmaError } from '../errors.js'
+import { P2pdmaError, checkMilliseconds, checkOptions, checkSignal, typeError } from '../errors.js'
 import { withDeadline, withSignal } from './deadline.js'
 
 export interface WaitOptions {
@@ -18,6 +18,9 @@ export class Fence {
   readonly #done: Promise<void>
 
   private constructor(work: Promise<unknown>) {
+    if (typeof (work as Promise<unknown> | null)?.then !== 'function') {
+      throw typeError('work', 'a promise', work)
+    }
     this.#done = work.then(
       () => {
         this.#signaled = true
@@ -54,14 +57,17 @@ export class Fence {
 
   /** Resolves once signalled; rejects with ERR_FENCE_FAILED, ETIMEDOUT or ABORT_ERR. */
   async wait(options: WaitOptions = {}): Promise<void> {
+    const { signal, timeoutMs = Infinity } = checkOptions(options)
+    checkSignal(signal)
+    checkMilliseconds('timeoutMs', timeoutMs)
     if (!this.#signaled) {
       const late = () =>
-        new P2pdmaError(`a fence was not signalled within ${options.timeoutMs} ms`, {
+        new P2pdmaError(`a fence was not signalled within ${timeoutMs} ms`, {
           code: 'ETIMEDOUT',
           hint: 'the work behind it hangs; its memory is quarantined, not reused',
         })
-      const bounded = withDeadline(this.#done, options.timeoutMs ?? Infinity, late)
-      await withSignal(bounded, options.signal)
+      const bounded = withDeadline(this.#done, timeoutMs, late)
+      await withSignal(bounded, signal)
     }
     if (this.#error !== null) throw this.#error
   }

@@ -1,4 +1,13 @@
-import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkBoolean,
+  checkInteger,
+  checkMilliseconds,
+  checkOptions,
+  checkSignal,
+  closedError,
+  typeError,
+} from '../errors.js'
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
@@ -37,6 +46,9 @@ export interface AttachOptions {
   signal?: AbortSignal | undefined
 }
 
+/** Of a pause that we make: the bound of a stop is a sum of such. */
+const LONGEST_PAUSE_MS = 60_000
+
 let importers = 0
 
 /** By engine, not by importer: the engine knows an attachment by its id alone. */
@@ -63,16 +75,20 @@ export class Importer {
   #attached = 0
 
   constructor(engine: Engine, options: ImporterOptions = {}) {
+    if (typeof (engine as Partial<Engine> | null)?.openChannel !== 'function') {
+      throw typeError('engine', 'an Engine', engine)
+    }
+    checkOptions(options)
     this.engine = engine
     this.#ids = sharedIds(engine)
     this.name = `${engine.name}#${importers++}`
     this.#limits = {
-      stopTimeoutMs: milliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
-      minRunMs: milliseconds('minRunMs', options.minRunMs ?? 1),
+      stopTimeoutMs: checkMilliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
+      minRunMs: checkMilliseconds('minRunMs', options.minRunMs ?? 1, LONGEST_PAUSE_MS),
       mapRetries: checkInteger('mapRetries', options.mapRetries ?? 3, 0, 30),
-      mapRetryMs: milliseconds('mapRetryMs', options.mapRetryMs ?? 1),
-      fenceTimeoutMs: milliseconds('fenceTimeoutMs', options.fenceTimeoutMs ?? 60_000),
-      lockAll: options.lockAll ?? false,
+      mapRetryMs: checkMilliseconds('mapRetryMs', options.mapRetryMs ?? 1, LONGEST_PAUSE_MS),
+      fenceTimeoutMs: checkMilliseconds('fenceTimeoutMs', options.fenceTimeoutMs ?? 60_000),
+      lockAll: checkBoolean('lockAll', options.lockAll ?? false),
       starvationLimit: checkInteger('starvationLimit', options.starvationLimit ?? 8, 0),
     }
   }
@@ -161,6 +177,7 @@ export class Importer {
   /** Attaches a buffer and maps it (dma_buf_dynamic_attach, dma_buf_map_attachment). */
   async attach(buffer: MovableBuffer, options: AttachOptions = {}): Promise<Attachment> {
     if (!(buffer instanceof MovableBuffer)) throw typeError('buffer', 'a MovableBuffer', buffer)
+    checkSignal(checkOptions(options).signal)
     const access = checkInteger('access', options.access ?? Access.READ | Access.WRITE, 1, 3)
     this.#checkUsable()
     await lockBuffer(buffer, options.signal)
@@ -355,14 +372,6 @@ export class Importer {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
-}
-
-function milliseconds(argument: string, value: number): number {
-  if (typeof value !== 'number') throw typeError(argument, 'a number', value)
-  if (!(value >= 0)) {
-    throw new P2pdmaError(`${argument} must be at least 0`, { code: 'ERR_OUT_OF_RANGE', argument })
-  }
-  return value
 }
 
 /**

@@ -1,10 +1,19 @@
-import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkBoolean,
+  checkInteger,
+  checkOptions,
+  checkSignal,
+  closedError,
+  typeError,
+} from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Attachment } from './attachment.js'
 import type { Backing, Exporter } from './backing.js'
 import { type CpuAccess, CpuBrackets } from './cpu-access.js'
 import { throwIfAborted } from './deadline.js'
-import { type MoveOptions, type MoveResult, moveBuffer } from './move.js'
+import { allocate, checkExporter } from './exporting.js'
+import { checkMoveOptions, type MoveOptions, type MoveResult, moveBuffer } from './move.js'
 import { isQuarantined } from './quarantine.js'
 import { Reservation } from './reservation.js'
 
@@ -48,6 +57,9 @@ export class MovableBuffer {
   #tails: Set<Promise<unknown>> | null = null
 
   private constructor(size: number, backing: Backing, poison: boolean) {
+    if (typeof (backing as Partial<Backing> | undefined)?.copyFrom !== 'function') {
+      throw typeError('backing', 'a Backing: use MovableBuffer.create()', backing)
+    }
     this.size = size
     this.#backing = backing
     this.poison = poison
@@ -60,16 +72,18 @@ export class MovableBuffer {
     options: BufferOptions = {},
   ): Promise<MovableBuffer> {
     checkInteger('size', size, 1)
-    checkExporter(exporter)
-    throwIfAborted(options.signal)
-    const backing = await exporter.allocate(size)
+    const { signal } = checkOptions(options)
+    checkSignal(signal)
+    const poison = checkBoolean('poison', options.poison ?? false)
+    throwIfAborted(signal)
+    const backing = await allocate(exporter, size)
     try {
-      throwIfAborted(options.signal)
+      throwIfAborted(signal)
     } catch (error) {
       await backing.free()
       throw error
     }
-    return new MovableBuffer(size, backing, options.poison ?? false)
+    return new MovableBuffer(size, backing, poison)
   }
 
   /** Where the bytes live now. Valid until the next move. */
@@ -119,6 +133,7 @@ export class MovableBuffer {
    * backing is then never used again).
    */
   async move(exporter: Exporter, options: MoveOptions = {}): Promise<MoveResult> {
+    checkMoveOptions(options)
     checkExporter(exporter)
     this.checkUsable()
     return this.#tail(moveBuffer(this, exporter, options))
@@ -191,6 +206,7 @@ export class MovableBuffer {
     mode: CpuAccessMode,
     use: (access: CpuAccess) => T | Promise<T>,
   ): Promise<T> {
+    if (typeof use !== 'function') throw typeError('use', 'a function', use)
     const access = await this.beginCpuAccess(mode)
     try {
       return await use(access)
@@ -299,12 +315,6 @@ export class MovableBuffer {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
-  }
-}
-
-function checkExporter(exporter: unknown): void {
-  if (typeof (exporter as Exporter | null)?.allocate !== 'function') {
-    throw typeError('exporter', 'an Exporter', exporter)
   }
 }
 

@@ -1,14 +1,15 @@
 /** Steps 1 and 2 of the mail, the exporter's side: MovableBuffer.move(). */
-import { P2pdmaError } from '../errors.js'
+import { P2pdmaError, checkMilliseconds, checkOptions, checkSignal, typeError } from '../errors.js'
 import type { Backing, Exporter } from './backing.js'
 import { throwIfAborted, withDeadline } from './deadline.js'
+import { allocate } from './exporting.js'
 import { Fence } from './fence.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { isQuarantined, quarantine } from './quarantine.js'
 import { Usage } from './reservation.js'
 import { trace } from './trace.js'
 import type { BufferMove } from './trace.js'
-import type { AcquireContext } from './ww-mutex.js'
+import { AcquireContext } from './ww-mutex.js'
 
 export interface MoveOptions {
   /** Rejects with ABORT_ERR while nothing has been stopped yet; after that a move goes through. */
@@ -48,6 +49,17 @@ class Clock {
 }
 
 /** @internal */
+export function checkMoveOptions(options: MoveOptions): void {
+  const { signal, context, copyTimeoutMs, cpuTimeoutMs } = checkOptions(options)
+  checkSignal(signal)
+  if (context !== undefined && !(context instanceof AcquireContext)) {
+    throw typeError('context', 'an AcquireContext', context)
+  }
+  checkMilliseconds('copyTimeoutMs', copyTimeoutMs ?? 0)
+  checkMilliseconds('cpuTimeoutMs', cpuTimeoutMs ?? 0)
+}
+
+/** @internal */
 export async function moveBuffer(
   buffer: MovableBuffer,
   exporter: Exporter,
@@ -57,7 +69,7 @@ export async function moveBuffer(
   const from = buffer.placement
   throwIfAborted(options.signal)
   // First the new backing: a failure stops nothing.
-  const fresh = await exporter.allocate(buffer.size)
+  const fresh = await allocate(exporter, buffer.size)
   let published = false
   try {
     const result = await exchange(buffer, fresh, options, clock, () => (published = true))

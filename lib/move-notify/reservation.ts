@@ -1,5 +1,5 @@
-import { P2pdmaError } from '../errors.js'
-import type { Fence, WaitOptions } from './fence.js'
+import { P2pdmaError, checkInteger, typeError } from '../errors.js'
+import { Fence, type WaitOptions } from './fence.js'
 import { WwClass, WwMutex } from './ww-mutex.js'
 
 /** What a fence stands for, in the order of enum dma_resv_usage (include/linux/dma-resv.h). */
@@ -20,6 +20,8 @@ export class Reservation extends WwMutex {
 
   /** Adds a fence. The lock must be held, as dma_resv_add_fence asserts. */
   addFence(fence: Fence, usage: Usage): void {
+    if (!(fence instanceof Fence)) throw typeError('fence', 'a Fence', fence)
+    checkUsage(usage)
     if (!this.locked) {
       throw new P2pdmaError('a fence is added under the reservation lock', {
         code: 'ERR_NOT_LOCKED',
@@ -32,6 +34,7 @@ export class Reservation extends WwMutex {
 
   /** Fences of this usage and all that it implies (KERNEL alone; READ: KERNEL, WRITE and READ). */
   fences(usage: Usage): Fence[] {
+    checkUsage(usage)
     const found: Fence[] = []
     for (const each of this.#fences ?? []) if (each.usage <= usage) found.push(each.fence)
     return found
@@ -39,6 +42,7 @@ export class Reservation extends WwMutex {
 
   /** Whether a wait for this usage would end at once without an error. */
   isIdle(usage: Usage): boolean {
+    checkUsage(usage)
     if (this.#fences === null) return true
     return this.#fences.every(
       ({ fence, usage: theirs }) => theirs > usage || (fence.signaled && fence.error === null),
@@ -55,4 +59,8 @@ export class Reservation extends WwMutex {
     const alive = this.#fences?.filter((each) => !each.fence.signaled) ?? []
     this.#fences = alive.length === 0 ? null : alive
   }
+}
+
+function checkUsage(usage: number): void {
+  checkInteger('usage', usage, Usage.KERNEL, Usage.BOOKKEEP)
 }

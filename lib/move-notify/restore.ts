@@ -65,7 +65,7 @@ export function remap(attachment: Attachment, limits: RestoreLimits): Promise<vo
   try {
     mapped = importer.map(attachment)
   } catch (error) {
-    mapped = Promise.reject(error as Error)
+    mapped = Promise.reject(error)
   }
   if (mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)) {
     attachment.validate(buffer.generation)

@@ -48,6 +48,7 @@ export class AcquireContext {
 
   /** @internal Use `WwClass.acquire()`. */
   constructor(wwClass: WwClass, stamp: number) {
+    if (!(wwClass instanceof WwClass)) throw typeError('wwClass', 'a WwClass', wwClass)
     this.class = wwClass
     this.stamp = stamp
   }

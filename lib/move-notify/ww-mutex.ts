@@ -9,7 +9,7 @@
  * repairs do not exist here.
  */
 import { constants } from 'node:os'
-import { abortError, P2pdmaError, typeError } from '../errors.js'
+import { abortError, checkOptions, checkSignal, P2pdmaError, typeError } from '../errors.js'
 import {
   AcquireContext,
   markWounded,
@@ -110,7 +110,7 @@ export class WwMutex {
    */
   lock(context?: AcquireContext, options?: LockOptions): Promise<void> {
     try {
-      const signal = options?.signal
+      const signal = signalOf(options)
       if (signal?.aborted === true) throw abortError(signal)
       if (this.tryLock(context)) return Promise.resolve()
       return this.#wait(context ?? null, signal)
@@ -255,7 +255,8 @@ export function lockAll(
   let list: readonly WwMutex[]
   try {
     list = checkList(context, mutexes)
-    if (options?.signal?.aborted === true) throw abortError(options.signal)
+    const signal = signalOf(options)
+    if (signal?.aborted === true) throw abortError(signal)
   } catch (error) {
     return Promise.reject(error)
   }
@@ -273,6 +274,9 @@ export function lockAll(
 
 function checkList(context: AcquireContext, mutexes: Iterable<WwMutex>): readonly WwMutex[] {
   if (!(context instanceof AcquireContext)) throw typeError('context', 'a context', context)
+  if (typeof (mutexes as Partial<Iterable<WwMutex>> | null)?.[Symbol.iterator] !== 'function') {
+    throw typeError('mutexes', 'iterable', mutexes)
+  }
   const list: readonly WwMutex[] = Array.isArray(mutexes) ? mutexes : [...mutexes]
   for (const mutex of list) {
     if (!(mutex instanceof WwMutex)) throw typeError('mutexes', 'WwMutex objects', mutex)
@@ -318,6 +322,14 @@ function unlockAll(
 /** Whether this says: unlock all you hold, then `lockSlow()` the contended lock. */
 export function isDeadlock(error: unknown): boolean {
   return error instanceof P2pdmaError && error.code === 'EDEADLK'
+}
+
+/** Checked before anybody waits: a waiter without a listener would be granted the lock. */
+function signalOf(options: LockOptions | undefined): AbortSignal | undefined {
+  if (options === undefined) return undefined
+  const { signal } = checkOptions(options)
+  checkSignal(signal)
+  return signal
 }
 
 function checkContext(context: AcquireContext, wwClass: WwClass): void {

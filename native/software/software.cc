@@ -89,18 +89,22 @@ void Set(Napi::Object target, const char* name, Callback callback) {
   target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
 }
 
-// The memory of a typed array, shared or not.
+// The memory of a typed array, which must be shared: an ArrayBuffer can be
+// detached, and its memory freed, while the device or we hold the pointer.
 void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
                 napi_typedarray_type wanted, size_t capacity) {
   napi_typedarray_type type;
   size_t length = 0;
   void* data = nullptr;
+  napi_value memory = nullptr;
+  bool detachable = true;
   if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, nullptr, nullptr) !=
+      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &memory, nullptr) !=
           napi_ok ||
-      type != wanted) {
+      type != wanted || napi_is_arraybuffer(info.Env(), memory, &detachable) != napi_ok ||
+      detachable) {
     throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE",
-                     std::string(name) + " must be a typed array of the column's type", name);
+                     std::string(name) + " must be a typed array of the column's type over shared memory", name);
   }
   if (length < capacity || data == nullptr) {
     throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);

@@ -9,7 +9,7 @@ import { Batch, Completions } from '../../move-notify/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import type { NativeSoftwareChannel } from '../../native.js'
 import { call } from '../../kernel/call.js'
-import { sharedColumns } from './columns.js'
+import { checkColumns } from './columns.js'
 import { postError } from './post-error.js'
 
 /** Indexes of the doorbell, as in native/software/software.cc. */
@@ -36,8 +36,8 @@ export class SoftwareChannel implements EngineChannel {
   readonly #onClose: (channel: SoftwareChannel) => void
   #batch: Batch | null = null
   #completions: Completions | null = null
-  /** Keeps alive the memory that the native side has pointers into. */
-  #memory: (SharedArrayBuffer | null)[] = [null, null]
+  /** Keeps alive the columns that the native side has pointers into. */
+  #columns: (readonly NodeJS.TypedArray[])[] = [[], []]
   /** Who waits for the stop that is going on. */
   #stopped: (() => void)[] = []
   #closed = false
@@ -147,7 +147,7 @@ export class SoftwareChannel implements EngineChannel {
     this.#doorbell[Bell.IN_FLIGHT] = 0
     this.#batch = null
     this.#completions = null
-    this.#memory = [null, null]
+    this.#columns = [[], []]
     this.#onClose(this)
     this.#quiet()
   }
@@ -200,7 +200,7 @@ export class SoftwareChannel implements EngineChannel {
     const { capacity, sourceOffset, targetOffset, length, operand, cookie } = batch
     const { source, target, op } = batch
     const columns = [sourceOffset, targetOffset, length, operand, cookie, source, target, op]
-    const memory = sharedColumns('batch', columns)
+    checkColumns('batch', columns)
     call(() =>
       this.#native.useBatch(
         capacity,
@@ -215,16 +215,17 @@ export class SoftwareChannel implements EngineChannel {
       ),
     )
     this.#batch = batch
-    this.#memory[0] = memory
+    this.#columns[0] = columns
   }
 
   #useCompletions(out: Completions): void {
     if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
     const { capacity, cookie, result, status, epoch } = out
-    const memory = sharedColumns('out', [cookie, result, status, epoch])
+    const columns = [cookie, result, status, epoch]
+    checkColumns('out', columns)
     call(() => this.#native.useCompletions(capacity, cookie, result, status, epoch))
     this.#completions = out
-    this.#memory[1] = memory
+    this.#columns[1] = columns
   }
 }
 

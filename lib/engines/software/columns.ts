@@ -1,13 +1,11 @@
 import { typeError } from '../../errors.js'
 
 /**
- * The one SharedArrayBuffer under all of these columns. The native side keeps
- * pointers into it, so it must be memory that cannot be detached or shrunk.
+ * Columns lie over one SharedArrayBuffer: the native side keeps pointers into
+ * it, so it must be memory that cannot be detached or shrunk. (`buffer` can be
+ * overwritten; native/software/software.cc, ColumnArg, looks at the memory.)
  */
-export function sharedColumns(
-  argument: string,
-  columns: readonly NodeJS.TypedArray[],
-): SharedArrayBuffer {
+export function checkColumns(argument: string, columns: readonly NodeJS.TypedArray[]): void {
   const memory: unknown = columns[0]?.buffer
   if (
     !(memory instanceof SharedArrayBuffer) ||
@@ -15,5 +13,4 @@ export function sharedColumns(
   ) {
     throw typeError(argument, 'columns over one SharedArrayBuffer', memory)
   }
-  return memory
 }

@@ -6,6 +6,7 @@
  */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
+import { Mapping } from '../../kernel/mapping.js'
 import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
@@ -75,8 +76,10 @@ export class SoftwareEngine implements Engine {
     if (typeof backing !== 'object' || backing === null) {
       throw typeError('backing', 'a Backing', backing)
     }
-    checkInteger('size', size, 0, backing.size)
     const { mapping, offset } = backing
+    checkInteger('backing.size', backing.size, 0)
+    checkInteger('backing.offset', offset, 0)
+    checkInteger('size', size, 0, backing.size)
     if (mapping === null) {
       throw new P2pdmaError(`The software engine cannot reach a backing in ${backing.placement}`, {
         code: 'ERR_UNSUPPORTED',
@@ -84,6 +87,7 @@ export class SoftwareEngine implements Engine {
         hint: 'it needs a placement that the CPU can map',
       })
     }
+    if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
   }
 
