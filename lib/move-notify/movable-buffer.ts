@@ -15,7 +15,7 @@ import { throwIfAborted } from './deadline.js'
 import { allocate, checkExporter } from './exporting.js'
 import { checkMoveOptions, type MoveOptions, type MoveResult, moveBuffer } from './move.js'
 import { isQuarantined } from './quarantine.js'
-import { Reservation } from './reservation.js'
+import { Reservation, Usage } from './reservation.js'
 
 export interface BufferOptions {
   /**
@@ -143,9 +143,14 @@ export class MovableBuffer {
   async pin(): Promise<Pin> {
     this.checkUsable()
     await this.reservation.lock()
-    this.reservation.unlock()
-    this.checkUsable()
-    this.#pins++
+    try {
+      this.checkUsable()
+      // A copy under way may fail yet, and then the buffer goes back where it was.
+      await this.reservation.wait(Usage.KERNEL)
+      this.#pins++
+    } finally {
+      this.reservation.unlock()
+    }
     let held = true
     const unpin = () => {
       if (held) this.#pins--

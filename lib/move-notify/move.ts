@@ -16,7 +16,7 @@ export interface MoveOptions {
   signal?: AbortSignal | undefined
   /**
    * The acquire context of a caller that holds reservations already. This
-   * buffer's may be among them; it is unlocked only if it was taken here.
+   * buffer's may be among them. If it is taken here it is kept until the move has ended.
    */
   context?: AcquireContext
   /** How long the copy may take before the move counts as failed, ms. Default 60,000. */
@@ -90,6 +90,9 @@ async function exchange(
   onPublished: () => void,
 ): Promise<MoveResult> {
   const unlock = await lockForMove(buffer, options)
+  // With a context the lock is kept to the end: to take the buffer back under
+  // it again could mean to back off, which this late nobody can.
+  const keep = options.context !== undefined
   clock.locked = clock.now()
   let old: Backing
   let fence: Fence
@@ -122,16 +125,20 @@ async function exchange(
     buffer.publish(fresh)
     generation = buffer.generation
     onPublished()
-  } finally {
+  } catch (error) {
     unlock()
+    throw error
   }
+  if (!keep) unlock()
   try {
     await fence.wait()
   } catch (failure) {
     const error = timedOut(failure) ?? (failure as P2pdmaError)
-    await takeBack(buffer, fresh, old, generation, error)
+    if (!keep) await buffer.reservation.lock()
+    await takeBack(buffer, fresh, old, generation, error).finally(unlock)
     throw error
   }
+  if (keep) unlock()
   clock.copied = clock.now()
   // Only now: until the fence has signalled the copy reads it.
   await buffer.retire(old)
@@ -203,7 +210,7 @@ async function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void>
 /**
  * The fence failed or never came: the attachments fail, the new backing is
  * quarantined, and the old one, which nobody has written to since, is the
- * buffer's again.
+ * buffer's again. Under the reservation.
  */
 async function takeBack(
   buffer: MovableBuffer,
@@ -212,17 +219,15 @@ async function takeBack(
   generation: number,
   error: P2pdmaError,
 ): Promise<void> {
-  await buffer.reservation.lock()
+  quarantine(fresh)
+  if (error.code === 'ETIMEDOUT') quarantine(old)
+  if (buffer.generation !== generation) return
   try {
-    quarantine(fresh)
-    if (error.code === 'ETIMEDOUT') quarantine(old)
-    if (buffer.generation !== generation) return
     await invalidateAll(buffer, fresh)
+  } finally {
     for (const attachment of buffer.attachments) attachment.end('failed', error)
     buffer.reservation.prune()
     buffer.publish(old)
-  } finally {
-    buffer.reservation.unlock()
   }
 }
 
