@@ -36,6 +36,8 @@ interface FdNative {
   openFd(path: string, flags: number): NativeFd
   adoptFd(fd: number): NativeFd
   dupFd(fd: NativeFd | number): NativeFd
+  /** A duplicate as a plain number, which nobody closes by itself. */
+  giveFd(fd: NativeFd): number
   statFd(fd: NativeFd): FdStat
 }
 
@@ -47,6 +49,7 @@ interface MappingNative {
     length: number,
     write: boolean,
     populate: boolean,
+    lead: number,
   ): NativeMapping
   copySlice(
     target: NativeMapping,

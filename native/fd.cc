@@ -1,5 +1,6 @@
 #include "fd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
@@ -61,6 +62,14 @@ Napi::Value DupFd(const Napi::CallbackInfo& info) {
   OwnedFd fd(fcntl(number, F_DUPFD_CLOEXEC, 0));
   if (!fd) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
   return WrapFd(env, std::move(fd));
+}
+
+// giveFd(fd): a duplicate as a plain number, which somebody else has to close.
+Napi::Value GiveFd(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int fd = fcntl(UnwrapFd(info[0])->get(), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
+  return Napi::Number::New(env, fd);
 }
 
 // statFd(fd): {type, size, inode, device, seals}. `type` is what may be mapped
@@ -144,6 +153,7 @@ void InitFd(Napi::Env env, Napi::Object exports) {
   exports.Set("openFd", Napi::Function::New<OpenFd>(env, "openFd"));
   exports.Set("adoptFd", Napi::Function::New<AdoptFd>(env, "adoptFd"));
   exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));
+  exports.Set("giveFd", Napi::Function::New<GiveFd>(env, "giveFd"));
   exports.Set("statFd", Napi::Function::New<StatFd>(env, "statFd"));
 }
 

@@ -19,7 +19,8 @@ using Range = std::shared_ptr<MappedRange>;
 
 void ReleaseRange(napi_env, void*, void* hint) { delete static_cast<Range*>(hint); }
 
-// mapFd(fd, offset, length, writable, populate)
+// mapFd(fd, offset, length, writable, populate, lead): the mapping begins at
+// `offset`; `lead` bytes before it are mapped too, and hidden.
 Napi::Value MapFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto fd = UnwrapFd(info[0]);
@@ -27,11 +28,12 @@ Napi::Value MapFd(const Napi::CallbackInfo& info) {
   const uint64_t length = UintArg(info, 2, "length");
   const bool writable = BoolArg(info, 3, "write");
   const bool populate = BoolArg(info, 4, "populate");
+  const uint64_t lead = UintArg(info, 5, "lead", offset);
   void* const address =
-      mmap(nullptr, length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-           MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(), static_cast<off_t>(offset));
+      mmap(nullptr, lead + length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+           MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(), static_cast<off_t>(offset - lead));
   if (address == MAP_FAILED) throw SystemError(env, errno, "mmap");
-  Range range = std::make_shared<MappedRange>(address, length, writable);
+  Range range = std::make_shared<MappedRange>(address, lead, length, writable);
   return EnvState::Of(env).mapping_constructor.New({Napi::External<Range>::New(env, &range)});
 }
 

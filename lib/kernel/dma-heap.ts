@@ -1,5 +1,6 @@
 /** dma-heaps: memory that the kernel allocates straight as dma-bufs. */
 import { constants, readdirSync } from 'node:fs'
+import { constants as os, totalmem } from 'node:os'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, callAsync, translate } from './call.js'
@@ -48,9 +49,20 @@ export class DmaHeap extends OwnedFd {
     return new DmaHeap(fd, name)
   }
 
-  /** Allocates zeroed memory, rounded up to pages, off the event loop. */
+  /**
+   * Allocates zeroed memory, rounded up to pages, off the event loop. More
+   * than the machine has is ENOMEM at once: the system heap would take all
+   * there is before it fails (drivers/dma-buf/heaps/system_heap.c).
+   */
   async alloc(size: number): Promise<DmaBuf> {
     checkInteger('size', size, 1)
+    if (size > totalmem()) {
+      throw new P2pdmaError(`size is more than this machine's ${totalmem()} bytes`, {
+        code: 'ENOMEM',
+        errno: -os.errno.ENOMEM,
+        argument: 'size',
+      })
+    }
     const flags = constants.O_RDWR | O_CLOEXEC
     return DmaBuf.fromHandle(
       await callAsync(() => native.dmaHeapAlloc(this.handle, size, 0, flags, 0)),

@@ -117,7 +117,7 @@ export class DrmDevice extends OwnedFd {
   }
 
   /** Gives up one hold on a GEM handle. @internal */
-  release(handle: number): void {
+  releaseHandle(handle: number): void {
     if (this.closed) return
     const held = this.#handles.get(handle) ?? 0
     if (held > 1) {
@@ -191,7 +191,7 @@ export class DrmBuffer {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.device.release(this.#handle)
+    this.device.releaseHandle(this.#handle)
   }
 
   [Symbol.dispose](): void {

@@ -102,7 +102,10 @@ export class Mapping {
     if (sized && length > stat.size - offset) {
       throw rangeError('length', `at most ${stat.size - offset}, to the end of the file`, length)
     }
-    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate)))
+    // A dma-buf is always mapped from its start: DRM's shmem helper takes no notice of the
+    // offset and puts page 0 there (drm_gem_shmem_helper.c, drm_gem_shmem_fault).
+    const lead = stat.type === 'dma-buf' ? offset : 0
+    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate, lead)))
   }
 
   /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. */

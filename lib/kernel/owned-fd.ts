@@ -38,6 +38,13 @@ export abstract class OwnedFd {
   /** A second owner of the same file, with a descriptor of its own. */
   abstract dup(): OwnedFd
 
+  /** Gives the file away as a plain descriptor, the caller's to close; this is closed. */
+  release(): number {
+    const fd = call(() => native.giveFd(this.handle))
+    this.close()
+    return fd
+  }
+
   /** Waits for one event of `Ready`; `close()` rejects it with ERR_CLOSED. */
   protected async waitFor(event: number, options: WaitOptions): Promise<void> {
     const wait = startWait(this.handle, event, options)

@@ -15,12 +15,17 @@ struct MappedRange {
   std::byte* const data;
   const size_t size;
   const bool writable;
+  // Bytes mapped before `data`, which nobody looks at.
+  const size_t lead;
 
-  MappedRange(void* address, size_t length, bool may_write)
-      : data(static_cast<std::byte*>(address)), size(length), writable(may_write) {}
+  MappedRange(void* address, size_t lead_length, size_t length, bool may_write)
+      : data(static_cast<std::byte*>(address) + lead_length),
+        size(length),
+        writable(may_write),
+        lead(lead_length) {}
   MappedRange(const MappedRange&) = delete;
   MappedRange& operator=(const MappedRange&) = delete;
-  ~MappedRange() { munmap(data, size); }
+  ~MappedRange() { munmap(data - lead, lead + size); }
 
   // Whether [offset, offset + length) lies inside.
   bool Contains(size_t offset, size_t length) const {
@@ -32,7 +37,7 @@ struct MappedRange {
   // thread pool's) reads zeros and writes into nowhere. Returns 0 or an errno.
   int Retire() {
     void* const placed =
-        mmap(data, size, PROT_READ | PROT_WRITE,
+        mmap(data - lead, lead + size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return placed == MAP_FAILED ? errno : 0;
   }

@@ -1,0 +1,48 @@
+/** What the tests inside the guest share. */
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { DmaBuf } from '../../lib/kernel/index.js'
+import { native } from '../../lib/native.js'
+
+export const page = native.pageSize
+
+export const openFds = () => readdirSync('/proc/self/fd').length
+
+/** What each descriptor is of, for a test that finds one too many. */
+export const listFds = () =>
+  readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [`${fd} ${readlinkSync(`/proc/self/fd/${fd}`)}`]
+    } catch {
+      return []
+    }
+  })
+
+/** Turns of the loop, so that handles that are closing have closed. */
+export async function settled(): Promise<void> {
+  for (let i = 0; i < 5; i++) await turn()
+}
+
+/** The kernel's own list of dma-bufs: how many there are of one exporter (debugfs). */
+export function countInDebugfs(exporter: string): number {
+  const text = readFileSync('/sys/kernel/debug/dma_buf/bufinfo', 'utf8')
+  return text.split('\n').filter((line) => line.split(/\s+/).includes(exporter)).length
+}
+
+/** Reserves huge pages of the default size; returns how many bytes one has. */
+export function reserveHugePages(count: number): number {
+  writeFileSync('/proc/sys/vm/nr_hugepages', `${count}`)
+  const meminfo = readFileSync('/proc/meminfo', 'utf8')
+  const total = Number(/^HugePages_Total:\s+(\d+)/m.exec(meminfo)?.[1])
+  if (total < count) throw new Error(`only ${total} of ${count} huge pages`)
+  return Number(/^Hugepagesize:\s+(\d+) kB/m.exec(meminfo)?.[1]) * 1024
+}
+
+/** The first byte of each page. */
+export function firstBytes(dmaBuf: DmaBuf, step = page): Promise<number[]> {
+  return dmaBuf.withCpuAccess('r', (view) => {
+    const bytes: number[] = []
+    for (let at = 0; at < view.length; at += step) bytes.push(view[at] ?? -1)
+    return bytes
+  })
+}
