@@ -88,6 +88,8 @@ export interface SoftwareStats {
   injected: number
   /** Times the thread went to sleep for want of work. */
   sleeps: number
+  /** Native memory of the table of attachments. */
+  tableBytes: number
 }
 
 /** A channel of the software engine: native/software/software.cc. */
@@ -142,6 +144,8 @@ export interface NativeSoftwareEngine {
 }
 
 interface SoftwareNative {
+  /** Nanoseconds of CPU that this thread has used. */
+  threadCpuTime(): number
   openSoftwareEngine(dispatch: (owner: object, events: number) => void): NativeSoftwareEngine
 }
 

@@ -16,9 +16,13 @@ struct BenchParameters {
   uint32_t target;
 };
 
-// Fills, posts and reaps zero-byte copies, `batch` at a time, with the columns
-// that the channel uses. Returns nanoseconds, or -1 if the batch is too large
-// or a row was refused.
+// Nanoseconds of CPU that the calling thread has used.
+double ThreadCpuTime();
+
+// Fills and posts zero-byte copies, `batch` at a time, waits for the device,
+// and reaps, with the columns that the channel uses. `operations`: a multiple
+// of `batch`, and no more than the channel's depth. Returns the nanoseconds of
+// CPU without the waiting, or -1 where a number or a row was refused.
 double BenchLoop(Engine& engine, Channel& channel, const BatchColumns& batch,
                  const CompletionColumns& completions, const BenchParameters& parameters);
 

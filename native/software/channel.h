@@ -187,11 +187,12 @@ class Channel {
   // Written by the device, read by the JavaScript thread.
   alignas(64) std::atomic<uint64_t> done_{0};
   std::atomic<uint32_t> late_count_{0};
-  std::atomic<uint32_t> signals_{0};  // kArmed and events
-  uint64_t seen_posted_ = 0;  // the device's own
+  // Apart from `done_`, since Post looks at it: it seldom changes.
+  alignas(64) std::atomic<uint32_t> signals_{0};  // kArmed and events
 
   // Guarded by the mutex.
   alignas(64) std::mutex mutex_;
+  uint64_t seen_posted_ = 0;  // the device's own
   uint32_t epoch_ = 1;
   uint64_t slow_ = 0;           // ns for each chunk
   uint64_t next_chunk_at_ = 0;  // where slow

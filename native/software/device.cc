@@ -163,9 +163,10 @@ void Device::Run(Channel& channel, Turn* turn) {
     const uint64_t bytes = Step(channel, operation, &head, &ended, &completion);
     if (head.hung) return;
     if (ended) Complete(channel, completion);
-    if (bytes >= budget || !ended) return;
+    if (bytes >= budget || !ended) break;
     budget -= bytes;
   }
+  turn->more = true;
 }
 
 void Device::Complete(Channel& channel, const Completion& completion) {

@@ -12,7 +12,7 @@
 namespace p2pdma::software {
 
 // Written by the device thread alone, read by anyone.
-struct Stats {
+struct alignas(64) Stats {
   std::atomic<uint64_t> operations{0};
   std::atomic<uint64_t> bytes{0};
   std::atomic<uint64_t> chunks{0};
@@ -31,7 +31,8 @@ class Device {
       : table_(table), injections_(injections), stats_(stats) {}
 
   struct Turn {
-    bool progress = false;      // something was done: come again at once
+    bool progress = false;      // something was done: come again soon
+    bool more = false;          // something was left for the next turn: come again at once
     bool notify = false;        // there are events for the event loop
     uint64_t deadline = kNever; // where there is no progress: when to come again
   };

@@ -76,7 +76,8 @@ class Engine {
   Stats stats_;
   bool closed_ = false;
   uint32_t next_index_ = 1;
-  std::atomic<bool> closing_{false};
+  // Seldom written; apart from what the device writes for each operation.
+  alignas(64) std::atomic<bool> closing_{false};
   std::atomic<uint32_t> controls_{0};  // counts Kick()s
   std::atomic<uint32_t> asleep_{0};    // the futex
   std::mutex channels_mutex_;

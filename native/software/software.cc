@@ -261,6 +261,8 @@ void Inject(const Napi::CallbackInfo& info, const HostPtr& host) {
 Napi::Value ReadStats(const Napi::CallbackInfo& info, const HostPtr& host) {
   const Stats& stats = host->engine().stats();
   const Napi::Object object = Napi::Object::New(info.Env());
+  const uint64_t table_bytes = host->engine().table().bytes();
+  object.Set("tableBytes", Napi::Number::New(info.Env(), static_cast<double>(table_bytes)));
   const auto set = [&](const char* name, const std::atomic<uint64_t>& value) {
     object.Set(name, Napi::Number::New(info.Env(), static_cast<double>(value.load())));
   };
@@ -309,6 +311,13 @@ Napi::Value OpenSoftwareEngine(const Napi::CallbackInfo& info) {
 void InitSoftware(Napi::Env env, Napi::Object exports) {
   exports.Set("openSoftwareEngine",
               Napi::Function::New<software::OpenSoftwareEngine>(env, "openSoftwareEngine"));
+  exports.Set("threadCpuTime",
+              Napi::Function::New(
+                  env,
+                  [](const Napi::CallbackInfo& info) -> Napi::Value {
+                    return Napi::Number::New(info.Env(), software::ThreadCpuTime());
+                  },
+                  "threadCpuTime"));
 }
 
 }  // namespace p2pdma

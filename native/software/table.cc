@@ -69,6 +69,14 @@ void AttachmentTable::WaitUntilLeft(uint32_t slot) const {
   }
 }
 
+uint64_t AttachmentTable::bytes() const {
+  uint64_t total = sizeof(*this);
+  for (const auto& page : pages_) {
+    if (page.load(std::memory_order_relaxed) != nullptr) total += sizeof(Page);
+  }
+  return total;
+}
+
 void AttachmentTable::Clear() {
   for (auto& page : pages_) {
     delete page.exchange(nullptr, std::memory_order_acq_rel);

@@ -62,6 +62,8 @@ class AttachmentTable {
     if (entry == nullptr || entry->generation.load(std::memory_order_relaxed) == 0) return nullptr;
     return entry->id == id ? entry : nullptr;
   }
+  // Memory of the table itself.
+  uint64_t bytes() const;
   // Unmaps everything. The device thread has ended.
   void Clear();
 

@@ -31,7 +31,7 @@ inline constexpr uint32_t kBurst = 32;
 
 // One operation, resolved: it names the generations it was posted against.
 // One cache line.
-struct Operation {
+struct alignas(64) Operation {
   uint64_t source_offset;
   uint64_t target_offset;
   uint64_t length;

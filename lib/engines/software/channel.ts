@@ -171,8 +171,8 @@ export class SoftwareChannel implements EngineChannel {
   }
 
   /**
-   * The loop of the benchmark in C++, over the columns used last. Nanoseconds;
-   * throws ERR_INVALID_STATE where a row was refused.
+   * The loop of the benchmark in C++, over the columns used last. Nanoseconds
+   * of CPU; throws ERR_INVALID_STATE where a row was refused.
    * @internal
    */
   bench(operations: number, batch: number, source: number, target: number): number {

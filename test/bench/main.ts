@@ -1,0 +1,118 @@
+/**
+ * `npm run bench [-- --suite NAME] [-- --json FILE|-]`: a table on stdout, and
+ * one JSON object if asked for (with `-` it has stdout, and the table goes to
+ * stderr). `--quick` only shows that it runs: its figures mean nothing.
+ */
+import { writeFileSync } from 'node:fs'
+import { cpus, release } from 'node:os'
+import { parseArgs } from 'node:util'
+import { importTime } from './import-time.js'
+import type { Ratio, Result } from './measure.js'
+import { moveSuite } from './moves.js'
+import { postSuite } from './post.js'
+
+const USAGE = 'usage: npm run bench -- [--suite core|post|moves|import] [--json FILE|-] [--quick]'
+
+/** What the issue asks for, at most. */
+const limits: Readonly<Record<string, number>> = {
+  post_batch32_vs_cpp: 2,
+  move_100k_vs_10: 1.2,
+  slice_p999_ms: 2,
+  bytes_per_attachment: 256,
+}
+
+const suites = ['core', 'post', 'moves', 'import'] as const
+
+function options(): { suite: (typeof suites)[number]; json: string | undefined; quick: boolean } {
+  try {
+    // npm passes on a second `--`, where two options are written with one each.
+    const args = process.argv.slice(2).filter((word) => word !== '--')
+    const { values } = parseArgs({
+      args,
+      options: {
+        suite: { type: 'string', default: 'core' },
+        json: { type: 'string' },
+        quick: { type: 'boolean', default: false },
+      },
+    })
+    const suite = suites.find((name) => name === values.suite)
+    if (suite === undefined) throw new Error(`no suite is named '${values.suite}'`)
+    return { suite, json: values.json, quick: values.quick }
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}\n`)
+    process.exit(2)
+  }
+}
+
+function number(value: number): string {
+  return value >= 1000 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+function table(results: Result[], ratios: Ratio[]): string {
+  const rows = [['name', 'median', 'quartiles', 'unit', 'limit', 'of']]
+  for (const each of [...ratios, ...results]) {
+    const of = Object.entries(each.parameters).map(([key, value]) => `${key} ${value}`)
+    if ('sides' in each) {
+      const { sides, sideUnit } = each as Ratio
+      of.unshift(`${number(sides[0])} / ${number(sides[1])} ${sideUnit}`)
+    }
+    rows.push([
+      each.name,
+      number(each.median),
+      each.spread.map(number).join(' .. '),
+      each.unit,
+      String(limits[each.name] ?? ''),
+      of.join(', '),
+    ])
+  }
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  const lines = rows.map((row) =>
+    row.map((cell, column) => cell.padEnd(widths[column]!)).join('  '),
+  )
+  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
+}
+
+const { suite, json, quick } = options()
+const wants = (name: string) => suite === 'core' || suite === name
+const progress = (text: string) => {
+  if (process.stderr.isTTY) process.stderr.write(`${text}\n`)
+}
+
+const results: Result[] = []
+const ratios: Ratio[] = []
+if (wants('post')) {
+  progress('post: the batch form against C++')
+  ratios.push(...(await postSuite(quick)))
+}
+if (wants('moves')) {
+  progress('moves: one of many, many at once')
+  const moves = await moveSuite(quick)
+  results.push(...moves.results)
+  ratios.push(...moves.ratios)
+}
+if (wants('import')) {
+  progress('import')
+  results.push(importTime(quick))
+}
+
+const text = table(results, ratios)
+if (json === '-') process.stderr.write(text)
+else process.stdout.write(text)
+if (json !== undefined) {
+  const environment = {
+    node: process.version,
+    kernel: release(),
+    arch: process.arch,
+    cpus: cpus().length,
+    cpu: cpus()[0]?.model ?? '',
+  }
+  const object = {
+    suite,
+    environment,
+    results: [...results, ...ratios],
+    ratios: Object.fromEntries(ratios.map(({ name, median }) => [name, median])),
+  }
+  const line = `${JSON.stringify(object, null, 2)}\n`
+  if (json === '-') process.stdout.write(line)
+  else writeFileSync(json, line)
+}

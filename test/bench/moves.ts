@@ -1,0 +1,98 @@
+/** What a move costs: by how many are attached, many at once, in slices, in bytes. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { SLICE_ITEMS } from '../../lib/move-notify/slice.js'
+import { pairs, quantile, result, type Ratio, type Result } from './measure.js'
+import { Population } from './population.js'
+import { idleTurns, turns } from './slices.js'
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+function used(population: Population): number {
+  collect()
+  collect()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external + population.engine.stats().tableBytes
+}
+
+export async function moveSuite(quick: boolean): Promise<{ results: Result[]; ratios: Ratio[] }> {
+  const most = quick ? 1000 : 100_000
+  const count = quick ? 5 : 61
+  const results: Result[] = []
+  await using large = new Population()
+  await using small = new Population()
+  await small.attach(10)
+
+  // Cost by the number attached; then the bytes, the buffers made before they are attached.
+  for (let attached = 1; attached < most; attached *= 10) {
+    await large.attach(attached)
+    const samples: number[] = []
+    for (let i = 0; i < count; i++) samples.push(await large.moves(10))
+    results.push(result('move_one', 'us', samples, { attached }))
+  }
+  results.push(...(await bytes(large, most)))
+  const samples: number[] = []
+  for (let i = 0; i < count; i++) samples.push(await large.moves(10))
+  results.push(result('move_one', 'us', samples, { attached: most }))
+
+  const size = quick ? '1000' : '100k'
+  const ratios = [
+    await pairs(
+      'move_100k_vs_10',
+      count,
+      'us/move',
+      () => large.moves(quick ? 5 : 40),
+      () => small.moves(quick ? 5 : 40),
+      { attached: `${size} and 10` },
+    ),
+    await pairs(
+      'moves_64_together_vs_singly',
+      count,
+      'us',
+      () => large.together(64),
+      () => large.singly(64),
+      { attached: most },
+    ),
+  ]
+  results.push(...(await slices(large, quick)))
+  return { results, ratios }
+}
+
+async function bytes(population: Population, count: number): Promise<Result[]> {
+  const attached = population.attachments.length
+  const created = population.buffers.length
+  const start = used(population)
+  await population.create(count)
+  const made = used(population)
+  await population.attach(count)
+  const all = used(population)
+  const parameters = { attached: count }
+  return [
+    result('bytes_per_buffer', 'B', [(made - start) / (count - created)], parameters),
+    result('bytes_per_attachment', 'B', [(all - made) / (count - attached)], parameters),
+  ]
+}
+
+async function slices(population: Population, quick: boolean): Promise<Result[]> {
+  const rounds = quick ? 2 : 60
+  const busy = await turns(async () => {
+    for (let i = 0; i < rounds; i++) {
+      await population.together(64)
+      await population.singly(64)
+    }
+  })
+  const idle = await idleTurns(busy.length)
+  const p999 = (samples: number[]) => [
+    quantile(
+      samples.toSorted((a, b) => a - b),
+      0.999,
+    ),
+  ]
+  const parameters = { turns: busy.length }
+  return [
+    result('slice_p999_ms', 'ms', p999(busy), parameters),
+    result('idle_slice_p999_ms', 'ms', p999(idle), parameters),
+    result('slice_items', 'items', [SLICE_ITEMS]),
+  ]
+}

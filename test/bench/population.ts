@@ -1,0 +1,67 @@
+/** An importer with many small buffers attached, of which a channel uses the first 64. */
+import { SoftwareEngine } from '../../lib/engines/index.js'
+import { memfd, slab } from '../../lib/exporters/index.js'
+import type { Attachment } from '../../lib/move-notify/attachment.js'
+import type { Importer } from '../../lib/move-notify/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+
+const SIZE = 4096
+/** Buffers that the channel's peer holds keys to: their moves stop it. */
+const GRANTED = 64
+
+export class Population {
+  readonly engine = new SoftwareEngine()
+  /** Without a minimum between two stops: its timer would be all that is measured. */
+  readonly importer: Importer = this.engine.importer({ minRunMs: 0 })
+  readonly buffers: MovableBuffer[] = []
+  readonly attachments: Attachment[] = []
+  /** 1,024 buffers share a backing: see the limits of files and maps. */
+  readonly #exporter = slab(memfd(), { slabSize: 1024 * SIZE })
+  readonly #channel = this.importer.channel()
+
+  async create(count: number): Promise<void> {
+    while (this.buffers.length < count) {
+      this.buffers.push(await MovableBuffer.create(SIZE, this.#exporter))
+    }
+  }
+
+  async attach(count: number): Promise<void> {
+    await this.create(count)
+    while (this.attachments.length < count) {
+      const attachment = await this.importer.attach(this.buffers[this.attachments.length]!)
+      if (this.attachments.length < GRANTED) this.#channel.grant(attachment)
+      this.attachments.push(attachment)
+    }
+  }
+
+  async moveOne(index: number): Promise<void> {
+    await this.buffers[index]!.move(this.#exporter)
+  }
+
+  /** Microseconds for each of `count` moves, of ten buffers at most, one after the other. */
+  async moves(count: number): Promise<number> {
+    const start = performance.now()
+    const buffers = Math.min(10, this.attachments.length)
+    for (let i = 0; i < count; i++) await this.moveOne(i % buffers)
+    return ((performance.now() - start) * 1000) / count
+  }
+
+  /** Microseconds for `count` buffers, moved at once. */
+  async together(count: number): Promise<number> {
+    const start = performance.now()
+    await Promise.all(Array.from({ length: count }, (_, i) => this.moveOne(i)))
+    return (performance.now() - start) * 1000
+  }
+
+  /** Microseconds for `count` buffers, moved one after the other. */
+  async singly(count: number): Promise<number> {
+    const start = performance.now()
+    for (let i = 0; i < count; i++) await this.moveOne(i)
+    return (performance.now() - start) * 1000
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.engine.close()
+    await Promise.all(this.buffers.map((buffer) => buffer.close()))
+  }
+}
