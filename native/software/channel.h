@@ -64,14 +64,14 @@ struct Progress {
   bool begun = false;
   bool lost = false;
   bool doubled_completion = false;
-  bool hung = false;               // makes no progress until `resume_at`
-  bool doubled = false;            // to be executed again
+  bool hung = false;     // makes no progress until `resume_at`
+  bool doubled = false;  // to be executed again
   uint64_t doubled_after = 0;
-  uint64_t at = 0;                 // bytes done
-  uint64_t end = 0;                // bytes to do: less than length where torn
-  uint64_t hang_at = kNever;       // hang before the byte at this offset
-  uint64_t hang_for = 0;           // ns, or kNever
-  uint64_t resume_at = 0;          // Now() or kNever
+  uint64_t at = 0;            // bytes done
+  uint64_t end = 0;           // bytes to do: less than length where torn
+  uint64_t hang_at = kNever;  // hang before the byte at this offset
+  uint64_t hang_for = 0;      // ns, or kNever
+  uint64_t resume_at = 0;     // Now() or kNever
 };
 
 // An operation that hung when the channel was forced: the device still has
@@ -122,9 +122,7 @@ class Channel {
   static constexpr uint32_t kCompletion = 1;
   static constexpr uint32_t kQuiet = 2;
   // Those since the last call.
-  uint32_t TakeEvents() {
-    return signals_.fetch_and(kArmed, std::memory_order_acq_rel) & ~kArmed;
-  }
+  uint32_t TakeEvents() { return signals_.fetch_and(kArmed, std::memory_order_acq_rel) & ~kArmed; }
   // Whether a kCompletion is due, or will be when something completes.
   bool Expecting() const {
     return (signals_.load(std::memory_order_acquire) & (kArmed | kCompletion)) != 0;

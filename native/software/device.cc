@@ -15,8 +15,9 @@ bool Device::Touch(const Operation& operation, uint64_t at, uint64_t length, dou
   if (target == nullptr) return false;
   switch (operation.op) {
     case Op::kCopy: {
-      const std::byte* const source = hold.Resolve(operation.source, operation.source_generation,
-                                                   kAccessRead, operation.source_offset + at, length);
+      const std::byte* const source =
+          hold.Resolve(operation.source, operation.source_generation, kAccessRead,
+                       operation.source_offset + at, length);
       if (source == nullptr) return false;
       // memmove: two attachments may lie over the same memory.
       std::memmove(target, source, length);
@@ -60,8 +61,8 @@ void Device::Begin(Channel& channel, const Operation& operation) {
   }
 }
 
-uint64_t Device::Step(Channel& channel, const Operation& operation, Progress* progress,
-                      bool* ended, Completion* completion) {
+uint64_t Device::Step(Channel& channel, const Operation& operation, Progress* progress, bool* ended,
+                      Completion* completion) {
   *ended = true;
   completion->cookie = operation.cookie;
   completion->status = operation.verdict;

@@ -31,10 +31,10 @@ class Device {
       : table_(table), injections_(injections), stats_(stats) {}
 
   struct Turn {
-    bool progress = false;      // something was done: come again soon
-    bool more = false;          // something was left for the next turn: come again at once
-    bool notify = false;        // there are events for the event loop
-    uint64_t deadline = kNever; // where there is no progress: when to come again
+    bool progress = false;       // something was done: come again soon
+    bool more = false;           // something was left for the next turn: come again at once
+    bool notify = false;         // there are events for the event loop
+    uint64_t deadline = kNever;  // where there is no progress: when to come again
   };
   // One turn of a channel: one chunk, or a burst of small operations.
   Turn Visit(Channel& channel);

@@ -59,8 +59,8 @@ std::shared_ptr<Host> Host::Open(Napi::Env env, Napi::Function dispatch) {
       host->async_, &host->async_->hook);
   host->dispatch_ = Napi::Persistent(dispatch);
   try {
-    host->engine_ = std::make_unique<Engine>(
-        [handle = &host->async_->handle] { uv_async_send(handle); });
+    host->engine_ =
+        std::make_unique<Engine>([handle = &host->async_->handle] { uv_async_send(handle); });
   } catch (const std::system_error& failure) {
     host->Shutdown();
     throw SystemError(env, failure.code().value(), "pthread_create");

@@ -33,10 +33,10 @@ uint32_t StrayWrites::Run(uint64_t now, uint64_t* deadline) {
   uint32_t written = 0;
   const std::lock_guard lock(mutex_);
   for (auto it = strays_.begin(); it != strays_.end();) {
-    const bool due = it->due != kNever
-                         ? now >= it->due
-                         : now >= it->latest ||
-                               __atomic_load_n(it->place, __ATOMIC_RELAXED) != it->before;
+    const bool due =
+        it->due != kNever
+            ? now >= it->due
+            : now >= it->latest || __atomic_load_n(it->place, __ATOMIC_RELAXED) != it->before;
     if (!due) {
       *deadline = std::min({*deadline, it->due, now + kStrayPoll});
       ++it;

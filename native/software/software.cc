@@ -43,8 +43,8 @@ napi_value Post(napi_env env, napi_callback_info info) {
   HostChannel& channel = **static_cast<ChannelPtr*>(data);
   if (channel.closed()) return nullptr;
   uint32_t* const bell = channel.doorbell;
-  const PostResult result = channel.host().engine().Post(channel.core(), channel.batch,
-                                                         bell[kFirst], bell[kCount]);
+  const PostResult result =
+      channel.host().engine().Post(channel.core(), channel.batch, bell[kFirst], bell[kCount]);
   bell[kAccepted] = result.accepted;
   bell[kDefect] = static_cast<uint32_t>(result.defect);
   bell[kColumn] = static_cast<uint32_t>(result.column);
@@ -103,8 +103,9 @@ void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
           napi_ok ||
       type != wanted || napi_is_arraybuffer(info.Env(), memory, &detachable) != napi_ok ||
       detachable) {
-    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE",
-                     std::string(name) + " must be a typed array of the column's type over shared memory", name);
+    throw CodedError(
+        info.Env(), "ERR_INVALID_ARG_TYPE",
+        std::string(name) + " must be a typed array of the column's type over shared memory", name);
   }
   if (length < capacity || data == nullptr) {
     throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
@@ -170,8 +171,7 @@ Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   }
   auto* const bell =
       static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kDoorbellLength));
-  const auto channel =
-      std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
+  const auto channel = std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
   host->Add(channel);
 
   const Napi::Object object = Napi::Object::New(env);
@@ -311,13 +311,13 @@ Napi::Value OpenSoftwareEngine(const Napi::CallbackInfo& info) {
 void InitSoftware(Napi::Env env, Napi::Object exports) {
   exports.Set("openSoftwareEngine",
               Napi::Function::New<software::OpenSoftwareEngine>(env, "openSoftwareEngine"));
-  exports.Set("threadCpuTime",
-              Napi::Function::New(
-                  env,
-                  [](const Napi::CallbackInfo& info) -> Napi::Value {
-                    return Napi::Number::New(info.Env(), software::ThreadCpuTime());
-                  },
-                  "threadCpuTime"));
+  exports.Set("threadCpuTime", Napi::Function::New(
+                                   env,
+                                   [](const Napi::CallbackInfo& info) -> Napi::Value {
+                                     return Napi::Number::New(info.Env(),
+                                                              software::ThreadCpuTime());
+                                   },
+                                   "threadCpuTime"));
 }
 
 }  // namespace p2pdma

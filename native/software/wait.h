@@ -61,8 +61,8 @@ inline void FutexWait(std::atomic<uint32_t>* word, uint32_t expected, uint64_t d
 }
 
 inline void FutexWake(std::atomic<uint32_t>* word) {
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1,
-          nullptr, nullptr, 0);
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr,
+          nullptr, 0);
 }
 
 }  // namespace p2pdma::software

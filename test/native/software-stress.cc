@@ -18,12 +18,12 @@ constexpr uint32_t kRows = 64;
 constexpr uint32_t kAttachments = 8;
 constexpr uint64_t kSize = 256 * 1024;
 
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
+#define CHECK(condition)                                           \
+  do {                                                             \
+    if (!(condition)) {                                            \
       std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-      std::abort();                                                   \
-    }                                                                 \
+      std::abort();                                                \
+    }                                                              \
   } while (false)
 
 struct Columns {

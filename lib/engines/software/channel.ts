@@ -183,7 +183,7 @@ export class SoftwareChannel implements EngineChannel {
   }
 
   /** @internal Called from the event loop. Bound to nothing, so that an engine can be collected. */
-  static dispatch(owner: object, events: number): void {
+  static dispatch(this: void, owner: object, events: number): void {
     const channel = owner as SoftwareChannel
     if ((events & Event.QUIET) !== 0) channel.#quiet()
     if ((events & Event.COMPLETION) !== 0 && !channel.#closed) channel.#onCompletion()
