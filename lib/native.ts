@@ -51,6 +51,8 @@ interface MappingNative {
     populate: boolean,
     lead: number,
   ): NativeMapping
+  /** Closes them all now, and gives the memory back in the thread pool. */
+  letGo(mapping: NativeMapping, fds: NativeFd[]): Promise<void>
   copySlice(
     target: NativeMapping,
     targetOffset: number,

@@ -17,9 +17,9 @@ namespace {
 // dmaHeapAlloc(heap, length, fdIn, fdFlags, heapFlags): a promise of an Fd
 Napi::Value DmaHeapAlloc(const Napi::CallbackInfo& info) {
   auto heap = UnwrapFd(info[0]);
-  const dma_heap_allocation_data request = {
-      UintArg(info, 1, "length"), Uint32Arg(info, 2, "fdIn"), Uint32Arg(info, 3, "fdFlags"),
-      UintArg(info, 4, "heapFlags")};
+  const dma_heap_allocation_data request = {UintArg(info, 1, "length"), Uint32Arg(info, 2, "fdIn"),
+                                            Uint32Arg(info, 3, "fdFlags"),
+                                            UintArg(info, 4, "heapFlags")};
   return StartFdSyscall(info.Env(), "ioctl DMA_HEAP_IOCTL_ALLOC",
                         [heap = std::move(heap), request] {
                           dma_heap_allocation_data data = request;

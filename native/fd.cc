@@ -102,9 +102,9 @@ Napi::Value StatFd(const Napi::CallbackInfo& info) {
   result.Set("size", static_cast<double>(size));
   result.Set("inode", static_cast<double>(stat.st_ino));
   result.Set("device", static_cast<double>(stat.st_dev));
-  result.Set("pageSize", static_cast<double>(filesystem.f_type == HUGETLBFS_MAGIC
-                                                 ? filesystem.f_bsize
-                                                 : sysconf(_SC_PAGESIZE)));
+  result.Set("pageSize",
+             static_cast<double>(filesystem.f_type == HUGETLBFS_MAGIC ? filesystem.f_bsize
+                                                                      : sysconf(_SC_PAGESIZE)));
   result.Set("seals", seals < 0 ? env.Null() : Napi::Number::New(env, seals).As<Napi::Value>());
   return result;
 }
@@ -120,8 +120,8 @@ Fd::Fd(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Fd>(info) {
 }
 
 Napi::Function Fd::Define(Napi::Env env) {
-  return DefineClass(env, "Fd",
-                     {InstanceAccessor<&Fd::Number>("number"), InstanceMethod<&Fd::Close>("close")});
+  return DefineClass(
+      env, "Fd", {InstanceAccessor<&Fd::Number>("number"), InstanceMethod<&Fd::Close>("close")});
 }
 
 Napi::Value Fd::Number(const Napi::CallbackInfo& info) {
@@ -146,6 +146,13 @@ std::shared_ptr<OwnedFd> UnwrapFd(const Napi::Value& value) {
   const Fd* object = Fd::Unwrap(value.As<Napi::Object>());
   if (!object->fd_) throw CodedError(env, "ERR_CLOSED", "the file descriptor is closed");
   return object->fd_;
+}
+
+std::shared_ptr<OwnedFd> TakeFd(const Napi::Value& value) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kFdTag)) {
+    throw CodedError(value.Env(), "ERR_INVALID_ARG_TYPE", "fd must be an Fd", "fd");
+  }
+  return std::exchange(Fd::Unwrap(value.As<Napi::Object>())->fd_, nullptr);
 }
 
 void InitFd(Napi::Env env, Napi::Object exports) {

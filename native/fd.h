@@ -19,6 +19,7 @@ class Fd : public Napi::ObjectWrap<Fd> {
 
  private:
   friend std::shared_ptr<OwnedFd> UnwrapFd(const Napi::Value& value);
+  friend std::shared_ptr<OwnedFd> TakeFd(const Napi::Value& value);
 
   Napi::Value Number(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
@@ -32,5 +33,8 @@ Napi::Value WrapFd(Napi::Env env, OwnedFd fd);
 // The descriptor of an Fd object; throws ERR_INVALID_ARG_TYPE for anything
 // else and ERR_CLOSED after close().
 std::shared_ptr<OwnedFd> UnwrapFd(const Napi::Value& value);
+
+// Closes an Fd object and hands its descriptor over, null if it was closed.
+std::shared_ptr<OwnedFd> TakeFd(const Napi::Value& value);
 
 }  // namespace p2pdma

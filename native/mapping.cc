@@ -29,9 +29,9 @@ Napi::Value MapFd(const Napi::CallbackInfo& info) {
   const bool writable = BoolArg(info, 3, "write");
   const bool populate = BoolArg(info, 4, "populate");
   const uint64_t lead = UintArg(info, 5, "lead", offset);
-  void* const address =
-      mmap(nullptr, lead + length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-           MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(), static_cast<off_t>(offset - lead));
+  void* const address = mmap(nullptr, lead + length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                             MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(),
+                             static_cast<off_t>(offset - lead));
   if (address == MAP_FAILED) throw SystemError(env, errno, "mmap");
   Range range = std::make_shared<MappedRange>(address, lead, length, writable);
   return EnvState::Of(env).mapping_constructor.New({Napi::External<Range>::New(env, &range)});
@@ -79,17 +79,16 @@ Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
 
   auto store = std::make_unique<Range>(range_);
   napi_value value = nullptr;
-  NAPI_THROW_IF_FAILED(
-      env,
-      napi_create_external_arraybuffer(env, range_->data + offset, length, ReleaseRange,
-                                       store.get(), &value),
-      Napi::Value());
+  NAPI_THROW_IF_FAILED(env,
+                       napi_create_external_arraybuffer(env, range_->data + offset, length,
+                                                        ReleaseRange, store.get(), &value),
+                       Napi::Value());
   static_cast<void>(store.release());
 
   auto object = std::make_unique<Range>(range_);
-  NAPI_THROW_IF_FAILED(
-      env, napi_add_finalizer(env, value, nullptr, ReleaseRange, object.get(), nullptr),
-      Napi::Value());
+  NAPI_THROW_IF_FAILED(env,
+                       napi_add_finalizer(env, value, nullptr, ReleaseRange, object.get(), nullptr),
+                       Napi::Value());
   static_cast<void>(object.release());
 
   if (views_.size() >= forget_at_) ForgetDeadViews();
@@ -101,17 +100,19 @@ Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
 Napi::Value Mapping::Unmap(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!range_) return Napi::Boolean::New(env, false);
+  const int error = LetGo(Take(env));
+  if (error != 0) throw SystemError(env, error, "mmap");
+  return Napi::Boolean::New(env, true);
+}
+
+std::shared_ptr<MappedRange> Mapping::Take(Napi::Env env) {
   for (auto& view : views_) {
     if (view.IsEmpty()) continue;
     const Napi::ArrayBuffer buffer = view.Value();
     if (!buffer.IsEmpty() && !buffer.IsDetached()) napi_detach_arraybuffer(env, buffer);
   }
   views_.clear();
-  const Range range = std::exchange(range_, nullptr);
-  // Nobody else holds it: the destructor's munmap is enough.
-  const int error = range.use_count() == 1 ? 0 : range->Retire();
-  if (error != 0) throw SystemError(env, error, "mmap");
-  return Napi::Boolean::New(env, true);
+  return std::exchange(range_, nullptr);
 }
 
 void Mapping::ForgetDeadViews() {
@@ -127,6 +128,19 @@ std::shared_ptr<MappedRange> UnwrapMapping(const Napi::Value& value) {
   const Mapping* object = Mapping::Unwrap(value.As<Napi::Object>());
   if (!object->range_) throw CodedError(env, "ERR_CLOSED", "Mapping is closed");
   return object->range_;
+}
+
+std::shared_ptr<MappedRange> TakeMapping(const Napi::Value& value) {
+  const Napi::Env env = value.Env();
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kMappingTag)) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "mapping must be a Mapping", "mapping");
+  }
+  return Mapping::Unwrap(value.As<Napi::Object>())->Take(env);
+}
+
+int LetGo(std::shared_ptr<MappedRange> range) {
+  // Nobody else holds it: the destructor's munmap is enough.
+  return !range || range.use_count() == 1 ? 0 : range->Retire();
 }
 
 void InitMapping(Napi::Env env, Napi::Object exports) {

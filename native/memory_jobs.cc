@@ -3,8 +3,11 @@
 // than one of them.
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
+#include "fd.h"
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
@@ -114,6 +117,42 @@ class CountRunsJob : public Job {
   uint64_t runs_ = 0;
 };
 
+// Giving back much memory takes the kernel milliseconds.
+class LetGoJob : public Job {
+ public:
+  LetGoJob(Range range, std::vector<std::shared_ptr<OwnedFd>> fds)
+      : range_(std::move(range)), fds_(std::move(fds)) {}
+
+  void Run() override {
+    error_ = LetGo(std::move(range_));
+    fds_.clear();
+  }
+  Napi::Value Result(Napi::Env env) override {
+    if (error_ != 0) throw SystemError(env, error_, "mmap");
+    return env.Undefined();
+  }
+
+ private:
+  Range range_;
+  std::vector<std::shared_ptr<OwnedFd>> fds_;
+  int error_ = 0;
+};
+
+// letGo(mapping, fds): closes them all at once for the caller, and gives the
+// memory back off the loop.
+Napi::Value LetGoOf(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[1].IsArray()) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "fds must be an array", "fds");
+  }
+  const auto list = info[1].As<Napi::Array>();
+  std::vector<std::shared_ptr<OwnedFd>> fds;
+  Range range = TakeMapping(info[0]);
+  for (uint32_t i = 0; i < list.Length(); ++i) fds.push_back(TakeFd(list.Get(i)));
+  return StartJob(env, std::make_unique<LetGoJob>(std::move(range), std::move(fds)),
+                  "p2pdma.letGo");
+}
+
 // copySlice(target, targetOffset, source, sourceOffset, length)
 Napi::Value CopySlice(const Napi::CallbackInfo& info) {
   const uint64_t target_offset = UintArg(info, 1, "targetOffset");
@@ -134,8 +173,7 @@ Napi::Value FillSlice(const Napi::CallbackInfo& info) {
   const uint64_t pattern = BigUintArg(info, 3, "pattern");
   CheckWords(info.Env(), offset, length);
   Range range = SliceArg(info, 0, offset, length, true);
-  return StartJob(info.Env(),
-                  std::make_unique<FillJob>(std::move(range), offset, length, pattern),
+  return StartJob(info.Env(), std::make_unique<FillJob>(std::move(range), offset, length, pattern),
                   "p2pdma.fill");
 }
 
@@ -148,15 +186,15 @@ Napi::Value CountRunsSlice(const Napi::CallbackInfo& info) {
   const bool in_run = BoolArg(info, 4, "inRun");
   CheckWords(info.Env(), offset, length);
   Range range = SliceArg(info, 0, offset, length, false);
-  return StartJob(
-      info.Env(),
-      std::make_unique<CountRunsJob>(std::move(range), offset, length, pattern, in_run),
-      "p2pdma.countRuns");
+  return StartJob(info.Env(),
+                  std::make_unique<CountRunsJob>(std::move(range), offset, length, pattern, in_run),
+                  "p2pdma.countRuns");
 }
 
 }  // namespace
 
 void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
+  exports.Set("letGo", Napi::Function::New<LetGoOf>(env, "letGo"));
   exports.Set("copySlice", Napi::Function::New<CopySlice>(env, "copySlice"));
   exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
   exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));

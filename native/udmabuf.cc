@@ -23,14 +23,13 @@ Napi::Value UdmabufCreate(const Napi::CallbackInfo& info) {
   auto memfd = UnwrapFd(info[1]);
   const uint64_t offset = UintArg(info, 2, "offset");
   const uint64_t size = UintArg(info, 3, "size");
-  return StartFdSyscall(
-      info.Env(), "ioctl UDMABUF_CREATE",
-      [device = std::move(device), memfd = std::move(memfd), offset, size] {
-        const udmabuf_create request = {static_cast<__u32>(memfd->get()), UDMABUF_FLAGS_CLOEXEC,
-                                        offset, size};
-        const int fd = ioctl(device->get(), UDMABUF_CREATE, &request);
-        return fd < 0 ? -errno : fd;
-      });
+  return StartFdSyscall(info.Env(), "ioctl UDMABUF_CREATE",
+                        [device = std::move(device), memfd = std::move(memfd), offset, size] {
+                          const udmabuf_create request = {static_cast<__u32>(memfd->get()),
+                                                          UDMABUF_FLAGS_CLOEXEC, offset, size};
+                          const int fd = ioctl(device->get(), UDMABUF_CREATE, &request);
+                          return fd < 0 ? -errno : fd;
+                        });
 }
 
 // udmabufCreateList(device, memfds, offsets, sizes): three arrays of one

@@ -107,7 +107,7 @@ export class MappedBacking implements Backing {
     for (const window of this.#windows ?? []) await window.end()
     this.#windows = null
     await this.#busy
-    file.release(this.offset, this.size)
+    await file.release(this.offset, this.size)
   }
 
   async #copy(source: Backing): Promise<void> {

@@ -1,7 +1,9 @@
 /** A file and its one mapping, as backings use them. */
+import { callAsync } from '../kernel/call.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import type { Memfd } from '../kernel/memfd.js'
+import { native } from '../native.js'
 
 export class MappedFile {
   readonly placement: string
@@ -29,13 +31,21 @@ export class MappedFile {
   }
 
   /** The backing at `offset` is done with it. */
-  release(_offset: number, _size: number): void {
-    this.close()
+  release(_offset: number, _size: number): Promise<void> {
+    return this.close()
   }
 
-  close(): void {
-    this.mapping.unmap()
-    this.memory.close()
-    this.memfd?.close()
+  /** Gives the memory back, off the event loop. Called once. */
+  async close(): Promise<void> {
+    const files = this.memfd === null ? [this.memory] : [this.memory, this.memfd]
+    const done = callAsync(() =>
+      native.letGo(
+        this.mapping.handle,
+        files.filter((file) => !file.closed).map((file) => file.handle),
+      ),
+    )
+    // The descriptors are closed by now; this rejects who waits on them.
+    for (const file of files) file.close()
+    await done
   }
 }

@@ -72,20 +72,19 @@ class Slab {
     return { backing, dirty: returned !== undefined }
   }
 
-  release(offset: number): void {
+  async release(offset: number): Promise<void> {
     this.#returned.push(offset)
     this.#used--
     if (this.#used > 0) {
       this.#class.partial.add(this)
     } else {
       this.#class.partial.delete(this)
-      this.close()
+      await this.close()
     }
   }
 
-  close(): void {
-    // Cannot fail: nothing uses the mapping, and no window was opened of it.
-    void this.#backing.free()
+  close(): Promise<void> {
+    return this.#backing.free()
   }
 }
 

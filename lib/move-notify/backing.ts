@@ -24,7 +24,7 @@ export interface Backing {
   /** The CPU's mapping of the file, or null where the CPU has none. */
   readonly mapping: Mapping | null
   /**
-   * Starts copying `source.size` bytes into this backing, off the event loop.
+   * Starts copying as many bytes as both have into this backing, off the event loop.
    * Settles once, when no byte will be read or written any more.
    */
   copyFrom(source: Backing): Promise<void>

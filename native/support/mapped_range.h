@@ -36,9 +36,8 @@ struct MappedRange {
   // place in one step, so a native request that still holds a pointer (the
   // thread pool's) reads zeros and writes into nowhere. Returns 0 or an errno.
   int Retire() {
-    void* const placed =
-        mmap(data - lead, lead + size, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    void* const placed = mmap(data - lead, lead + size, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return placed == MAP_FAILED ? errno : 0;
   }
 };
