@@ -1,7 +1,7 @@
 /** `p2pdma smoke`: buffers move while transfers run between them, and every byte is checked. */
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { P2pdmaError } from '../errors.js'
+import type { P2pdmaError } from '../errors.js'
 import {
   FAULTS,
   LIMITS,
@@ -21,7 +21,7 @@ export const usage = `[OPTIONS]
   --from EXPORTER    where the buffers are made (memfd)
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
                      exporters: memfd udmabuf heap:NAME drm:DRIVER
-  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (8388608)
+  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4194304)
   --buffers N        pairs of a source and a target (2)
   --moves N          end after so many moves (200, and 1 GiB verified)
   --seconds S        end after so many seconds; with --moves, whichever comes first
@@ -57,6 +57,7 @@ export async function run(argv: string[]): Promise<number> {
     return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
   }
   const { engine, from, to, inject, json } = values
+  if (json === '') throw new UsageError('--json needs a file, or -')
   const fault = FAULTS.find((name) => name === inject)
   if (inject !== undefined && fault === undefined) {
     throw new UsageError(`--inject must be one of ${FAULTS.join(', ')}, not '${inject}'`)

@@ -7,55 +7,66 @@ import type { Layout } from './layout.js'
 import type { Lane } from './lanes.js'
 import type { Pair } from './pair.js'
 
-/** Bytes kept queued, about: some milliseconds' work, while the event loop is held up. */
-const QUEUED_BYTES = 128 << 20
+/**
+ * How much work is kept queued, ms at the rate seen, stops included: the event
+ * loop may be held up while others have the CPU.
+ */
+const QUEUED_MS = 100
 /** Operations kept queued at most: a ring full. */
 const MAX_QUEUED = 256
 /** Operations kept queued on each pair at least. */
-const MIN_QUEUED = 2
+const MIN_QUEUED = 4
 
 export class Load {
   readonly #lane: Lane
+  readonly #pairs: readonly Pair[]
+  readonly #offset: number
+  readonly #length: number
+  readonly #since = performance.now()
   readonly #loops: Promise<void>[] = []
   #stopping = false
   #bytes = 0
 
   constructor(lane: Lane, pairs: readonly Pair[], layout: Layout) {
     this.#lane = lane
-    const length = layout.loadSlots * layout.slotSize
-    const offset = layout.loadSlot * layout.slotSize
-    const wanted = Math.min(MAX_QUEUED, QUEUED_BYTES / length) / pairs.length
-    for (let i = 0; i < Math.max(MIN_QUEUED, wanted); i++) {
-      for (const pair of pairs) this.#loops.push(this.#loop(pair, offset, length))
+    this.#pairs = pairs
+    this.#offset = layout.loadSlot * layout.slotSize
+    this.#length = layout.loadSlots * layout.slotSize
+    for (let i = 0; i < MIN_QUEUED * pairs.length; i++) this.#add()
+  }
+
+  /** One operation more in the queue, on the next pair in turn. */
+  #add(): void {
+    const pair = this.#pairs[this.#loops.length % this.#pairs.length]
+    if (pair !== undefined) this.#loops.push(this.#loop(pair))
+  }
+
+  async #loop(pair: Pair): Promise<void> {
+    const copy = {
+      from: pair.source.attachment,
+      fromOffset: this.#offset,
+      to: pair.target.attachment,
+      toOffset: this.#offset,
+      length: this.#length,
     }
-  }
-
-  /** Bytes copied so far. */
-  get bytes(): number {
-    return this.#bytes
-  }
-
-  async #loop(pair: Pair, offset: number, length: number): Promise<void> {
-    const copies = [
-      {
-        from: pair.source.attachment,
-        fromOffset: offset,
-        to: pair.target.attachment,
-        toOffset: offset,
-        length,
-      },
-    ]
     while (!this.#stopping) {
-      const failed = await this.#lane.copy(copies)
+      const failed = await this.#lane.copy([copy])
       // It would fail again, at once and for ever.
       if (failed > 0) return
-      this.#bytes += length
+      this.#bytes += this.#length
+      if (this.#loops.length < this.#wanted()) this.#add()
     }
+  }
+
+  #wanted(): number {
+    const rate = this.#bytes / (performance.now() - this.#since)
+    return Math.min(MAX_QUEUED, (rate * QUEUED_MS) / this.#length)
   }
 
   /** Resolves when the last one has completed. */
   async stop(): Promise<void> {
     this.#stopping = true
+    // No loop is added any more.
     await Promise.all(this.#loops)
   }
 }

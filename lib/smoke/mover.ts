@@ -45,9 +45,8 @@ export class Mover {
   }
 
   /**
-   * An allocation may keep the event loop for long enough that the device runs
-   * out of work: the traffic gets a few turns to catch up, so that the moves
-   * meet it.
+   * Where the event loop was held up the device may have run out of work: the
+   * traffic gets a few turns to catch up, so that the moves meet it.
    */
   async #untilBusy(sides: readonly Side[]): Promise<void> {
     const { probe } = this.#parts

@@ -49,7 +49,7 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
     engine: given.engine ?? 'software',
     from: given.from ?? 'memfd',
     to: given.to ?? ['memfd'],
-    size: given.size ?? 8 << 20,
+    size: given.size ?? 4 << 20,
     buffers: given.buffers ?? 2,
     moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
     seconds: given.seconds ?? null,

@@ -1,0 +1,174 @@
+/** `p2pdma smoke` as a person runs it. */
+import { Ajv } from 'ajv'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Parser } from 'tap-parser'
+import t from 'tap'
+import type { SmokeReport } from '../../../lib/smoke/index.js'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
+const schema = JSON.parse(readFileSync(join(root, 'lib/smoke/smoke.schema.json'), 'utf8')) as object
+const validate = new Ajv({ allowUnionTypes: true }).compile<SmokeReport>(schema)
+
+t.setTimeout(300_000)
+
+interface Result {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+function start(args: string[]): { child: ChildProcess; ended: Promise<Result> } {
+  const child = spawn(process.execPath, [join(root, 'dist/lib/cli/main.js'), 'smoke', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const result: Result = { code: null, stdout: '', stderr: '' }
+  child.stdout.on('data', (part: Buffer) => (result.stdout += part.toString()))
+  child.stderr.on('data', (part: Buffer) => (result.stderr += part.toString()))
+  const ended = new Promise<Result>((resolve) => {
+    child.on('close', (code) => resolve({ ...result, code }))
+  })
+  return { child, ended }
+}
+
+const smoke = (...args: string[]) => start(args).ended
+
+function report(text: string): SmokeReport {
+  const value: unknown = JSON.parse(text)
+  if (!validate(value)) throw new Error(JSON.stringify(validate.errors))
+  return value
+}
+
+function tap(text: string): { ok: boolean; bailedOut: boolean | string; count: number } {
+  const parser = new Parser()
+  parser.end(text)
+  return parser
+}
+
+void t.test('a clean run', async (t) => {
+  const run = await smoke('--moves', '40', '--seed', '7', '--json', '-')
+  t.equal(run.code, 0)
+  const figures = report(run.stdout)
+  t.match(figures, {
+    ok: true,
+    interrupted: false,
+    error: null,
+    engine: 'software',
+    exporters: [{ name: 'memfd', kind: 'embedded', kernelName: null, seenByKernel: null }],
+    seed: 7,
+    moves: 40,
+    failedMoves: 0,
+    lost: 0,
+    doubled: 0,
+    torn: 0,
+    strayWrites: 0,
+    failedOperations: 0,
+  })
+  t.ok(figures.bytesVerified > 0)
+  t.ok(figures.movesWithWorkInFlight >= 36, `${figures.movesWithWorkInFlight} of 40`)
+  t.ok(figures.operationsParked > 0, 'work waited at closed gates')
+  t.ok(figures.pauseMs.max !== null && figures.throughput !== null)
+  t.equal(figures.scenarios.length, 5)
+  t.match(tap(run.stderr), { ok: true, count: 6 }, 'with --json -, the TAP is on stderr')
+  t.match(run.stderr, /^TAP version 14\n# p2pdma smoke/)
+  t.match(run.stderr, /# engine software: embedded/)
+  t.match(run.stderr, /# exporter memfd: embedded/)
+  t.match(run.stderr, /; seed 7$/m)
+})
+
+const kinds = { lost: 'lost', doubled: 'doubled', torn: 'torn', stray: 'strayWrites' } as const
+
+for (const [fault, counter] of Object.entries(kinds)) {
+  void t.test(`one ${fault} operation is counted under its own name alone`, async (t) => {
+    const run = await smoke('--inject', fault, '--moves', '12', '--json', '-')
+    t.equal(run.code, 1)
+    const { ok, lost, doubled, torn, strayWrites, inject } = report(run.stdout)
+    const expected = { lost: 0, doubled: 0, torn: 0, strayWrites: 0, [counter]: 1 }
+    t.strictSame({ lost, doubled, torn, strayWrites }, expected)
+    t.match({ ok, inject }, { ok: false, inject: fault })
+    t.equal(tap(run.stderr).ok, false)
+  })
+}
+
+void t.test('the report goes to a file, the TAP to stdout', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'p2pdma-smoke-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'report.json')
+  const run = await smoke('--seconds', '1', '--buffers', '1', '--size', '1048576', '--json', file)
+  const figures = report(readFileSync(file, 'utf8'))
+  t.match(figures, { size: 1_048_576, buffers: 1, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
+  t.equal(run.code, figures.ok ? 0 : 1)
+  t.equal(tap(run.stdout).ok, figures.ok)
+  t.match(run.stdout, /# .*1 s at most/)
+  t.equal(run.stderr, '', 'no progress where stderr is no terminal')
+})
+
+void t.test('what cannot be understood: usage on stderr, exit 2', async (t) => {
+  const wrong = [
+    ['--bogus'],
+    ['--moves'],
+    ['extra'],
+    ['--engine', 'hardware'],
+    ['--from', 'memfdd'],
+    ['--to', 'memfd,heap:'],
+    ['--to', ''],
+    ['--size=-4096'],
+    ['--size', 'NaN'],
+    ['--size', '4096'],
+    ['--size', '70000'],
+    ['--size', '9007199254740993'],
+    ['--buffers', '0'],
+    ['--moves', '1.5'],
+    ['--moves', '1e3'],
+    ['--seconds', 'Infinity'],
+    ['--seed', '4294967296'],
+    ['--inject', 'everything'],
+    ['--json', ''],
+  ]
+  for (const args of wrong) {
+    const run = await smoke(...args)
+    t.match({ ...run, stdout: run.stdout }, { code: 2, stdout: '' }, args.join(' '))
+    t.match(run.stderr, /usage: p2pdma smoke/, `${args.join(' ')}: usage`)
+  }
+})
+
+void t.test('an exporter that is not here: the reason and what would help, exit 1', async (t) => {
+  const here = existsSync('/dev/dma_heap/no-such-heap')
+  t.equal(here, false)
+  const run = await smoke('--from', 'heap:no-such-heap', '--json', '-')
+  t.equal(run.code, 1)
+  const figures = report(run.stdout)
+  t.match(figures, { ok: false, interrupted: false, moves: 0, scenarios: [] })
+  t.match(figures.error, /heap:no-such-heap.*npm run rig/)
+  t.match(tap(run.stderr), { ok: false, bailedOut: /heap:no-such-heap/ })
+})
+
+void t.test('an engine of a later version: exit 1', async (t) => {
+  const run = await smoke('--engine', 'verbs:mlx5_0')
+  t.equal(run.code, 1)
+  t.match(run.stderr, /not in this version/)
+})
+
+void t.test('SIGINT: stops, says what was verified, exit 130', async (t) => {
+  const { child, ended } = start(['--seconds', '600', '--json', '-'])
+  child.stderr?.once('data', () => setTimeout(() => child.kill('SIGINT'), 1500))
+  const run = await ended
+  t.equal(run.code, 130)
+  const figures = report(run.stdout)
+  t.match(figures, { ok: false, interrupted: true, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
+  t.ok(figures.bytesVerified > 0)
+  t.match(tap(run.stderr), { ok: false, bailedOut: /^interrupted; \d+ bytes verified/ })
+})
+
+void t.test('a second SIGINT ends it at once', async (t) => {
+  const { child, ended } = start(['--seconds', '600', '--size', String(1 << 28)])
+  child.stdout?.once('data', () => {
+    child.kill('SIGINT')
+    setTimeout(() => child.kill('SIGINT'), 100)
+  })
+  const run = await ended
+  t.equal(run.code, 130)
+})

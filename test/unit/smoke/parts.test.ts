@@ -1,0 +1,132 @@
+import t from 'tap'
+import { Parser } from 'tap-parser'
+import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
+import { rotation, withDefaults } from '../../../lib/smoke/options.js'
+import { plan } from '../../../lib/smoke/plan.js'
+import { Random } from '../../../lib/smoke/random.js'
+import { quantiles, Tally } from '../../../lib/smoke/tally.js'
+import { TapWriter } from '../../../lib/smoke/tap.js'
+import { Verdict } from '../../../lib/smoke/stamp.js'
+import { Watchdog } from '../../../lib/smoke/watchdog.js'
+import { parseBufinfo } from '../../../lib/smoke/witness.js'
+
+void t.test('a buffer of any size is divided without overlap', async (t) => {
+  for (const size of [65_536, 69_632, 1 << 20, 3 << 20, 4 << 20, 1 << 30]) {
+    const layout = layOut(size)
+    const groups = Array.from({ length: layout.groups }, (_, i) => groupSlots(layout, i)).flat()
+    const all = [...groups, ...loadSlots(layout)]
+    t.equal(new Set(all).size, all.length, `${size}: no slot twice`)
+    t.ok(layout.groups >= 6, 'groups enough for a slot to rest')
+    t.ok(layout.loadSlots > 0)
+    t.equal(layout.payload % LINE, 0)
+    t.equal(layout.payload + 2 * LINE, layout.slotSize, 'a guard before and after')
+    t.ok(payloadOffset(layout, Math.max(...all)) + layout.payload + LINE <= size, 'all inside')
+  }
+})
+
+void t.test('the moves asked for are shared out, all of them', async (t) => {
+  for (const moves of [1, 2, 7, 40, 200, 1001]) {
+    for (const buffers of [1, 2, 5]) {
+      const steps = plan(withDefaults({ moves, buffers }), 0)
+      t.equal(
+        steps.reduce((sum, { goal }) => sum + goal.moves, 0),
+        moves,
+        `${moves} among ${buffers}`,
+      )
+    }
+  }
+  const bytes = plan(withDefaults({}), 0).reduce((sum, { goal }) => sum + goal.bytes, 0)
+  t.equal(bytes, 2 ** 30, 'the default run: 1 GiB')
+  const timed = plan(withDefaults({ seconds: 10 }), 1000)
+  t.ok(timed.every(({ goal }) => goal.moves === Infinity && goal.bytes === 0))
+  t.equal(Math.round(timed.at(-1)?.goal.endsAt ?? 0), 11_000)
+})
+
+void t.test('buffers come by --from again', async (t) => {
+  t.strictSame(rotation(withDefaults({})), ['memfd'])
+  const to = ['heap:system', 'memfd']
+  t.strictSame(rotation(withDefaults({ from: 'udmabuf', to })), [...to, 'udmabuf'])
+  t.strictSame(rotation(withDefaults({ from: 'memfd', to })), to)
+})
+
+void t.test('a seed repeats', async (t) => {
+  const draw = (seed: number) => {
+    const random = new Random(seed)
+    return random.shuffled(Array.from({ length: 20 }, (_, i) => i))
+  }
+  t.strictSame(draw(3), draw(3))
+  t.notSame(draw(3), draw(4))
+  t.strictSame(
+    [...draw(0)].sort((a, b) => a - b),
+    Array.from({ length: 20 }, (_, i) => i),
+  )
+})
+
+void t.test('each verdict is counted under its own name', async (t) => {
+  const tally = new Tally()
+  tally.arrived(Verdict.INTACT, 100)
+  tally.arrived(Verdict.UNTOUCHED, 100)
+  tally.arrived(Verdict.FOREIGN, 100)
+  tally.arrived(Verdict.MIXED, 100)
+  tally.arrived(Verdict.INTACT | Verdict.GUARD_BEFORE | Verdict.GUARD_AFTER, 100)
+  tally.settled(Verdict.INTACT)
+  tally.settled(Verdict.FOREIGN)
+  t.match(tally.counts, { bytesVerified: 200, lost: 1, doubled: 2, torn: 1, strayWrites: 2 })
+})
+
+void t.test('quantiles', async (t) => {
+  t.strictSame(quantiles([]), { p50: null, p99: null, max: null })
+  t.strictSame(quantiles([3]), { p50: 3, p99: 3, max: 3 })
+  const hundred = Array.from({ length: 100 }, (_, i) => 100 - i)
+  t.strictSame(quantiles(hundred), { p50: 50, p99: 99, max: 100 })
+})
+
+void t.test('the TAP is read as it was meant', async (t) => {
+  let text = ''
+  const tap = new TapWriter((part) => (text += part))
+  tap.version()
+  tap.comment('two\nlines')
+  tap.plan(2)
+  const subtest = tap.subtest('a # b')
+  subtest.test(true, 'fine')
+  subtest.test(false, 'not # SKIP this')
+  subtest.plan(2)
+  tap.test(false, 'a # b', { list: [1], text: 'x: y' })
+  tap.test(true, 'last')
+  const results = Parser.parse(text)
+  const parser = new Parser()
+  parser.end(text)
+  t.match(parser, { ok: false, count: 2, pass: 1, fail: 1, skip: 0 })
+  const outer = results.filter(([kind]) => kind === 'assert')
+  t.match(outer, [
+    ['assert', { ok: false, name: 'a # b', diag: { list: [1], text: 'x: y' } }],
+    ['assert', { ok: true, name: 'last' }],
+  ])
+})
+
+void t.test("the kernel's list of dma-bufs", async (t) => {
+  const text = [
+    '',
+    'Dma-buf Objects:',
+    'size    \tflags   \tmode    \tcount   \texp_name\tino     \tname',
+    '04194304\t00000002\t00080007\t00000003\tudmabuf\t00000017\t<none>',
+    '\tAttached Devices:',
+    'Total 0 devices attached',
+    '',
+    '00004096\t00080002\t00080007\t00000001\tsystem\t00000123\ta name',
+    '\tAttached Devices:',
+    'Total 0 devices attached',
+    '',
+    'Total 2 objects, 4198400 bytes',
+  ].join('\n')
+  t.strictSame([...parseBufinfo(text)], [17, 123])
+})
+
+void t.test('the watchdog names what hangs, and only that', async (t) => {
+  const watchdog = new Watchdog(40)
+  t.equal(await watchdog.over('the quick', Promise.resolve(1)), 1)
+  void watchdog.over('the slow', new Promise(() => {}))
+  await t.rejects(watchdog.hung, { code: 'ETIMEDOUT', message: /^the slow has taken/ })
+  t.equal(watchdog.isTripped, true)
+  watchdog.close()
+})
