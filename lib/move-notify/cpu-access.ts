@@ -69,7 +69,7 @@ export class CpuBrackets {
     while (this.#holdOffs > 0) await this.#change()
     await buffer.reservation.lock()
     try {
-      buffer.checkUsable()
+      buffer.checkOpen()
       await buffer.reservation.wait(Usage.KERNEL)
       const window = await buffer.backing.openCpuWindow(mode)
       // A close ends the brackets that it finds, and then waits for the lock.

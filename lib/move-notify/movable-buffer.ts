@@ -201,7 +201,7 @@ export class MovableBuffer {
    * it is closed. Its views are detached then. Waits for a move under way.
    */
   async beginCpuAccess(mode: CpuAccessMode = 'rw'): Promise<CpuAccess> {
-    this.checkUsable()
+    this.checkOpen()
     this.#cpu ??= new CpuBrackets()
     return this.#cpu.begin(this, mode)
   }
@@ -233,9 +233,14 @@ export class MovableBuffer {
 
   // --- for move.ts, the importer and the CPU brackets ---
 
+  /** Also what is revoked: the CPU reads it still. @internal */
+  checkOpen(): void {
+    if (this.#closing !== null) throw closedError('the buffer')
+  }
+
   /** @internal */
   checkUsable(): void {
-    if (this.#closing !== null) throw closedError('the buffer')
+    this.checkOpen()
     if (this.#revoked) throw revokedError()
   }
 

@@ -7,6 +7,8 @@ import t from 'tap'
 import { Sandbox } from './sandbox.js'
 import { controls, mutants } from './table.js'
 
+t.setTimeout(1_200_000)
+
 const list: string[] = []
 
 for (const control of controls) {

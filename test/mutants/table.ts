@@ -15,6 +15,7 @@ export interface Mutant extends Change {
 }
 
 const SAFEGUARDS = 'unit/safeguards.test.js'
+const HELD = 'unit/invariants-held.test.js'
 
 export const controls: Control[] = [
   {
@@ -22,14 +23,14 @@ export const controls: Control[] = [
     file: 'lib/move-notify/move.ts',
     find: 'await invalidateAll(buffer, old)',
     replace: 'await invalidateAll(buffer, old)',
-    tests: [SAFEGUARDS, 'unit/heart.test.js'],
+    tests: [SAFEGUARDS, HELD, 'unit/heart.test.js'],
   },
   {
     name: 'a harmless mutant (another hint)',
     file: 'lib/move-notify/move.ts',
     find: 'unpin it first: a pin is a promise that it does not move',
     replace: 'unpin it first',
-    tests: [SAFEGUARDS, 'unit/heart.test.js'],
+    tests: [SAFEGUARDS, HELD, 'unit/heart.test.js'],
   },
 ]
 
@@ -59,6 +60,14 @@ export const mutants: Mutant[] = [
     killedBy: 'no work runs before the move fence has signalled',
   },
   {
+    name: 're-resolve at post',
+    file: 'native/software/channel.cc',
+    find: 'operation.target_generation = target;',
+    replace: '',
+    test: HELD,
+    killedBy: 'held work goes on in the new backing',
+  },
+  {
     name: 'the re-check before the gate opens',
     file: 'lib/move-notify/stop-restart.ts',
     find: `this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen`,
@@ -81,6 +90,15 @@ export const mutants: Mutant[] = [
     replace: 'if (out.epoch[row] === 0) {',
     test: SAFEGUARDS,
     killedBy: 'a late completion of an earlier epoch is dropped',
+  },
+  {
+    name: 'the detach of a view',
+    file: 'lib/exporters/mapped-backing.ts',
+    find: `if (this.ended) return
+    this.#mapping.unmap()`,
+    replace: 'if (this.ended) return',
+    test: HELD,
+    killedBy: 'a stale view is empty',
   },
   {
     name: 'the back-off',
