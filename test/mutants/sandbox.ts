@@ -68,11 +68,17 @@ export class Sandbox {
     }
   }
 
-  /** Compiles what has changed only: the objects of the checkout are newer than the rest. */
+  /**
+   * Compiles what has changed only: the objects of the checkout are newer than
+   * the rest. The Makefile's rule for itself names the headers by a path
+   * relative to the checkout, so it is taken out, and make is called directly.
+   */
   #buildNative(): void {
     cpSync(join(root, 'build'), this.#at('build'), { recursive: true, preserveTimestamps: true })
-    const built = spawnSync(process.execPath, ['scripts/build-native.mjs'], {
-      cwd: this.#path,
+    const makefile = this.#at('build/Makefile')
+    const rules = readFileSync(makefile, 'utf8').replace(/^Makefile:.*\n(\t.*\n)*/m, '')
+    writeFileSync(makefile, rules)
+    const built = spawnSync('make', ['-C', this.#at('build'), 'BUILDTYPE=Release'], {
       encoding: 'utf8',
     })
     if (built.status !== 0) throw new Error(`the mutant does not compile:\n${built.stderr}`)
