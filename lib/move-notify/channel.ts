@@ -41,6 +41,7 @@ export class Channel {
   readonly #queue: OperationQueue
   /** Null while it is used in the promise form. */
   #batch: BatchForm | null = null
+  #isOrphan = false
   #changed: (() => void)[] = []
   /** What its peer holds keys to, and how many. */
   #granted: Map<Attachment, number> | null = null
@@ -52,7 +53,15 @@ export class Channel {
     const queueLimit = checkInteger('queueLimit', options.queueLimit ?? 65_536, 1)
     this.importer = importer
     this.index = index
-    this.#device = importer.engine.openChannel({ depth, onCompletion: () => this.#onCompletion() })
+    this.#device = importer.engine.openChannel({
+      depth,
+      onCompletion: () => this.#onCompletion(),
+      onClosed: () => {
+        // The engine was closed under us: what it held will not come back.
+        this.#isOrphan = true
+        void this.close()
+      },
+    })
     this.#machine = new StopAndRestart(this, this.#device, limits, {
       quiet: () => {
         if (this.#batch === null) this.#queue.reap()
@@ -290,7 +299,7 @@ export class Channel {
    */
   close(): Promise<void> {
     if (this.state !== 'closed') {
-      if (this.#batch === null) this.#queue.reap()
+      if (this.#batch === null && !this.#isOrphan) this.#queue.reap()
       this.#device.close()
       const closed = closedError('the channel')
       this.#queue.rejectAll(closed, outcomeUnknown(closed))

@@ -40,6 +40,8 @@ export interface EngineChannelOptions {
   depth: number
   /** Called on the event loop once after each `arm()`, when a completion can be reaped. */
   onCompletion: () => void
+  /** Called once after the close, by whoever it was closed: the engine may have been. */
+  onClosed?: () => void
 }
 
 export interface EngineChannel {

@@ -33,6 +33,7 @@ export class SoftwareChannel implements EngineChannel {
   readonly #native: NativeSoftwareChannel
   readonly #doorbell = new Uint32Array(new SharedArrayBuffer(Bell.LENGTH * 4))
   readonly #onCompletion: () => void
+  readonly #onClosed: (() => void) | undefined
   readonly #onClose: (channel: SoftwareChannel) => void
   #batch: Batch | null = null
   #completions: Completions | null = null
@@ -50,6 +51,7 @@ export class SoftwareChannel implements EngineChannel {
   ) {
     this.depth = options.depth
     this.#onCompletion = options.onCompletion
+    this.#onClosed = options.onClosed
     this.#onClose = onClose
     this.#native = call(() => open(this, this.#doorbell))
   }
@@ -150,6 +152,7 @@ export class SoftwareChannel implements EngineChannel {
     this.#columns = [[], []]
     this.#onClose(this)
     this.#quiet()
+    if (this.#onClosed !== undefined) queueMicrotask(this.#onClosed)
   }
 
   [Symbol.dispose](): void {

@@ -59,6 +59,9 @@ export class SoftwareEngine implements Engine {
     if (typeof options.onCompletion !== 'function') {
       throw typeError('onCompletion', 'a function', options.onCompletion)
     }
+    if (options.onClosed !== undefined && typeof options.onClosed !== 'function') {
+      throw typeError('onClosed', 'a function', options.onClosed)
+    }
     const channel = new SoftwareChannel(
       (owner, doorbell) => this.#native.openChannel(depth, owner, doorbell),
       options,
