@@ -41,30 +41,40 @@ export interface Result {
 
 type Scenario<Options> = (world: World, options: Options) => void
 
+/** Executions after which the modules are instantiated afresh. */
+const RENEW = 5000
+
 class Runner<Options> {
   readonly #exploration: Exploration<Options>
   readonly #realm = new Realm()
-  readonly #scenario: Scenario<Options>
+  readonly #loader: Loader
+  #scenario: Scenario<Options>
   readonly #limits: Limits
   executions = 0
   steps = 0
 
   constructor(exploration: Exploration<Options>) {
     this.#exploration = exploration
-    const { file, scenario, patches } = exploration
-    const start = new Loader(patches).load(file, this.#realm.globals)[scenario]
-    if (typeof start !== 'function') throw new Error(`${file} exports no ${scenario}`)
-    this.#scenario = start as Scenario<Options>
+    this.#loader = new Loader(exploration.patches)
+    this.#scenario = this.#instantiate()
     this.#limits = {
       maxSteps: exploration.maxSteps ?? 5000,
       preemptions: exploration.preemptions ?? Infinity,
     }
   }
 
+  #instantiate(): Scenario<Options> {
+    const { file, scenario } = this.#exploration
+    const start = this.#loader.load(file, this.#realm.globals)[scenario]
+    if (typeof start !== 'function') throw new Error(`${file} exports no ${scenario}`)
+    return start as Scenario<Options>
+  }
+
   /** One execution; returns what it failed with, or null. */
   run(choose: Chooser, trace?: string[]): { error: unknown } | null {
     const scheduler = this.#realm.begin(this.#limits, trace !== undefined)
-    this.executions++
+    // Module state, such as the quarantine, must not grow without end.
+    if (++this.executions % RENEW === 0) this.#scenario = this.#instantiate()
     try {
       this.#scenario(scheduler, this.#exploration.options)
       scheduler.run(choose)

@@ -3,6 +3,8 @@ import t from 'tap'
 import { type Exploration, explore, replay } from './explore.js'
 import { ordering } from './cases/machinery.js'
 
+t.setTimeout(600_000)
+
 const FILE = 'test/model/cases/machinery.ts'
 
 function scenario<Options>(name: string, options: Options): Exploration<Options> {

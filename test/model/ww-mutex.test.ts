@@ -4,6 +4,8 @@ import { explore, type Exploration, generator, replay, report, sample } from './
 import type { WwOptions } from './cases/ww.js'
 import type { Patch } from './loader.js'
 
+t.setTimeout(600_000)
+
 const MUTEX = 'lib/move-notify/ww-mutex.ts'
 const ABBA = [
   [0, 1],

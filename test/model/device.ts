@@ -1,0 +1,125 @@
+/**
+ * The model's engine. A device runs one chunk per event, acknowledges a stop
+ * when it likes or hangs, and checks at each call that the heart keeps the
+ * contract of lib/move-notify/engine.ts.
+ */
+import { P2pdmaError } from '../../lib/errors.js'
+import type { Backing } from '../../lib/move-notify/backing.js'
+import type { Engine, EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
+import { DeviceChannel } from './device-channel.js'
+import { ModelBacking } from './memory.js'
+import type { World } from './scheduler.js'
+
+export interface DeviceFaults {
+  /** These stops (counted from 0 over all channels) are never acknowledged. */
+  hangStops?: number[]
+  /** After these stops even force() throws. */
+  failForces?: boolean
+  /** These calls of map() fail (counted from 0). */
+  failMaps?: number[]
+  /** map() and unmap() take events of their own. */
+  slow?: boolean
+  /** All chunks of an operation run in one event when false: fewer interleavings. Default true. */
+  chunks?: boolean
+}
+
+export interface Mapping {
+  readonly id: number
+  readonly backing: ModelBacking
+  alive: boolean
+  sealed: boolean
+}
+
+export class ModelEngine implements Engine {
+  readonly name = 'model'
+  readonly world: World
+  readonly faults: DeviceFaults
+  readonly channels: DeviceChannel[] = []
+  readonly #mappings = new Map<number, Mapping>()
+  /** Told of every byte that the device writes through an attachment. */
+  onWrite: (id: number, at: number, value: number) => void = () => {}
+  stops = 0
+  maps = 0
+  unmaps = 0
+  accesses = 0
+
+  constructor(world: World, faults: DeviceFaults = {}) {
+    this.world = world
+    this.faults = faults
+  }
+
+  openChannel(options: EngineChannelOptions): EngineChannel {
+    const channel = new DeviceChannel(this, this.channels.length, options)
+    this.channels.push(channel)
+    return channel
+  }
+
+  mapping(id: number): Mapping | undefined {
+    return this.#mappings.get(id)
+  }
+
+  map(id: number, backing: Backing): void | Promise<void> {
+    const number = this.maps++
+    if (!(backing instanceof ModelBacking)) this.world.fail('map() of memory from elsewhere')
+    if (this.#mappings.has(id)) this.world.fail(`map() of attachment ${id}, which is mapped`)
+    const finish = () => {
+      if (this.faults.failMaps?.includes(number) === true) {
+        throw new P2pdmaError('no page tables', { code: 'ENOMEM' })
+      }
+      if (backing.state === 'freed' || backing.state === 'poisoned') {
+        this.world.fail(`map() of a backing that is ${backing.state}`)
+      }
+      this.#mappings.set(id, { id, backing, alive: true, sealed: true })
+    }
+    if (this.faults.slow !== true) return finish()
+    return new Promise((resolve, reject) => {
+      this.world.event(`map ${id}`, () => {
+        try {
+          finish()
+          resolve()
+        } catch (error) {
+          reject(error as Error)
+        }
+      })
+    })
+  }
+
+  seal(id: number): void {
+    const mapping = this.#mappings.get(id)
+    if (mapping !== undefined) mapping.sealed = true
+  }
+
+  unseal(id: number): void {
+    const mapping = this.#mappings.get(id)
+    if (mapping === undefined) return this.world.fail(`unseal() of ${id}, which is not mapped`)
+    if (mapping.backing.state !== 'live') {
+      this.world.fail(`unseal() of ${id}: its backing is ${mapping.backing.state}`)
+    }
+    mapping.sealed = false
+  }
+
+  unmap(id: number): void | Promise<void> {
+    for (const channel of this.channels) {
+      if (channel.isMoving && channel.uses(id)) {
+        this.world.fail(`unmap() of ${id} under channel ${channel.index}, which is not stopped`)
+      }
+    }
+    this.unmaps++
+    const finish = () => {
+      const mapping = this.#mappings.get(id)
+      if (mapping !== undefined) mapping.alive = false
+      this.#mappings.delete(id)
+    }
+    if (this.faults.slow !== true) return finish()
+    return new Promise((resolve) => {
+      this.world.event(`unmap ${id}`, () => {
+        finish()
+        resolve()
+      })
+    })
+  }
+
+  close(): void {
+    for (const channel of this.channels) channel.close()
+  }
+}

@@ -1,0 +1,42 @@
+/** What the tests of the heart's model share. */
+import type { Test } from 'tap'
+import type { Call, HeartOptions } from './cases/heart.js'
+import { type Exploration, explore, report, type Result } from './explore.js'
+
+export type Bounds = Omit<Partial<Exploration<HeartOptions>>, 'options'>
+
+export function heart(options: HeartOptions, bounds: Bounds = {}): Exploration<HeartOptions> {
+  return { file: 'test/model/cases/heart.ts', scenario: 'heart', options, ...bounds }
+}
+
+/** Runs every interleaving (within the bounds); each name says the bound. */
+export function exhaust(t: Test, name: string, options: HeartOptions, bounds: Bounds = {}): Result {
+  const result = explore(heart(options, bounds))
+  const { preemptions } = bounds
+  const bound = preemptions === undefined ? '' : `, at most ${preemptions} preemptions`
+  t.comment(`${name}: ${result.executions} executions${bound}`)
+  if (result.failure !== null) t.fail(`${name}: ${report(result.failure)}`)
+  else t.ok(result.complete, name)
+  return result
+}
+
+export function fill(target: number, at: number, length: number, byte: number, channel = 0): Call {
+  return { do: 'fill', channel, target, at, length, byte }
+}
+
+/** Copies the first `length` bytes. */
+export function copy(source: number, target: number, length: number, channel = 0): Call {
+  return { do: 'copy', channel, source, from: 0, target, at: 0, length }
+}
+
+export function add(target: number, value: number, channel = 0): Call {
+  return { do: 'add', channel, target, at: 0, value }
+}
+
+export function move(buffer: number, signal?: string): Call {
+  return signal === undefined ? { do: 'move', buffer } : { do: 'move', buffer, signal }
+}
+
+export function close(what: 'buffer' | 'attachment' | 'channel' | 'importer', index = 0): Call {
+  return { do: 'close', what, index }
+}
