@@ -78,7 +78,7 @@ export class ModelEngine implements Engine {
           finish()
           resolve()
         } catch (error) {
-          reject(error as Error)
+          reject(error)
         }
       })
     })

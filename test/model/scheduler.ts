@@ -67,7 +67,7 @@ export class Scheduler implements World, PromiseHost {
   readonly #unhandled = new Map<object, unknown>()
   #serial = 0
   #now = 0
-  #failure: unknown = null
+  #failure: ModelFailure | null = null
   steps = 0
   preemptions = 0
   /** Lines of the trace, when it is kept. */

@@ -1,6 +1,6 @@
 /** What the kernel's self-test leaves out: order, hand-over, abort, lockAll, misuse. */
 import t from 'tap'
-import { lockAll, WwClass, WwMutex } from '../../lib/move-notify/ww-mutex.js'
+import { type AcquireContext, lockAll, WwClass, WwMutex } from '../../lib/move-notify/ww-mutex.js'
 import { item, mutexes, pair, settle, watch } from './ww-mutex-help.js'
 
 for (const algorithm of ['wait-die', 'wound-wait'] as const) {
@@ -223,13 +223,14 @@ t.test('wrong types', async (t) => {
   const context = wwClass.acquire()
   const wrong = { code: 'ERR_INVALID_ARG_TYPE' }
   for (const value of [null, 1, 'x', {}, [], () => {}]) {
-    t.throws(() => Reflect.construct(WwClass, [value]), wrong)
-    t.throws(() => Reflect.construct(WwMutex, [value]), wrong)
-    t.throws(() => Reflect.apply(mutex.tryLock, mutex, [value]), wrong)
-    await t.rejects(Reflect.apply(mutex.lock, mutex, [value]), wrong)
-    await t.rejects(Reflect.apply(mutex.lockSlow, mutex, [value]), wrong)
-    await t.rejects(Reflect.apply(lockAll, undefined, [value, [mutex]]), wrong)
-    await t.rejects(Reflect.apply(lockAll, undefined, [context, [mutex, value]]), wrong)
+    t.throws(() => new WwClass(value as 'wait-die'), wrong)
+    t.throws(() => new WwMutex(value as WwClass), wrong)
+    const bad = value as AcquireContext
+    t.throws(() => mutex.tryLock(bad), wrong)
+    await t.rejects(mutex.lock(bad), wrong)
+    await t.rejects(mutex.lockSlow(bad), wrong)
+    await t.rejects(Promise.resolve(lockAll(bad, [mutex])), wrong)
+    await t.rejects(Promise.resolve(lockAll(context, [mutex, value as WwMutex])), wrong)
   }
   t.notOk(mutex.locked)
   t.equal(context.held, 0)

@@ -3,7 +3,7 @@ import { type WwClass, WwMutex } from '../../lib/move-notify/ww-mutex.js'
 
 /** Enough turns for anything that can happen to have happened. */
 export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 50; turn++) await null
+  for (let turn = 0; turn < 50; turn++) await Promise.resolve()
 }
 
 /** Watches a lock without waiting for it: `pending`, `held` or the error's code. */

@@ -2,7 +2,7 @@
  * The heart on a model device: threads of calls of the public API, each of
  * which may come at any moment, and what must hold whatever the order.
  */
-import { Attachment } from '../../../lib/move-notify/attachment.js'
+import type { Attachment } from '../../../lib/move-notify/attachment.js'
 import type { Channel } from '../../../lib/move-notify/channel.js'
 import { Importer, type ImporterOptions } from '../../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
