@@ -130,7 +130,7 @@ export class Mapping {
   view(offset = 0, length?: number): ArrayBuffer {
     this.#checkOpen()
     checkInteger('offset', offset, 0, this.length)
-    const bytes = checkInteger('length', length ?? this.length - offset)
+    const bytes = checkInteger('length', length === undefined ? this.length - offset : length)
     if (bytes > MAX_VIEW) throw rangeError('length', `at most 4 GiB (${MAX_VIEW})`, bytes)
     this.#checkRange('length', offset, bytes)
     return call(() => this.#native.view(offset, bytes))

@@ -125,7 +125,10 @@ export class WwMutex {
    * rejects with EDEADLK.
    */
   lockSlow(context: AcquireContext, options?: LockOptions): Promise<void> {
-    if (context instanceof AcquireContext && context.held > 0) {
+    if (!(context instanceof AcquireContext)) {
+      return Promise.reject(typeError('context', 'an AcquireContext', context))
+    }
+    if (context.held > 0) {
       return Promise.reject(
         new P2pdmaError(`lockSlow() with ${context.held} locks held: unlock them first`, {
           code: 'ERR_INVALID_STATE',

@@ -25,6 +25,9 @@ const Bell = {
   LENGTH: 8,
 } as const
 
+/** No batch yet; unlike null, nobody can hand it in. */
+const NONE = Symbol('none')
+
 /** Bits of the events that the native side dispatches. */
 const Event = { COMPLETION: 1, QUIET: 2 } as const
 
@@ -35,8 +38,8 @@ export class SoftwareChannel implements EngineChannel {
   readonly #onCompletion: () => void
   readonly #onClosed: (() => void) | undefined
   readonly #onClose: (channel: SoftwareChannel) => void
-  #batch: Batch | null = null
-  #completions: Completions | null = null
+  #batch: Batch | typeof NONE = NONE
+  #completions: Completions | typeof NONE = NONE
   /** Keeps alive the columns that the native side has pointers into. */
   #columns: (readonly NodeJS.TypedArray[])[] = [[], []]
   /** Who waits for the stop that is going on. */
@@ -72,6 +75,8 @@ export class SoftwareChannel implements EngineChannel {
   post(batch: Batch, first: number, count: number): number {
     if (this.#closed) throw closedError('The channel')
     if (batch !== this.#batch) this.#useBatch(batch)
+    if (typeof first !== 'number') throw typeError('first', 'a number', first)
+    if (typeof count !== 'number') throw typeError('count', 'a number', count)
     const doorbell = this.#doorbell
     doorbell[Bell.FIRST] = first
     doorbell[Bell.COUNT] = count
@@ -147,8 +152,8 @@ export class SoftwareChannel implements EngineChannel {
     this.#closed = true
     this.#native.close()
     this.#doorbell[Bell.IN_FLIGHT] = 0
-    this.#batch = null
-    this.#completions = null
+    this.#batch = NONE
+    this.#completions = NONE
     this.#columns = [[], []]
     this.#onClose(this)
     this.#quiet()

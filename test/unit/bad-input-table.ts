@@ -1,0 +1,266 @@
+/** The public surface: for each callable its parameters, with what they take. */
+import * as index from '../../lib/index.js'
+
+const page = 4096
+
+export interface Param {
+  good: unknown
+  /** Bad values that are good ones here. */
+  takes: (value: unknown) => boolean
+}
+
+export interface Row {
+  call: (...args: never[]) => unknown
+  params: Param[]
+}
+
+const never = () => false
+const isObject = (value: unknown) => typeof value === 'object' && value !== null
+
+const whole = (good: number, min = 0, max = Number.MAX_SAFE_INTEGER): Param => ({
+  good,
+  takes: (value) =>
+    typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max,
+})
+const only = (good: unknown): Param => ({ good, takes: never })
+const optional = ({ good, takes }: Param): Param => ({
+  good,
+  takes: (value) => value === undefined || takes(value),
+})
+const options = (good: object = {}): Param => optional({ good, takes: isObject })
+const text = (good: string): Param => ({ good, takes: (value) => typeof value === 'string' })
+const fn = (good: () => unknown): Param => ({ good, takes: (value) => typeof value === 'function' })
+
+export async function world() {
+  const engine = new index.SoftwareEngine()
+  const importer = engine.importer()
+  const buffer = await index.MovableBuffer.create(2 * page, index.memfd())
+  const attachment = await importer.attach(buffer)
+  const channel = importer.channel()
+  const batching = importer.channel()
+  const memfd = index.Memfd.create(2 * page)
+  const mapping = memfd.map()
+  const dmaBuf = index.DmaBuf.fromHandle(memfd.dup().handle)
+  const syncFile = index.SyncFile.fromHandle(memfd.dup().handle)
+  return {
+    engine,
+    importer,
+    buffer,
+    attachment,
+    channel,
+    batching,
+    memfd,
+    mapping,
+    dmaBuf,
+    syncFile,
+  }
+}
+
+export type World = Awaited<ReturnType<typeof world>>
+
+const build =
+  (type: unknown) =>
+  (...args: never[]) =>
+    new (type as new (...args: never[]) => unknown)(...args)
+
+export function rows(w: World): Record<string, Row> {
+  const { engine, importer, buffer, attachment, channel, batching } = w
+  const { memfd, mapping, dmaBuf, syncFile } = w
+  const fence = index.Fence.of(Promise.resolve())
+  const reservation = new index.Reservation()
+  const context = index.reservationClass.acquire()
+  const mutex = new index.WwMutex(index.reservationClass)
+  const batch = new index.Batch(4)
+  const out = new index.Completions(4)
+  const range = [only(attachment), whole(0, 0, 2 * page)]
+  const copy = [...range, ...range, whole(0, 0, 2 * page), options()]
+  const fill = [...range, whole(8, 0, 2 * page), whole(1, 0, 255), options()]
+  const add = [only(attachment), whole(0, 0, 0), whole(1), options()]
+  const exporter = index.memfd()
+  const mode = only('r')
+  return {
+    openEngine: { call: index.openEngine, params: [only('software')] },
+    evict: {
+      call: index.evict,
+      params: [{ good: [buffer], takes: Array.isArray }, only(exporter), whole(0)],
+    },
+    lockAll: {
+      call: index.lockAll,
+      params: [
+        only(context),
+        { good: [], takes: (v) => Array.isArray(v) || v instanceof Uint8Array || v === 'text' },
+        options(),
+      ],
+    },
+    exporterByName: { call: index.exporterByName, params: [only('memfd')] },
+    memfd: { call: index.memfd, params: [options()] },
+    udmabuf: { call: index.udmabuf, params: [options()] },
+    heap: { call: index.heap, params: [optional(text('system'))] },
+    drm: { call: index.drm, params: [optional(only({ driver: 'vgem' }))] },
+    slab: { call: index.slab, params: [only(exporter), options()] },
+    Batch: { call: build(index.Batch), params: [whole(4, 1, 1 << 20)] },
+    Completions: { call: build(index.Completions), params: [whole(4, 1, 1 << 20)] },
+    Importer: { call: build(index.Importer), params: [only(engine), options()] },
+    WwClass: { call: build(index.WwClass), params: [only('wait-die')] },
+    WwMutex: { call: build(index.WwMutex), params: [only(index.reservationClass)] },
+    AcquireContext: { call: build(index.AcquireContext), params: [only(index.reservationClass)] },
+    Fence: { call: build(index.Fence), params: [only(Promise.resolve())] },
+    MovableBuffer: {
+      call: build(index.MovableBuffer),
+      params: [whole(page), only(buffer.backing), { good: false, takes: () => true }].map(
+        (each, i) => (i === 0 ? { ...each, takes: () => true } : each),
+      ),
+    },
+    Memfd: { call: build(index.Memfd), params: [only(memfd.handle)] },
+    DmaBuf: { call: build(index.DmaBuf), params: [only(memfd.handle)] },
+    SyncFile: { call: build(index.SyncFile), params: [only(memfd.handle)] },
+    DmaHeap: { call: build(index.DmaHeap), params: [only(memfd.handle)] },
+    DrmDevice: { call: build(index.DrmDevice), params: [only(memfd.handle)] },
+    OwnedFd: { call: build(index.OwnedFd), params: [only(memfd.handle)] },
+    Mapping: { call: build(index.Mapping), params: [only(mapping.handle)] },
+    MemfdExporter: { call: build(index.MemfdExporter), params: [options()] },
+    UdmabufExporter: { call: build(index.UdmabufExporter), params: [options()] },
+    HeapExporter: { call: build(index.HeapExporter), params: [text('system')] },
+    DrmExporter: { call: build(index.DrmExporter), params: [text('vgem')] },
+    SlabExporter: { call: build(index.SlabExporter), params: [only(exporter), options()] },
+    'MovableBuffer.create': {
+      call: index.MovableBuffer.create,
+      params: [whole(page, 1, page), only(exporter), options()],
+    },
+    'MovableBuffer#move': { call: buffer.move.bind(buffer), params: [only(exporter), options()] },
+    'MovableBuffer#beginCpuAccess': {
+      call: buffer.beginCpuAccess.bind(buffer),
+      params: [optional(mode)],
+    },
+    'MovableBuffer#withCpuAccess': {
+      call: buffer.withCpuAccess.bind(buffer),
+      params: [optional(mode), fn(() => 1)],
+    },
+    'Importer#channel': { call: importer.channel.bind(importer), params: [options()] },
+    'Importer#copy': { call: importer.copy.bind(importer), params: copy },
+    'Importer#fill': { call: importer.fill.bind(importer), params: fill },
+    'Importer#fetchAdd': { call: importer.fetchAdd.bind(importer), params: add },
+    'Importer#attach': { call: importer.attach.bind(importer), params: [only(buffer), options()] },
+    'Channel#copy': { call: channel.copy.bind(channel), params: copy },
+    'Channel#fill': { call: channel.fill.bind(channel), params: fill },
+    'Channel#fetchAdd': { call: channel.fetchAdd.bind(channel), params: add },
+    'Channel#grant': { call: channel.grant.bind(channel), params: [only(attachment)] },
+    'Channel#post': {
+      call: batching.post.bind(batching),
+      params: [only(batch), whole(0, 0, 4), whole(4, 0, 4)],
+    },
+    'Channel#reap': { call: batching.reap.bind(batching), params: [only(out)] },
+    'Channel#ready': {
+      call: batching.ready.bind(batching),
+      params: [only(batch), whole(0, 0, 3), options()],
+    },
+    'Channel#completions': { call: batching.completions.bind(batching), params: [options()] },
+    'Fence.of': { call: index.Fence.of, params: [only(Promise.resolve())] },
+    'Fence#wait': { call: fence.wait.bind(fence), params: [options()] },
+    'Reservation#addFence': {
+      call: reservation.addFence.bind(reservation),
+      params: [only(fence), whole(0, 0, 3)],
+    },
+    'Reservation#fences': { call: reservation.fences.bind(reservation), params: [whole(0, 0, 3)] },
+    'Reservation#isIdle': { call: reservation.isIdle.bind(reservation), params: [whole(0, 0, 3)] },
+    'Reservation#wait': {
+      call: reservation.wait.bind(reservation),
+      params: [whole(0, 0, 3), { good: {}, takes: () => true }],
+    },
+    'WwMutex#tryLock': { call: mutex.tryLock.bind(mutex), params: [optional(only(context))] },
+    'WwMutex#lock': { call: mutex.lock.bind(mutex), params: [optional(only(context)), options()] },
+    'WwMutex#lockSlow': { call: mutex.lockSlow.bind(mutex), params: [only(context), options()] },
+    'WwMutex#unlock': { call: mutex.unlock.bind(mutex), params: [optional(only(context))] },
+    'SoftwareEngine#importer': { call: engine.importer.bind(engine), params: [options()] },
+    'SoftwareEngine#openChannel': {
+      call: engine.openChannel.bind(engine),
+      params: [only({ depth: 1, onCompletion: () => 1 })],
+    },
+    'SoftwareEngine#map': {
+      call: engine.map.bind(engine),
+      params: [
+        whole(9, 0, 2 ** 32 - 1),
+        only(buffer.backing),
+        whole(8, 0, 2 * page),
+        whole(3, 1, 3),
+      ],
+    },
+    'SoftwareEngine#seal': { call: engine.seal.bind(engine), params: [whole(9)] },
+    'SoftwareEngine#unseal': { call: engine.unseal.bind(engine), params: [whole(9)] },
+    'SoftwareEngine#unmap': { call: engine.unmap.bind(engine), params: [whole(9)] },
+    'SoftwareEngine#isMapped': { call: engine.isMapped.bind(engine), params: [whole(9)] },
+    'SoftwareEngine#inject': { call: engine.inject.bind(engine), params: [only({ kind: 'lost' })] },
+    'Memfd.create': { call: index.Memfd.create, params: [whole(page, 0, page), options()] },
+    'Memfd.adopt': { call: index.Memfd.adopt, params: [whole(-1, 0)] },
+    'Memfd#truncate': { call: memfd.truncate.bind(memfd), params: [whole(4 * page, page)] },
+    'Memfd#addSeals': { call: memfd.addSeals.bind(memfd), params: [whole(0, 0, 0x3f)] },
+    'Memfd#map': { call: memfd.map.bind(memfd), params: [options()] },
+    'Mapping.map': { call: index.Mapping.map, params: [only(memfd.fd), options()] },
+    'Mapping#view': {
+      call: mapping.view.bind(mapping),
+      params: [optional(whole(0, 0, page)), optional(whole(8, 0, page))],
+    },
+    'Mapping#copyFrom': {
+      call: mapping.copyFrom.bind(mapping),
+      params: [only(mapping), whole(0, 0, page), whole(page, 0, page), whole(8, 0, page)],
+    },
+    'Mapping#fill': {
+      call: mapping.fill.bind(mapping),
+      params: [
+        { good: 1n, takes: (v) => v === 5n },
+        optional(whole(0, 0, page)),
+        optional(whole(8, 0, page)),
+      ],
+    },
+    'Mapping#countRuns': {
+      call: mapping.countRuns.bind(mapping),
+      params: [
+        { good: 1n, takes: (v) => v === 5n },
+        optional(whole(0, 0, page)),
+        optional(whole(8, 0, page)),
+      ],
+    },
+    'DmaBuf.ofDuplicate': { call: index.DmaBuf.ofDuplicate, params: [only(-1)] },
+    'DmaBuf.adopt': { call: index.DmaBuf.adopt, params: [only(-1)] },
+    'DmaBuf#equals': { call: dmaBuf.equals.bind(dmaBuf), params: [only(dmaBuf)] },
+    'DmaBuf#setName': { call: dmaBuf.setName.bind(dmaBuf), params: [text('name')] },
+    'DmaBuf#map': { call: dmaBuf.map.bind(dmaBuf), params: [options()] },
+    'DmaBuf#beginCpuAccess': {
+      call: dmaBuf.beginCpuAccess.bind(dmaBuf),
+      params: [mode, options()],
+    },
+    'DmaBuf#endCpuAccess': { call: dmaBuf.endCpuAccess.bind(dmaBuf), params: [mode] },
+    'DmaBuf#withCpuAccess': {
+      call: dmaBuf.withCpuAccess.bind(dmaBuf),
+      params: [mode, fn(() => 1), options()],
+    },
+    'DmaBuf#exportSyncFile': { call: dmaBuf.exportSyncFile.bind(dmaBuf), params: [mode] },
+    'DmaBuf#importSyncFile': {
+      call: dmaBuf.importSyncFile.bind(dmaBuf),
+      params: [mode, only(syncFile)],
+    },
+    'DmaBuf#readable': { call: dmaBuf.readable.bind(dmaBuf), params: [options()] },
+    'DmaBuf#writable': { call: dmaBuf.writable.bind(dmaBuf), params: [options()] },
+    'SyncFile.adopt': { call: index.SyncFile.adopt, params: [only(-1)] },
+    'SyncFile#wait': { call: syncFile.wait.bind(syncFile), params: [options()] },
+    'SyncFile#merge': {
+      call: syncFile.merge.bind(syncFile),
+      params: [only(syncFile), optional(text('name'))],
+    },
+    'SyncFile#setDeadline': {
+      call: syncFile.setDeadline.bind(syncFile),
+      params: [{ good: 1n, takes: (v) => v === 5n }],
+    },
+    'DmaHeap.open': { call: index.DmaHeap.open, params: [only('nowhere')] },
+    'DrmDevice.open': { call: index.DrmDevice.open, params: [only({ driver: 'none' })] },
+    'Udmabuf.create': { call: index.Udmabuf.create, params: [only(memfd), whole(0), whole(page)] },
+    'Udmabuf.createList': {
+      call: index.Udmabuf.createList,
+      params: [only([{ memfd, offset: 0, size: page }])],
+    },
+    'MemfdExporter#allocate': {
+      call: exporter.allocate.bind(exporter),
+      params: [whole(page, 1, page)],
+    },
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * Every callable of lib/index.ts with every kind of bad value in every place:
+ * a typed error that names the argument or the system call, and nothing leaks.
+ * An export or method without a row in the table fails.
+ */
+import t from 'tap'
+import { P2pdmaError } from '../../lib/errors.js'
+import * as index from '../../lib/index.js'
+import { back, usage } from '../lifecycle/support.js'
+import { rows, world, type Row } from './bad-input-table.js'
+
+function detached(): Uint8Array {
+  const view = new Uint8Array(8)
+  structuredClone(view.buffer, { transfer: [view.buffer] })
+  return view
+}
+
+const bad: unknown[] = [
+  undefined,
+  null,
+  'text',
+  5n,
+  Symbol('symbol'),
+  {},
+  [],
+  [null],
+  Object.create(null),
+  new Proxy({}, {}),
+  detached(),
+  () => 1,
+  true,
+  -1,
+  -0.5,
+  0.5,
+  NaN,
+  Infinity,
+  2 ** 53,
+  { signal: 'x', poison: 1, offset: -1 },
+]
+
+/** Options with one field that is wrong; each is refused by name. */
+const badOptions: [string, Record<string, unknown>][] = [
+  ['Importer', { stopTimeoutMs: -1, minRunMs: NaN, mapRetries: 0.5, mapRetryMs: Infinity }],
+  ['Importer', { fenceTimeoutMs: '1', lockAll: 1, starvationLimit: -1 }],
+  ['Importer#channel', { depth: 3, queueLimit: 0 }],
+  ['Importer#attach', { access: 0, signal: {} }],
+  ['Importer#copy', { signal: 5 }],
+  ['Channel#fill', { signal: 'x' }],
+  ['Channel#completions', { signal: 'x' }],
+  ['MovableBuffer.create', { poison: 1, signal: null }],
+  ['MovableBuffer#move', { signal: 1, context: {}, copyTimeoutMs: NaN, cpuTimeoutMs: -1 }],
+  ['Fence#wait', { signal: 1, timeoutMs: NaN }],
+  ['WwMutex#lock', { signal: 1 }],
+  ['lockAll', { signal: 1 }],
+  ['Memfd.create', { name: 5, seals: 64, sealable: 1, hugetlb: 4097 }],
+  ['Mapping.map', { offset: 1, length: 0, write: 1, populate: 'yes' }],
+  ['slab', { slabSize: 1 }],
+  ['DmaBuf#readable', { signal: 1, timeoutMs: -1 }],
+]
+
+/** Takes nothing, or belongs to the package: no bad input is possible. */
+const exempt = [
+  'P2pdmaError',
+  'Reservation',
+  'SoftwareEngine',
+  'availableExporters',
+  'quarantined',
+  'Importer#attachmentById',
+  'Mapping#unmap',
+  'DmaBuf#info',
+  'DmaHeap#alloc',
+  'DmaHeap.list',
+  'Fence.create',
+  'SyncFile#info',
+  'DrmDevice#createBuffer',
+  'DrmDevice#importBuffer',
+  'DrmDevice#signalFence',
+  'Udmabuf.limits',
+  'Memfd#getSeals',
+  'AcquireContext#done',
+  'AcquireContext#fini',
+  'WwClass#acquire',
+  'Reservation#prune',
+  'SoftwareEngine#stats',
+  'SoftwareEngine#unstall',
+  'MovableBuffer#pin',
+  'MovableBuffer#hint',
+  'MovableBuffer#revoke',
+  'MovableBuffer#countStrayWrites',
+  'OwnedFd#stat',
+  ...['Udmabuf', 'Slab', 'Heap', 'Drm'].map((each) => `${each}Exporter#allocate`),
+]
+
+/** @internal in the sources; tests and other layers reach them. */
+const internal =
+  /^(DmaBuf|SyncFile)\.fromHandle$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|remove)$/
+
+function callables(): string[] {
+  const found: string[] = []
+  for (const [name, value] of Object.entries(index) as [string, unknown][]) {
+    if (typeof value === 'function') found.push(name)
+    const holders: [string, unknown][] = [[`${name}.`, value]]
+    if (typeof value === 'function') holders.push([`${name}#`, value.prototype])
+    if (typeof value !== 'function' && name !== 'Udmabuf') continue
+    for (const [prefix, holder] of holders) {
+      for (const [key, { value: member }] of Object.entries(
+        Object.getOwnPropertyDescriptors(holder ?? {}),
+      )) {
+        if (typeof member === 'function' && key !== 'constructor') found.push(prefix + key)
+      }
+    }
+  }
+  return found.filter((each) => !/[.]prototype$/.test(each))
+}
+
+/** Null where it is refused as it should be. */
+async function complaint({ call }: Row, args: unknown[], argument?: string) {
+  let result: unknown
+  try {
+    result = await (call as (...args: unknown[]) => unknown)(...args)
+  } catch (error) {
+    if (!(error instanceof P2pdmaError)) return `raw ${String(error)}`
+    if (argument !== undefined && error.argument !== argument) return `names ${error.argument}`
+    if (error.argument === undefined && error.syscall === undefined) return `bare ${String(error)}`
+    return null
+  }
+  return `accepted: ${typeof result}`
+}
+
+const show = (value: unknown) =>
+  typeof value === 'object' && value !== null
+    ? Object.prototype.toString.call(value)
+    : String(value)
+
+void t.test('the table knows the whole surface', async (t) => {
+  const table = rows(await world())
+  const missing = callables().filter(
+    (name) => !(name in table) && !exempt.includes(name) && !internal.test(name),
+  )
+  t.same(missing, [])
+})
+
+void t.test('bad values in every place', async (t) => {
+  const before = usage()
+  const w = await world()
+  for (const [name, row] of Object.entries(rows(w))) {
+    const wrong: string[] = []
+    for (const [place, { takes }] of row.params.entries()) {
+      for (const value of bad.filter((each) => !takes(each))) {
+        const args = row.params.map(({ good }) => good)
+        args[place] = value
+        const why = await complaint(row, args)
+        if (why !== null) wrong.push(`${place}: ${show(value)}: ${why}`)
+      }
+    }
+    t.same(wrong, [], name)
+  }
+  t.equal(w.importer.error, null)
+  t.same(w.channel.stats.waiting + w.channel.stats.inFlight, 0, 'nothing was begun')
+  t.equal(await w.buffer.withCpuAccess('r', (cpu) => cpu.view().every((b) => b === 0)), true)
+  await w.engine.close()
+  await w.buffer.close()
+  w.mapping.unmap()
+  for (const each of [w.memfd, w.dmaBuf, w.syncFile]) each.close()
+  const after = await back(before)
+  t.ok(after.fds <= before.fds && after.mappings <= before.mappings, 'nothing leaks')
+})
+
+void t.test('bad options, field by field', async (t) => {
+  const table = rows(await world())
+  for (const [name, fields] of badOptions) {
+    const row = table[name]
+    if (row === undefined) throw new Error(`no row ${name}`)
+    for (const [field, value] of Object.entries(fields)) {
+      const args = row.params.map(({ good }) => good)
+      args[args.length - 1] = { [field]: value }
+      t.equal(await complaint(row, args, field), null, `${name} ${field}: ${show(value)}`)
+    }
+  }
+})
+
+void t.test('columns that are not what they seem', async (t) => {
+  const w = await world()
+  const post = (batch: index.Batch) =>
+    complaint({ call: w.batching.post.bind(w.batching), params: [] }, [batch, 0, 1])
+  const column = new Float64Array(new ArrayBuffer(8))
+  const batch = new index.Batch(1)
+  Object.defineProperty(column, 'buffer', { value: batch.op.buffer })
+  const forged = (change: object) =>
+    Object.assign(Object.create(index.Batch.prototype), batch, change) as index.Batch
+  t.equal(await post(forged({ length: column })), null, 'over memory that can be detached')
+  t.equal(await post(forged({ length: new Proxy(batch.length, {}) })), null, 'a proxy')
+  t.equal(await post(forged({ capacity: 1 << 20 })), null, 'too short')
+  t.equal(await post(forged({ op: batch.length })), null, 'of another type')
+  t.equal(await post(forged({ capacity: -1 })), null)
+  t.equal(await post(forged({ capacity: 0 })), null, 'no such row')
+  await w.engine.close()
+})
