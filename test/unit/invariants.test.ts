@@ -84,10 +84,10 @@ class World {
     const { lane, importer } = random.pick(this.lanes)
     const op = random.pick([Op.COPY, Op.COPY, Op.FILL, Op.FETCH_ADD])
     const to = random.pick(this.slots)
-    const target = to.attachments[importer]
+    const target = to.attachments[importer] ?? null
     const cells = op === Op.FETCH_ADD ? 1 : random.chance(0.2) ? 24 : 1 + random.below(3)
     const cell = random.below(CELLS - cells + 1)
-    if (target == null || !to.model.canWrite(cell, cells)) return
+    if (target === null || !to.model.canWrite(cell, cells)) return
     const length = op === Op.FETCH_ADD ? 8 : cells * CELL
     const range = { model: to.model, at: cell * CELL, length: cells * CELL }
     const operand = random.below(256)
@@ -98,10 +98,10 @@ class World {
       return this.#submit(lane, { ...work, source: null, sourceOffset: 0, job })
     }
     const from = random.pick(this.slots)
-    const source = from.attachments[importer]
+    const source = from.attachments[importer] ?? null
     const sourceCell = random.below(CELLS - cells + 1)
     const overlaps = from === to && Math.abs(sourceCell - cell) < cells
-    if (source == null || overlaps || !from.model.canRead(sourceCell, cells)) return
+    if (source === null || overlaps || !from.model.canRead(sourceCell, cells)) return
     const sourceRange = { model: from.model, at: sourceCell * CELL, length: cells * CELL }
     const job = new Job(sourceRange, range, () => from.model.slice(sourceRange))
     this.#submit(lane, { ...work, source, sourceOffset: sourceRange.at, job })
@@ -124,8 +124,9 @@ class World {
       this.start('move', codes, () => buffer.move(random.pick(exporters), { signal }))
     } else if (kind < 87) {
       this.start('pin', gone, async () => {
-        using _pin = await buffer.pin()
+        const pin = await buffer.pin()
         await turn(random.below(4))
+        pin.unpin()
       })
     } else if (kind < 99) {
       this.start('bracket', [], () => buffer.withCpuAccess('r', () => turn(random.below(4))))
@@ -141,8 +142,8 @@ class World {
   }
 
   async #reattach(slot: Slot, importer: number): Promise<void> {
-    const attachment = slot.attachments[importer]
-    if (attachment == null) return
+    const attachment = slot.attachments[importer] ?? null
+    if (attachment === null) return
     slot.attachments[importer] = null
     await attachment.close()
     await turn(random.below(3))
