@@ -1,7 +1,7 @@
 /**
- * Runs files in the guest, one after the other, and prints what came of them as
- * TAP 14: a test file's own TAP as a subtest, another program's exit code as a
- * test point.
+ * Runs programs in the guest, one after the other, and prints what came of them
+ * as TAP 14. Each argument is one: `tap FILE ARGUMENTS` prints TAP, which
+ * becomes a subtest; of `run FILE ARGUMENTS` the exit code counts.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -33,10 +33,11 @@ function count(line: string): void {
 }
 
 /** A subtest whose lines are the file's; ended by a point of the parent's. */
-async function runTest(file: string): Promise<void> {
+async function runTest(words: string[]): Promise<void> {
   const since = Date.now()
-  say(`# Subtest: ${file}`)
-  const child = spawn(process.execPath, [file], {
+  const name = words.join(' ')
+  say(`# Subtest: ${name}`)
+  const child = spawn(process.execPath, words, {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, TAP: '1' },
   })
@@ -51,15 +52,15 @@ async function runTest(file: string): Promise<void> {
   const code = child.exitCode ?? (await exitCode(child))
   // A file that died before its plan: close the subtest, or what follows would be read as its own.
   if (!planned) say('    1..0')
-  point(code === 0 && planned, file, since)
+  point(code === 0 && planned, name, since)
 }
 
 /** An example: it shows what it is meant to by ending well. */
-async function runProgram(file: string): Promise<void> {
+async function runProgram(words: string[]): Promise<void> {
   const since = Date.now()
-  const child = spawn(process.execPath, [file], { stdio: ['ignore', 2, 2] })
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 2, 2] })
   assertions++
-  point((await exitCode(child)) === 0, file, since)
+  point((await exitCode(child)) === 0, words.join(' '), since)
 }
 
 async function exitCode(child: ReturnType<typeof spawn>): Promise<number | null> {
@@ -69,8 +70,9 @@ async function exitCode(child: ReturnType<typeof spawn>): Promise<number | null>
 
 say('TAP version 14')
 say(`# kernel ${release()}`)
-for (const file of process.argv.slice(2)) {
-  await (file.endsWith('.test.js') ? runTest(file) : runProgram(file))
+for (const argument of process.argv.slice(2)) {
+  const [kind, ...words] = argument.split(' ')
+  await (kind === 'tap' ? runTest(words) : runProgram(words))
 }
 point(process.env['P2PDMA_RIG'] === '1', `these ran in the guest, on ${release()}`)
 assertions++
