@@ -235,7 +235,7 @@ Napi::Value Map(const Napi::CallbackInfo& info, const HostPtr& host) {
   if (!range->Contains(offset, size)) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "size reaches beyond the mapping", "size");
   }
-  if ((offset & 7) != 0) {
+  if ((reinterpret_cast<uintptr_t>(range->data + offset) & 7) != 0) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "offset must be a multiple of 8", "offset");
   }
   if ((access & kAccessWrite) != 0 && !range->writable) {

@@ -54,7 +54,7 @@ std::shared_ptr<MappedRange> Allocate() {
   void* const memory =
       mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED);
-  return std::make_shared<MappedRange>(memory, kSize, true);
+  return std::make_shared<MappedRange>(memory, 0, kSize, true);
 }
 
 void Round(uint32_t seed, uint32_t steps) {
