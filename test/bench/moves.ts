@@ -42,8 +42,16 @@ export async function moveSuite(quick: boolean): Promise<{ results: Result[]; ra
       'move_100k_vs_10',
       count,
       'us/move',
-      () => large.moves(quick ? 5 : 40),
-      () => small.moves(quick ? 5 : 40),
+      () => large.bestMoves(quick ? 1 : 6),
+      () => small.bestMoves(quick ? 1 : 6),
+      { attached: `${size} and 10` },
+    ),
+    await pairs(
+      'move_100k_vs_10_loop_cpu',
+      count,
+      'us/move',
+      () => large.cpuOfMoves(quick ? 5 : 20),
+      () => small.cpuOfMoves(quick ? 5 : 20),
       { attached: `${size} and 10` },
     ),
     await pairs(

@@ -24,6 +24,7 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'post_batch32_vs_cpp',
     'post_batch256_vs_cpp',
     'move_100k_vs_10',
+    'move_100k_vs_10_loop_cpu',
     'moves_64_together_vs_singly',
   ])
   const named = (name: string) => results.filter((each) => each.name === name)

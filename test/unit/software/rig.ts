@@ -140,6 +140,16 @@ export class Bench {
     }
   }
 
+  /**
+   * The next `count` completions that own no place in the ring: nothing is in
+   * flight for them, so nothing but this keeps the process waiting.
+   */
+  async takeLate(count: number): Promise<Completion[]> {
+    const taken: Completion[] = []
+    await until(() => taken.push(...this.reap()) >= count)
+    return taken
+  }
+
   /** Posts and waits. */
   async run(...rows: Row[]): Promise<Completion[]> {
     const accepted = this.post(...rows)
