@@ -54,29 +54,29 @@ export async function pairs(
   b: Measure,
   parameters: Result['parameters'] = {},
 ): Promise<Ratio> {
-  const samplesA: number[] = []
-  const samplesB: number[] = []
+  const samples: [number, number][] = []
   for (let i = -1; i < count; i++) {
-    let sampleA: number
-    let sampleB: number
-    if (i % 2 === 0) {
-      sampleA = await a()
-      sampleB = await b()
-    } else {
-      sampleB = await b()
-      sampleA = await a()
-    }
-    if (i < 0) continue
-    samplesA.push(sampleA)
-    samplesB.push(sampleB)
+    const first = i % 2 === 0 ? await a() : await b()
+    const second = i % 2 === 0 ? await b() : await a()
+    if (i >= 0) samples.push(i % 2 === 0 ? [first, second] : [second, first])
   }
-  const ratios = samplesA.map((sample, i) => sample / (samplesB[i] ?? NaN))
+  return ratioOf(name, sideUnit, samples, parameters)
+}
+
+/** The ratio of pairs that were measured elsewhere. */
+export function ratioOf(
+  name: string,
+  sideUnit: string,
+  samples: readonly (readonly [number, number])[],
+  parameters: Result['parameters'],
+): Ratio {
+  const side = (index: 0 | 1) => summary(samples.map((pair) => pair[index])).median
   return {
     name,
-    parameters: { pairs: count, ...parameters },
+    parameters: { pairs: samples.length, ...parameters },
     unit: 'ratio',
-    ...summary(ratios),
-    sides: [summary(samplesA).median, summary(samplesB).median],
+    ...summary(samples.map(([a, b]) => a / b)),
+    sides: [side(0), side(1)],
     sideUnit,
   }
 }
