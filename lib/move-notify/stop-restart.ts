@@ -171,11 +171,12 @@ export class StopAndRestart {
       // Step 3.3: checked and opened in one turn.
       const open =
         this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen
-      if (open) {
-        this.#working = false
-        this.#open()
+      if (open) this.#working = false
+      try {
+        if (open) this.#open()
+      } finally {
+        unlock()
       }
-      unlock()
       if (open || this.isDead) break
     }
     context.fini()

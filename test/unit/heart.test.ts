@@ -246,3 +246,24 @@ void t.test('a close ends a bracket that a move is waiting for', async (t) => {
   t.throws(() => cpu.view(), { code: 'ERR_CLOSED' })
   await close()
 })
+
+void t.test(
+  'a device that cannot be restarted fails its importer, and no lock is kept',
+  async (t) => {
+    const { engine, importer, other, source, target, from, to } = await rig(t)
+    engine.held = true
+    const doomed = t.rejects(importer.copy(from, 0, to, 0, PAGE), { code: 'ERR_OUTCOME_UNKNOWN' })
+    const device = engine.channels[0]
+    if (device === undefined) throw new Error('no channel')
+    device.restart = () => {
+      throw new Error('no restart')
+    }
+    await target.move(other)
+    await doomed
+    t.notOk(target.reservation.locked)
+    t.equal(to.state, 'failed')
+    await importer.close()
+    await source.close()
+    await target.close()
+  },
+)
