@@ -11,7 +11,7 @@ import type { Pair } from './pair.js'
  * How much work is kept queued, ms at the rate seen, stops included: the event
  * loop may be held up while others have the CPU.
  */
-const QUEUED_MS = 100
+const QUEUED_MS = 500
 /** Operations kept queued at most: a ring full. */
 const MAX_QUEUED = 256
 /** Operations kept queued on each pair at least. */
