@@ -1,9 +1,9 @@
 /**
  * What needs a real kernel: one boot of the rig, in which the tests of
- * test/kernel, a short smoke and every example run. Their TAP becomes a subtest of this file.
+ * test/kernel and every example run. Their TAP becomes a subtest of this file.
  * A rig that is missing is a failure (its hint is on stderr), not a skip.
  */
-import { existsSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -13,7 +13,6 @@ const root = dirname(dist)
 
 /** The compiled files of a folder, from its sources: dist may hold some that are gone. */
 function compiled(folder: string, suffix: string): string[] {
-  if (!existsSync(join(root, folder))) return []
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith(suffix))
     .sort()
@@ -25,12 +24,6 @@ const environment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^(_?TAP|TS_NODE|NODE_OPTIONS)/.test(name)),
 )
 
-/** The first as in the README, but short; the others reach the exporters that it leaves out. */
-const smoke = [
-  '--from udmabuf --to heap:system,memfd --moves 24 --size 262144',
-  '--from drm:vgem --to udmabuf --moves 24 --size 262144',
-]
-
 const limit = 25 * 60_000
 t.setTimeout(limit + 60_000)
 
@@ -40,7 +33,6 @@ await t.spawn(
     ...[join(dist, 'lib/cli/main.js'), 'rig', '--timeout', String(limit / 1000), '--'],
     ...[process.execPath, join(dist, 'test/kernel/run.js')],
     ...compiled('test/kernel', '.test.ts').map((file) => `tap ${file}`),
-    ...smoke.map((options) => `tap dist/lib/cli/main.js smoke ${options}`),
     ...compiled('examples', '.ts').map((file) => `run ${file}`),
   ],
   { cwd: root, env: environment, timeout: limit + 30_000 },
