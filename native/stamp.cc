@@ -129,9 +129,8 @@ class VerifyJob : public Job {
   // Sequence 0 expects the marker.
   uint8_t Content(const std::byte* payload, uint64_t sequence) const {
     for (uint64_t at = 0; at < blocks_.length; at += kLine) {
-      const bool held = sequence == 0
-                            ? Holds(payload + at, kMarkerLine)
-                            : Holds(payload + at, MakeLine(sequence, at, blocks_.seed));
+      const bool held = sequence == 0 ? Holds(payload + at, kMarkerLine)
+                                      : Holds(payload + at, MakeLine(sequence, at, blocks_.seed));
       if (!held) return Classify(payload);
     }
     return kIntact;
@@ -174,10 +173,9 @@ std::vector<uint64_t> NumbersArg(const Napi::CallbackInfo& info, size_t index, c
   const auto column = value.As<Napi::Float64Array>();
   const size_t count = column.ElementLength();
   if (count > kMaxBlocks) {
-    throw CodedError(env, "ERR_OUT_OF_RANGE",
-                     std::string(name) + " must have at most " + std::to_string(kMaxBlocks) +
-                         " elements",
-                     name);
+    throw CodedError(
+        env, "ERR_OUT_OF_RANGE",
+        std::string(name) + " must have at most " + std::to_string(kMaxBlocks) + " elements", name);
   }
   std::vector<uint64_t> numbers(count);
   for (size_t i = 0; i < count; ++i) {
