@@ -17,8 +17,9 @@ export interface MoverParts {
   witness: Witness
 }
 
+/** Turns of the event loop, in which completions are seen and work is posted. */
 const MIN_TURNS = 2
-const MAX_TURNS = 64
+const MAX_WAIT_MS = 50
 
 export class Mover {
   readonly #parts: MoverParts
@@ -45,14 +46,22 @@ export class Mover {
   }
 
   /**
-   * Where the event loop was held up the device may have run out of work: the
-   * traffic gets a few turns to catch up, so that the moves meet it.
+   * Where the event loop was held up the device may have run out of work, and
+   * while a block is being verified a move waits: the traffic gets some time to
+   * catch up, so that the moves meet it.
    */
   async #untilBusy(sides: readonly Side[]): Promise<void> {
     const { probe } = this.#parts
-    const busy = () => sides.every(({ attachment }) => probe.isBusy(attachment.id))
-    for (let turn = 0; turn < MIN_TURNS || (turn < MAX_TURNS && !busy()); turn++) {
+    const ready = () =>
+      sides.every(
+        ({ attachment, buffer }) =>
+          probe.isBusy(attachment.id) && (buffer.cpuBrackets?.isIdle ?? true),
+      )
+    for (let turn = 0; turn < MIN_TURNS; turn++) {
       await new Promise((resolve) => setImmediate(resolve))
+    }
+    for (let ms = 0; ms < MAX_WAIT_MS && !ready(); ms++) {
+      await new Promise((resolve) => setTimeout(resolve, 1))
     }
   }
 

@@ -156,6 +156,8 @@ async function together(stage: Stage, goal: Goal): Promise<Outcome> {
   const sides = pairs.flatMap((pair) => pair.sides)
   let rounds = 0
   try {
+    // The load's queue grows with the rate that it sees.
+    await sleep(SHORTEST_PHASE)
     while (rounds * sides.length < goal.moves && !isOver(stage, goal)) {
       await mover.moveTogether(sides)
       rounds++
