@@ -309,7 +309,7 @@ export class MovableBuffer {
   async #close(): Promise<void> {
     // First the brackets: a move may be waiting for them to end.
     await this.#cpu?.closeAll()
-    await Promise.allSettled(this.#tails ?? [])
+    if (this.#tails !== null) await Promise.allSettled(this.#tails)
     await this.reservation.lock()
     try {
       await this.#detachAll('closed', closedError('the buffer'))
