@@ -9,7 +9,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const examples = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'))
 
 void t.test('an example is short and imports the package by its name', async (t) => {
-  t.equal(examples.length, 4)
+  t.equal(examples.length, 5)
   for (const name of examples) {
     const text = readFileSync(join(root, 'examples', name), 'utf8')
     t.ok(text.split('\n').length <= 60, `${name}: under 60 lines`)
@@ -27,4 +27,14 @@ void t.test('move-under-load runs anywhere', async (t) => {
   t.equal(status, 0, stderr)
   t.equal(stdout.match(/^moved from /gm)?.length, 6)
   t.match(stdout, /whole: true; stray writes: 0\n$/)
+})
+
+void t.test('batch runs anywhere', async (t) => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(root, 'dist/examples/batch.js')],
+    { encoding: 'utf8' },
+  )
+  t.equal(status, 0, stderr)
+  t.match(stdout, /^51200 copies in batches, 0 failed; [1-9]\d* moves meanwhile\n$/)
 })
