@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.js'
 import { quarantined } from '../../lib/move-notify/quarantine.js'
-import type { FakeBacking } from './fake-memory.js';
+import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
 const PAGE = 4096

@@ -7,7 +7,7 @@ import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.j
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { reservationClass } from '../../lib/move-notify/reservation.js'
 import { WwMutex, lockAll } from '../../lib/move-notify/ww-mutex.js'
-import type { FakeBacking} from './fake-memory.js';
+import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
 const PAGE = 4096
