@@ -35,6 +35,9 @@ export function preface(
     'a kernel with the exporters, in a virtual machine: npm run rig -- p2pdma smoke --from udmabuf --to heap:system',
     `${describeGoal(options)}; ${options.buffers} pairs of buffers of ${options.size} bytes; seed ${options.seed}`,
   )
+  lines.push(
+    'a move waits up to 50 ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would',
+  )
   if (options.inject !== null) lines.push(`one operation is broken on purpose: ${options.inject}`)
   return lines
 }
