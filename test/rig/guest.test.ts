@@ -3,21 +3,9 @@
  * test/kernel and every example run. Their TAP becomes a subtest of this file.
  * A rig that is missing is a failure (its hint is on stderr), not a skip.
  */
-import { readdirSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import t from 'tap'
-
-const dist = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
-const root = dirname(dist)
-
-/** The compiled files of a folder, from its sources: dist may hold some that are gone. */
-function compiled(folder: string, suffix: string): string[] {
-  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith(suffix))
-    .sort()
-    .map((name) => join('dist', folder, name.replace(/\.ts$/, '.js')))
-}
+import { dist, kernelTests, root } from '../kernel/list.js'
 
 // tap's own settings and loaders are for this process, and slow in the guest.
 const environment = Object.fromEntries(
@@ -32,8 +20,7 @@ await t.spawn(
   [
     ...[join(dist, 'lib/cli/main.js'), 'rig', '--timeout', String(limit / 1000), '--'],
     ...[process.execPath, join(dist, 'test/kernel/run.js')],
-    ...compiled('test/kernel', '.test.ts').map((file) => `tap ${file}`),
-    ...compiled('examples', '.ts').map((file) => `run ${file}`),
+    ...kernelTests(),
   ],
   { cwd: root, env: environment, timeout: limit + 30_000 },
   'guest',
