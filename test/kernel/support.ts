@@ -29,9 +29,17 @@ export function countInDebugfs(exporter: string): number {
   return text.split('\n').filter((line) => line.split(/\s+/).includes(exporter)).length
 }
 
-/** Reserves huge pages of the default size; returns how many bytes one has. */
+/**
+ * Reserves huge pages of the default size until the process ends; returns how
+ * many bytes one has.
+ */
 export function reserveHugePages(count: number): number {
-  writeFileSync('/proc/sys/vm/nr_hugepages', `${count}`)
+  const setting = '/proc/sys/vm/nr_hugepages'
+  const before = readFileSync(setting, 'utf8')
+  if (Number(before) < count) {
+    writeFileSync(setting, `${count}`)
+    process.once('exit', () => writeFileSync(setting, before))
+  }
   const meminfo = readFileSync('/proc/meminfo', 'utf8')
   const total = Number(/^HugePages_Total:\s+(\d+)/m.exec(meminfo)?.[1])
   if (total < count) throw new Error(`only ${total} of ${count} huge pages`)
