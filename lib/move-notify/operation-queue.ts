@@ -1,4 +1,5 @@
 import { P2pdmaError } from '../errors.js'
+import { AbortWatch } from './abort-watch.js'
 import type { Attachment } from './attachment.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
@@ -27,7 +28,10 @@ export class OperationQueue {
   /** Index of the first one in `#waiting`: taking from the front costs nothing. */
   #first = 0
   #posted = new Map<number, Operation>()
+  readonly #signals = new AbortWatch((operation) => this.#onAbort(operation))
   #nextCookie = 1
+  /** Aborted ones that are still among `#waiting`. */
+  #aborted = 0
   #parked = 0
   #stale = 0
   #unmatched = 0
@@ -43,7 +47,7 @@ export class OperationQueue {
 
   /** Operations that wait to be posted. */
   get waiting(): number {
-    return this.#waiting.length - this.#first
+    return this.#waiting.length - this.#first - this.#aborted
   }
 
   /** Operations posted whose completion has not been seen. */
@@ -78,12 +82,19 @@ export class OperationQueue {
       )
     }
     this.#waiting.push(operation)
-    operation.watch(signal, () => this.#remove((each) => each === operation))
+    if (signal !== undefined) operation.watch(signal, this.#signals)
     this.pump()
+  }
+
+  /** One signal may abort all that waits: they are taken out together, a microtask later. */
+  #onAbort(operation: Operation): void {
+    if (operation.isPosted) return
+    if (++this.#aborted === 1) queueMicrotask(() => this.pump())
   }
 
   /** Posts what can be posted; each row is resolved by the device as it is posted. */
   pump(): void {
+    if (this.#aborted > 0) this.#remove((each) => each.isSettled)
     while (this.#gate.isRunning) {
       const rows = this.#fill()
       if (rows === 0) break
@@ -133,7 +144,10 @@ export class OperationQueue {
   #take(count: number): void {
     for (let i = 0; i < count; i++) {
       const operation = this.#waiting[this.#first++]
-      if (operation !== undefined) this.#posted.set(this.#nextCookie, operation)
+      if (operation !== undefined) {
+        operation.isPosted = true
+        this.#posted.set(this.#nextCookie, operation)
+      }
       this.#nextCookie++
     }
     if (this.#first > 1024 || this.#first === this.#waiting.length) {
@@ -209,9 +223,12 @@ export class OperationQueue {
   #remove(which: (operation: Operation) => boolean): Operation[] {
     const removed: Operation[] = []
     const kept: Operation[] = []
+    this.#aborted = 0
     for (let i = this.#first; i < this.#waiting.length; i++) {
       const operation = this.#waiting[i]
-      if (operation !== undefined) (which(operation) ? removed : kept).push(operation)
+      if (operation === undefined) continue
+      if (operation.isSettled || which(operation)) removed.push(operation)
+      else kept.push(operation)
     }
     if (removed.length > 0) {
       this.#waiting = kept

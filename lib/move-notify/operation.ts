@@ -1,4 +1,5 @@
-import { type P2pdmaError, abortError } from '../errors.js'
+import type { P2pdmaError } from '../errors.js'
+import type { AbortWatch } from './abort-watch.js'
 import type { Attachment } from './attachment.js'
 
 /** How an operation ended that did what it should. */
@@ -29,10 +30,13 @@ export class Operation {
   readonly promise: Promise<Completion>
   /** Has waited for a gate or a mapping. */
   parked = false
+  /** The device has it. */
+  isPosted = false
   #resolve: (completion: Completion) => void = () => {}
   #reject: (error: Error) => void = () => {}
+  #isSettled = false
   #signal: AbortSignal | undefined
-  #onAbort: (() => void) | undefined
+  #watch: AbortWatch | undefined
 
   constructor(
     op: number,
@@ -60,6 +64,11 @@ export class Operation {
     return this.source === attachment || this.target === attachment
   }
 
+  /** Whether its promise has been resolved or rejected; the device may have it still. */
+  get isSettled(): boolean {
+    return this.#isSettled
+  }
+
   /** Whether both mappings are live. */
   get isMapped(): boolean {
     return (
@@ -73,15 +82,11 @@ export class Operation {
     return this.source?.error ?? this.target?.error ?? null
   }
 
-  /** Rejects on abort, after `remove` had the chance to take it out of the queue. */
-  watch(signal: AbortSignal | undefined, remove: () => void): void {
-    if (signal === undefined) return
+  /** Rejects when the signal says so, until it has been settled. */
+  watch(signal: AbortSignal, watch: AbortWatch): void {
     this.#signal = signal
-    this.#onAbort = () => {
-      remove()
-      this.fail(abortError(signal))
-    }
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    this.#watch = watch
+    watch.add(signal, this)
   }
 
   complete(completion: Completion): void {
@@ -97,7 +102,8 @@ export class Operation {
   }
 
   #unwatch(): void {
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
-    this.#onAbort = undefined
+    this.#isSettled = true
+    if (this.#signal !== undefined) this.#watch?.remove(this.#signal, this)
+    this.#watch = undefined
   }
 }
