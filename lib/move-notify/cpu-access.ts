@@ -3,7 +3,7 @@ import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { CpuWindow } from './backing.js'
 import { withDeadline, withSignal } from './deadline.js'
 import type { MovableBuffer } from './movable-buffer.js'
-import { Usage } from './reservation.js'
+import { FENCE_TIMEOUT_MS, Usage } from './reservation.js'
 
 /** An open bracket of CPU access; the buffer does not move until it ends. */
 export class CpuAccess {
@@ -71,6 +71,9 @@ export class CpuBrackets {
     try {
       buffer.checkOpen()
       await buffer.reservation.wait(Usage.KERNEL)
+      // dma_resv_usage_rw(): a reader waits for writers, a writer for readers too.
+      const others = mode === 'r' ? Usage.WRITE : Usage.READ
+      await buffer.reservation.waitSettled(others, { timeoutMs: FENCE_TIMEOUT_MS })
       const window = await buffer.backing.openCpuWindow(mode)
       // A close ends the brackets that it finds, and then waits for the lock.
       if (buffer.isClosed) {
@@ -114,8 +117,8 @@ export class CpuBrackets {
   }
 
   /** Ends all brackets: their views are detached under whoever still holds them. */
-  async closeAll(): Promise<void> {
-    await Promise.all([...this.#open].map((access) => access.end()))
+  closeAll(): Promise<PromiseSettledResult<void>[]> {
+    return Promise.allSettled([...this.#open].map((access) => access.end()))
   }
 
   #change(): Promise<void> {

@@ -14,8 +14,8 @@ import { type CpuAccess, CpuBrackets } from './cpu-access.js'
 import { throwIfAborted } from './deadline.js'
 import { allocate, checkExporter } from './exporting.js'
 import { checkMoveOptions, type MoveOptions, type MoveResult, moveBuffer } from './move.js'
-import { isQuarantined } from './quarantine.js'
-import { Reservation, Usage } from './reservation.js'
+import { isQuarantined, quarantine } from './quarantine.js'
+import { FENCE_TIMEOUT_MS, Reservation, Usage } from './reservation.js'
 
 export interface BufferOptions {
   /**
@@ -259,7 +259,12 @@ export class MovableBuffer {
   async retire(backing: Backing): Promise<void> {
     if (isQuarantined(backing)) return
     if (!this.poison) return backing.free()
-    await backing.poison()
+    try {
+      await backing.poison()
+    } catch (error) {
+      await backing.free()
+      throw error
+    }
     await this.#retirePoisoned(backing)
   }
 
@@ -308,7 +313,7 @@ export class MovableBuffer {
 
   async #close(): Promise<void> {
     // First the brackets: a move may be waiting for them to end.
-    await this.#cpu?.closeAll()
+    const ended = (await this.#cpu?.closeAll()) ?? []
     if (this.#tails !== null) await Promise.allSettled(this.#tails)
     await this.reservation.lock()
     try {
@@ -316,11 +321,19 @@ export class MovableBuffer {
     } finally {
       try {
         await this.#retirePoisoned()
+        await this.#waitForOthers()
         if (!isQuarantined(this.#backing)) await this.#backing.free()
       } finally {
         this.reservation.unlock()
       }
     }
+    for (const each of ended) if (each.status === 'rejected') throw each.reason as Error
+  }
+
+  /** Work of others that has not ended in time may still reach the memory. */
+  async #waitForOthers(): Promise<void> {
+    const waited = this.reservation.waitSettled(Usage.BOOKKEEP, { timeoutMs: FENCE_TIMEOUT_MS })
+    await waited.catch(() => quarantine(this.#backing))
   }
 
   [Symbol.asyncDispose](): Promise<void> {

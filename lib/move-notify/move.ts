@@ -6,7 +6,7 @@ import { allocate } from './exporting.js'
 import { Fence } from './fence.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { isQuarantined, quarantine } from './quarantine.js'
-import { Usage } from './reservation.js'
+import { FENCE_TIMEOUT_MS, Usage } from './reservation.js'
 import { trace } from './trace.js'
 import type { BufferMove } from './trace.js'
 import { AcquireContext } from './ww-mutex.js'
@@ -19,7 +19,10 @@ export interface MoveOptions {
    * buffer's may be among them. If it is taken here it is kept until the move has ended.
    */
   context?: AcquireContext
-  /** How long the copy may take before the move counts as failed, ms. Default 60,000. */
+  /**
+   * How long the copy may take before the move counts as failed, ms; as long it waits
+   * beforehand for the fences of others. Default 60,000.
+   */
   copyTimeoutMs?: number
   /** How long brackets of CPU access may hold the move off, ms. Default 30,000. */
   cpuTimeoutMs?: number
@@ -99,8 +102,7 @@ async function exchange(
   let generation: number
   try {
     old = buffer.backing
-    // An earlier move's copy into what is now the old backing.
-    await buffer.reservation.wait(Usage.KERNEL)
+    await waitForOthers(buffer, options)
     await invalidateAll(buffer, old)
     clock.invalidated = clock.now()
     // Step 2: the copy is queued, and its fence tells when the new backing may be used.
@@ -190,6 +192,19 @@ async function lockForMove(buffer: MovableBuffer, options: MoveOptions): Promise
   }
 }
 
+/**
+ * Work that fences stand for: an earlier move's copy into what is now the old
+ * backing, and what others do there. As ttm_bo_wait_ctx() (drivers/gpu/drm/ttm/ttm_bo.c)
+ * it minds every usage. Nothing has been stopped yet.
+ */
+async function waitForOthers(buffer: MovableBuffer, options: MoveOptions): Promise<void> {
+  const { reservation } = buffer
+  if (reservation.isIdle(Usage.BOOKKEEP)) return
+  const timeoutMs = options.copyTimeoutMs ?? FENCE_TIMEOUT_MS
+  await reservation.wait(Usage.KERNEL, { signal: options.signal, timeoutMs })
+  await reservation.waitSettled(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
+}
+
 /** Step 1: tells every attachment, then waits for all of them once. */
 async function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> {
   let pending: Promise<void>[] | null = null
@@ -238,7 +253,7 @@ function timedOut(failure: unknown): P2pdmaError | null {
 }
 
 function bounded(work: Promise<void>, options: MoveOptions): Promise<void> {
-  const ms = options.copyTimeoutMs ?? 60_000
+  const ms = options.copyTimeoutMs ?? FENCE_TIMEOUT_MS
   return withDeadline(
     work,
     ms,

@@ -6,6 +6,9 @@ import { WwClass, WwMutex } from './ww-mutex.js'
 export const Usage = { KERNEL: 0, WRITE: 1, READ: 2, BOOKKEEP: 3 } as const
 export type Usage = (typeof Usage)[keyof typeof Usage]
 
+/** How long work of others may take that a fence stands for, where nobody gives a time; ms. */
+export const FENCE_TIMEOUT_MS = 60_000
+
 /** The class of all reservations; the kernel's is Wait-Die too (drivers/dma-buf/dma-resv.c). */
 export const reservationClass = new WwClass('wait-die')
 
@@ -52,6 +55,19 @@ export class Reservation extends WwMutex {
   /** Waits for the fences of a usage; rejects with the first failure. */
   async wait(usage: Usage, options?: WaitOptions): Promise<void> {
     for (const fence of this.fences(usage)) await fence.wait(options)
+  }
+
+  /**
+   * Waits until all work of a usage has ended, well or not; its failures are its owners'.
+   * Rejects with ETIMEDOUT or ABORT_ERR.
+   */
+  async waitSettled(usage: Usage, options?: WaitOptions): Promise<void> {
+    for (const fence of this.fences(usage)) {
+      if (fence.signaled) continue
+      await fence.wait(options).catch((error: unknown) => {
+        if (!fence.signaled) throw error
+      })
+    }
   }
 
   /** Forgets fences that have been signalled, failed ones included. The lock must be held. */

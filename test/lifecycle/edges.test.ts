@@ -1,7 +1,9 @@
 /** What once went wrong at the edges of the heart, one test each. */
 import t from 'tap'
+import { Fence } from '../../lib/move-notify/fence.js'
 import { Importer } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { Usage } from '../../lib/move-notify/reservation.js'
 import { FakeEngine, FakeExporter } from '../unit/fake-memory.js'
 import { outcome, PAGE, turn } from './support.js'
 
@@ -68,4 +70,72 @@ void t.test('an aborted operation does not hold back those behind it', async (t)
   await move
   await importer.close()
   await Promise.all([a.close(), b.close()])
+})
+
+void t.test("a move, the CPU and a close wait for others' fences", async (t) => {
+  const here = new FakeExporter('here')
+  const buffer = await MovableBuffer.create(PAGE, here)
+  const add = async (usage: Usage) => {
+    const { fence, signal } = Fence.create()
+    await buffer.reservation.lock()
+    buffer.reservation.addFence(fence, usage)
+    buffer.reservation.unlock()
+    return signal
+  }
+  const waits = async (work: Promise<unknown>, signal: (error?: Error) => void, error?: Error) => {
+    let settled = false
+    void work.then(() => (settled = true))
+    await turn()
+    const before = settled
+    signal(error)
+    await work
+    return !before
+  }
+  const writing = await add(Usage.WRITE)
+  t.ok(await waits(buffer.move(here), writing), 'a move waits for a write')
+  const failing = await add(Usage.BOOKKEEP)
+  t.ok(await waits(buffer.move(here), failing, new Error('x')), 'how it ends is not its business')
+  const reader = await add(Usage.READ)
+  await buffer.withCpuAccess('r', () => {})
+  t.ok(
+    await waits(
+      buffer.withCpuAccess('w', () => {}),
+      reader,
+    ),
+    'a writer waits for readers',
+  )
+  const never = await add(Usage.WRITE)
+  await t.rejects(buffer.move(here, { copyTimeoutMs: 5 }), { code: 'ETIMEDOUT' })
+  await t.rejects(buffer.move(here, { signal: AbortSignal.timeout(5) }), { code: 'ABORT_ERR' })
+  t.notOk(buffer.reservation.locked)
+  t.ok(await waits(buffer.close(), never), 'a close waits before it gives the memory back')
+  t.equal(here.alive, 0)
+})
+
+void t.test('a bracket that cannot be ended does not keep the buffer open', async (t) => {
+  const here = new FakeExporter('here')
+  const engine = new FakeEngine()
+  const importer = new Importer(engine)
+  const buffer = await MovableBuffer.create(PAGE, here)
+  const attachment = await importer.attach(buffer)
+  buffer.backing.openCpuWindow = () =>
+    Promise.resolve({
+      view: () => new Uint8Array(0),
+      end: () => Promise.reject(new Error('no end')),
+    })
+  await buffer.beginCpuAccess()
+  await t.rejects(buffer.close(), { message: 'no end' })
+  t.equal(attachment.state, 'closed')
+  t.equal(here.alive, 0)
+  await importer.close()
+})
+
+void t.test('a backing that cannot be poisoned is freed all the same', async (t) => {
+  const here = new FakeExporter('here')
+  const buffer = await MovableBuffer.create(PAGE, here, { poison: true })
+  buffer.backing.poison = () => Promise.reject(new Error('no poison'))
+  await t.rejects(buffer.move(here), { message: 'no poison' })
+  t.equal(here.alive, 1)
+  await buffer.close()
+  t.equal(here.alive, 0)
 })

@@ -167,6 +167,10 @@ export function rows(w: World): Record<string, Row> {
       call: reservation.wait.bind(reservation),
       params: [whole(0, 0, 3), { good: {}, takes: () => true }],
     },
+    'Reservation#waitSettled': {
+      call: reservation.waitSettled.bind(reservation),
+      params: [whole(0, 0, 3), { good: {}, takes: () => true }],
+    },
     'WwMutex#tryLock': { call: mutex.tryLock.bind(mutex), params: [optional(only(context))] },
     'WwMutex#lock': { call: mutex.lock.bind(mutex), params: [optional(only(context)), options()] },
     'WwMutex#lockSlow': { call: mutex.lockSlow.bind(mutex), params: [only(context), options()] },
