@@ -84,15 +84,21 @@ export class BatchForm {
     await withSignal(change, options.signal)
   }
 
-  /** Resolves when `post(batch, row, ...)` can accept the row or says why it never will. */
+  /**
+   * Resolves when `post(batch, row, ...)` can accept the row or says why it never will.
+   * With a full ring: also when there is something to reap, which makes room.
+   */
   async ready(batch: Batch, row: number, options: OperationOptions = {}): Promise<void> {
     if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
     checkInteger('row', row, 0, batch.capacity - 1)
     checkSignal(checkOptions(options).signal)
     while (!this.#isReady(batch, row)) {
       const change = this.#gate.nextChange()
+      const isFull = this.#gate.isRunning && this.#device.inFlight >= this.#device.depth
       if (this.#device.inFlight > 0) this.#device.arm()
       await withSignal(change, options.signal)
+      // Who waits here may be the one who reaps.
+      if (isFull) return
     }
   }
 
@@ -107,8 +113,8 @@ export class BatchForm {
   #rowAttachments(batch: Batch, row: number): (Attachment | undefined)[] {
     const op = batch.op[row]
     const named: (Attachment | undefined)[] = []
-    if (op !== Op.NOP) named.push(this.#importer.attachmentById(batch.target[row] ?? 0))
-    if (op === Op.COPY) named.push(this.#importer.attachmentById(batch.source[row] ?? 0))
+    if (op !== Op.NOP) named.push(this.#importer.attachmentNamed(batch.target[row] ?? 0))
+    if (op === Op.COPY) named.push(this.#importer.attachmentNamed(batch.source[row] ?? 0))
     return named
   }
 

@@ -57,6 +57,8 @@ export class Channel {
       depth,
       onCompletion: () => this.#onCompletion(),
       onClosed: () => {
+        // A failed channel closes its device itself, and stays failed.
+        if (this.#machine.isDead) return
         // The engine was closed under us: what it held will not come back.
         this.#isOrphan = true
         void this.close()
@@ -203,7 +205,10 @@ export class Channel {
     return (this.#batch ?? this.#batchForm()).completions(options)
   }
 
-  /** Resolves when `post(batch, row, ...)` can accept the row or says why it never will. */
+  /**
+   * Resolves when `post(batch, row, ...)` can accept the row or says why it never will.
+   * With a full ring: also when there is something to reap, which makes room.
+   */
   ready(batch: Batch, row: number, options: OperationOptions = {}): Promise<void> {
     return (this.#batch ?? this.#batchFormFor('batch', batch, Batch)).ready(batch, row, options)
   }
@@ -262,7 +267,7 @@ export class Channel {
       this.#granted?.delete(attachment)
       this.#queue.rejectNaming(attachment, attachment.error)
     }
-    if (this.#batch === null && this.isRunning) this.#queue.pump()
+    if (this.#batch === null && this.isRunning && this.#queue.waiting > 0) this.#queue.pump()
     this.#wake()
   }
 
@@ -299,7 +304,7 @@ export class Channel {
    */
   close(): Promise<void> {
     if (this.state !== 'closed') {
-      if (this.#batch === null && !this.#isOrphan) this.#queue.reap()
+      if (this.#batch === null && !this.#isOrphan && !this.#machine.isDead) this.#queue.reap()
       this.#device.close()
       const closed = closedError('the channel')
       this.#queue.rejectAll(closed, outcomeUnknown(closed))

@@ -32,12 +32,13 @@ export class AttachmentIds<T> {
     return this.#tags[slot] === Math.floor(id / SLOTS) ? this.#items[slot] : undefined
   }
 
-  release(id: number): void {
+  /** From now on the id names nothing; its slot is used again only if `reuse`. */
+  release(id: number, reuse = true): void {
     const slot = id % SLOTS
     const tag = (this.#tags[slot] ?? 0) + 1
     this.#items[slot] = undefined
     this.#tags[slot] = tag
-    if (tag < TAGS) this.#free.push(slot)
+    if (reuse && tag < TAGS) this.#free.push(slot)
   }
 
   *[Symbol.iterator](): Generator<T> {

@@ -51,13 +51,21 @@ const LONGEST_PAUSE_MS = 60_000
 
 let importers = 0
 
-/** By engine, not by importer: the engine knows an attachment by its id alone. */
-const idsOf = new WeakMap<Engine, AttachmentIds<Attachment>>()
+/** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
+interface Shared {
+  readonly ids: AttachmentIds<Attachment>
+  readonly importers: Set<Importer>
+}
 
-function sharedIds(engine: Engine): AttachmentIds<Attachment> {
-  let ids = idsOf.get(engine)
-  if (ids === undefined) idsOf.set(engine, (ids = new AttachmentIds()))
-  return ids
+const sharedBy = new WeakMap<Engine, Shared>()
+
+function sharedOf(engine: Engine): Shared {
+  let shared = sharedBy.get(engine)
+  if (shared === undefined) {
+    shared = { ids: new AttachmentIds(), importers: new Set() }
+    sharedBy.set(engine, shared)
+  }
+  return shared
 }
 
 /** A device's side of the sharing. Owns its channels and attachments. */
@@ -66,7 +74,7 @@ export class Importer {
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
   readonly #limits: StopLimits
-  readonly #ids: AttachmentIds<Attachment>
+  readonly #shared: Shared
   #channels: Channel[] = []
   #nextChannel = 0
   #default: Channel | null = null
@@ -80,7 +88,7 @@ export class Importer {
     }
     checkOptions(options)
     this.engine = engine
-    this.#ids = sharedIds(engine)
+    this.#shared = sharedOf(engine)
     this.name = `${engine.name}#${importers++}`
     this.#limits = {
       stopTimeoutMs: checkMilliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
@@ -91,6 +99,7 @@ export class Importer {
       lockAll: checkBoolean('lockAll', options.lockAll ?? false),
       starvationLimit: checkInteger('starvationLimit', options.starvationLimit ?? 8, 0),
     }
+    this.#shared.importers.add(this)
   }
 
   /** Attachments alive. */
@@ -196,7 +205,7 @@ export class Importer {
 
   async #attachLocked(buffer: MovableBuffer, access: number): Promise<Attachment> {
     this.#checkUsable()
-    const attachment = this.#ids.allocate((id) => new Attachment(this, buffer, id, access))
+    const attachment = this.#shared.ids.allocate((id) => new Attachment(this, buffer, id, access))
     try {
       const mapped = this.map(attachment)
       if (mapped !== undefined) await mapped
@@ -204,7 +213,7 @@ export class Importer {
     } catch (error) {
       await this.unmap(attachment.id)
       attachment.end('closed', attachmentClosed())
-      this.#ids.release(attachment.id)
+      this.#shared.ids.release(attachment.id)
       throw error
     }
     this.#attached++
@@ -213,28 +222,35 @@ export class Importer {
     return attachment
   }
 
-  /** What a batch's row names; undefined once it has been closed. */
+  /** The attachment of this importer that has this id; undefined once it has been closed. */
   attachmentById(id: number): Attachment | undefined {
-    const attachment = this.#ids.get(id)
+    const attachment = this.#shared.ids.get(id)
     return attachment?.importer === this ? attachment : undefined
   }
 
-  /** @internal */
+  /** What a batch's row names, which the engine does not keep to one importer. @internal */
+  attachmentNamed(id: number): Attachment | undefined {
+    return this.#shared.ids.get(id)
+  }
+
+  /** Out of those of all importers of the engine. @internal */
   async attachmentList(which: (attachment: Attachment) => boolean): Promise<Attachment[]> {
     const slice = new Slice()
     const found: Attachment[] = []
-    for (const attachment of this.#ids) {
-      if (attachment.importer === this && which(attachment)) found.push(attachment)
+    for (const attachment of this.#shared.ids) {
+      if (which(attachment)) found.push(attachment)
       const turn = slice.next()
       if (turn !== undefined) await turn
     }
     return found
   }
 
-  /** The channels with work in flight on it. @internal */
+  /** The channels with work in flight on it, or whose peer holds a key to it. @internal */
   usersOf(attachment: Attachment): Channel[] {
     const users: Channel[] = []
-    for (const channel of this.#channels) if (channel.uses(attachment)) users.push(channel)
+    for (const { channels } of this.#shared.importers) {
+      for (const channel of channels) if (channel.uses(attachment)) users.push(channel)
+    }
     return users
   }
 
@@ -246,7 +262,12 @@ export class Importer {
 
   /** Takes a mapping away; a device that cannot do so in time has failed. @internal */
   unmap(id: number): Promise<void> | undefined {
-    const unmapped = this.engine.unmap(id)
+    let unmapped: void | Promise<void>
+    try {
+      unmapped = this.engine.unmap(id)
+    } catch (error) {
+      unmapped = Promise.reject(error)
+    }
     if (unmapped === undefined) return undefined
     const { stopTimeoutMs } = this.#limits
     const late = () =>
@@ -276,7 +297,9 @@ export class Importer {
 
   /** @internal */
   attachmentChanged(attachment: Attachment): void {
-    for (const channel of this.#channels) channel.attachmentChanged(attachment)
+    for (const { channels } of this.#shared.importers) {
+      for (const channel of channels) channel.attachmentChanged(attachment)
+    }
   }
 
   /** @internal */
@@ -303,7 +326,8 @@ export class Importer {
       attachment.end(state, error)
       if (state === 'closed') {
         attachment.buffer.unlink(attachment)
-        this.#ids.release(attachment.id)
+        // A device that has failed may have the mapping still: then nobody gets its slot.
+        this.#shared.ids.release(attachment.id, this.#error === null)
         this.#attached--
       }
     }
@@ -341,7 +365,7 @@ export class Importer {
       cause: error,
     })
     for (const channel of this.#channels) channel.fail(failed)
-    for (const attachment of this.#ids) {
+    for (const attachment of this.#shared.ids) {
       if (attachment.importer !== this) continue
       quarantine(attachment.buffer.backing)
       attachment.end('failed', failed)
@@ -366,7 +390,16 @@ export class Importer {
 
   async #close(): Promise<void> {
     for (const channel of [...this.#channels]) await channel.close()
-    for (const attachment of await this.attachmentList(() => true)) await attachment.close()
+    const slice = new Slice()
+    let failure: { error: unknown } | null = null
+    for (const attachment of await this.attachmentList((each) => each.importer === this)) {
+      // One that cannot be closed does not keep the others open.
+      await attachment.close().catch((error: unknown) => void (failure ??= { error }))
+      const turn = slice.next()
+      if (turn !== undefined) await turn
+    }
+    this.#shared.importers.delete(this)
+    if (failure !== null) throw (failure as { error: unknown }).error
   }
 
   [Symbol.asyncDispose](): Promise<void> {

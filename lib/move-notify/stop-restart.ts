@@ -150,7 +150,10 @@ export class StopAndRestart {
   #startWorker(): void {
     if (this.#working) return
     this.#working = true
-    this.#restore().catch((error: unknown) => this.#owner.importer.fail(error as Error))
+    this.#restore().catch((error: unknown) => {
+      this.#owner.importer.fail(error as Error)
+      this.#abandon()
+    })
   }
 
   /** Step 3. */
@@ -184,11 +187,12 @@ export class StopAndRestart {
   }
 
   #allInUse(): Promise<Attachment[]> {
-    return this.#limits.lockAll
-      ? this.#owner.importer.attachmentList(() => true)
-      : this.#owner.importer.attachmentList(
-          (each) => this.#blockers.has(each) || this.#owner.uses(each),
-        )
+    const { importer } = this.#owner
+    const { lockAll } = this.#limits
+    return importer.attachmentList(
+      (each) =>
+        this.#blockers.has(each) || (lockAll ? each.importer === importer : this.#owner.uses(each)),
+    )
   }
 
   #open(): void {

@@ -1,11 +1,108 @@
 /** What once went wrong at the edges of the heart, one test each. */
 import t from 'tap'
+import { SoftwareEngine } from '../../lib/engines/index.js'
+import { memfd } from '../../lib/exporters/index.js'
+import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
+import type { Attachment } from '../../lib/move-notify/attachment.js'
 import { Fence } from '../../lib/move-notify/fence.js'
 import { Importer } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { quarantined } from '../../lib/move-notify/quarantine.js'
 import { Usage } from '../../lib/move-notify/reservation.js'
 import { FakeEngine, FakeExporter } from '../unit/fake-memory.js'
 import { outcome, PAGE, turn } from './support.js'
+
+const LONG = 64 << 20
+
+function fillBatch(target: Attachment, length: number, rows = 1): Batch {
+  const batch = new Batch(rows)
+  batch.op.fill(Op.FILL)
+  batch.target.fill(target.id)
+  batch.length.fill(length)
+  batch.operand.fill(7)
+  return batch
+}
+
+void t.test("a row that names another importer's attachment is drained, not cut off", async (t) => {
+  await using engine = new SoftwareEngine()
+  await using buffer = await MovableBuffer.create(LONG, memfd())
+  const owner = engine.importer()
+  const other = engine.importer({ starvationLimit: 0 })
+  const attachment = await owner.attach(buffer)
+  const channel = other.channel()
+  const batch = fillBatch(attachment, LONG)
+  t.equal(channel.post(batch, 0, 1), 1)
+  const move = buffer.move(memfd())
+  while (attachment.state === 'mapped') await new Promise((resolve) => setImmediate(resolve))
+  t.equal(channel.post(batch, 0, 1), 0, 'a row that must wait is not refused')
+  await move
+  await channel.ready(batch, 0)
+  const out = new Completions(1)
+  while (channel.reap(out) === 0) await channel.completions()
+  t.equal(out.status[0], Status.OK)
+  t.equal(channel.stats.stops, 1)
+  t.equal(engine.stats().faults, 0)
+})
+
+void t.test(
+  'the slot of a mapping that a failed importer left behind is not used again',
+  async (t) => {
+    await using engine = new SoftwareEngine()
+    await using a = await MovableBuffer.create(PAGE, memfd())
+    await using b = await MovableBuffer.create(PAGE, memfd())
+    const first = engine.importer()
+    await first.attach(a)
+    const channel = first.channel()
+    first.fail(new Error('broken'))
+    await turn()
+    t.equal(channel.state, 'failed', 'and its channel says so until it is closed')
+    await first.close()
+    t.equal(channel.state, 'closed')
+    const second = engine.importer()
+    const attachment = await second.attach(b)
+    t.same(await second.fill(attachment, 0, PAGE, 1), { bytes: PAGE })
+  },
+)
+
+void t.test(
+  'an engine that throws in unmap() fails its importer; the old backing is kept',
+  async (t) => {
+    const engine = new FakeEngine()
+    const importer = new Importer(engine)
+    const here = new FakeExporter('here')
+    const buffer = await MovableBuffer.create(PAGE, here)
+    const attachment = await importer.attach(buffer)
+    engine.beforeUnmap = () => {
+      throw new Error('no unmap')
+    }
+    const old = buffer.backing
+    await t.rejects(buffer.move(here), { message: 'no unmap' })
+    t.ok(quarantined().includes(old))
+    t.equal(attachment.state, 'failed')
+    t.match(importer.error, { message: 'no unmap' })
+    t.notOk(buffer.reservation.locked)
+    await importer.close()
+    await buffer.close()
+  },
+)
+
+void t.test('the close of an importer leaves turns to the event loop', async (t) => {
+  const importer = new Importer(new FakeEngine())
+  const here = new FakeExporter('here')
+  for (let i = 0; i < 2000; i++) await importer.attach(await MovableBuffer.create(8, here))
+  let done = false
+  const before = importer.size
+  const closed = importer.close().then(() => (done = true))
+  const sizes = new Set<number>()
+  while (!done) {
+    sizes.add(importer.size)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await closed
+  t.equal(before, 2000)
+  t.equal(importer.size, 0)
+  t.ok(sizes.size >= 4, 'it was seen half done')
+})
 
 void t.test('one signal aborts all that waits, in one pass', async (t) => {
   const engine = new FakeEngine()
@@ -70,6 +167,29 @@ void t.test('an aborted operation does not hold back those behind it', async (t)
   await move
   await importer.close()
   await Promise.all([a.close(), b.close()])
+})
+
+void t.test('ready() with a full ring does not wait for one who waits for it', async (t) => {
+  await using engine = new SoftwareEngine()
+  await using buffer = await MovableBuffer.create(PAGE, memfd())
+  const importer = engine.importer()
+  const channel = importer.channel({ depth: 4 })
+  const batch = fillBatch(await importer.attach(buffer), 8, 64)
+  const out = new Completions(64)
+  let row = 0
+  let reaped = 0
+  const signal = AbortSignal.timeout(20_000)
+  while (row < 64) {
+    row += channel.post(batch, row, 64 - row)
+    if (row === 64) break
+    await channel.ready(batch, row, { signal })
+    reaped += channel.reap(out)
+  }
+  while (reaped < 64) {
+    await channel.completions()
+    reaped += channel.reap(out)
+  }
+  t.equal(reaped, 64)
 })
 
 void t.test("a move, the CPU and a close wait for others' fences", async (t) => {
