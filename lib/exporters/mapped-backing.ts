@@ -81,8 +81,9 @@ export class MappedBacking implements Backing {
 
   async openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
     const held = this.file.memory.dup()
+    let mapping: Mapping | null = null
     try {
-      const mapping = Mapping.map(held.handle, { offset: this.offset, length: this.size })
+      mapping = Mapping.map(held.handle, { offset: this.offset, length: this.size })
       if (held instanceof DmaBuf) await held.beginCpuAccess(mode)
       const window = new MappedWindow(mapping, held, mode)
       // Freed while this waited for fences.
@@ -95,6 +96,7 @@ export class MappedBacking implements Backing {
       this.#windows.add(window)
       return window
     } catch (error) {
+      mapping?.unmap()
       held.close()
       throw error
     }
@@ -104,10 +106,13 @@ export class MappedBacking implements Backing {
     const file = this.#file
     if (file === null) return
     this.#file = null
-    for (const window of this.#windows ?? []) await window.end()
-    this.#windows = null
-    await this.#busy
-    await file.release(this.offset, this.size)
+    try {
+      for (const window of this.#windows ?? []) await window.end()
+    } finally {
+      this.#windows = null
+      await this.#busy
+      await file.release(this.offset, this.size)
+    }
   }
 
   async #copy(source: Backing): Promise<void> {

@@ -26,7 +26,13 @@ export async function evict(
       if (freed >= bytes) return freed
       if (buffer.isHinted !== hinted || buffer.isPinned || buffer.isClosed) continue
       if (buffer.placement === exporter.placement) continue
-      await buffer.move(exporter)
+      try {
+        await buffer.move(exporter)
+      } catch (error) {
+        // Pinned in the meantime: it stays.
+        if ((error as { code?: unknown }).code === 'EBUSY' && buffer.isPinned) continue
+        throw error
+      }
       freed += buffer.size
     }
   }
