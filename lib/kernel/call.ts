@@ -14,6 +14,8 @@ export interface CallOptions {
    * always); they become ERR_UNSUPPORTED.
    */
   unsupported?: readonly string[]
+  /** What was to be opened, for the message. */
+  path?: string
   /** The first kernel version that has the call, for the hint. */
   since?: string
 }
@@ -53,7 +55,8 @@ export function translate(error: unknown, options: CallOptions = {}): unknown {
     })
   }
   const hint = options.hints?.[code]
-  return new P2pdmaError(error.message, { code, errno, syscall, argument, hint })
+  const message = options.path === undefined ? error.message : `${error.message} '${options.path}'`
+  return new P2pdmaError(message, { code, errno, syscall, argument, hint })
 }
 
 /** The codes of a call that was interrupted and is to be repeated. */

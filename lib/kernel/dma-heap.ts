@@ -43,7 +43,9 @@ export class DmaHeap extends OwnedFd {
         argument: 'name',
       })
     }
-    const fd = call(() => native.openFd(`${FOLDER}/${name}`, constants.O_RDONLY), {
+    const path = `${FOLDER}/${name}`
+    const fd = call(() => native.openFd(path, constants.O_RDONLY), {
+      path,
       hints: { ...dmaHeapHints, ENOENT: `${dmaHeapHints.ENOENT}; ${known()}` },
     })
     return new DmaHeap(fd, name)

@@ -67,7 +67,7 @@ export class DrmDevice extends OwnedFd {
 
   static #openPath(path: string): DrmDevice {
     if (typeof path !== 'string') throw typeError('path', 'a string', path)
-    const fd = call(() => native.openFd(path, constants.O_RDWR), { hints: drmHints })
+    const fd = call(() => native.openFd(path, constants.O_RDWR), { hints: drmHints, path })
     try {
       const driver = call(() => native.drmDriver(fd), { unsupported: ['ENOTTY'] })
       return new DrmDevice(fd, driver, new Map())

@@ -95,7 +95,8 @@ export const udmabufHints = {
 }
 
 function openDevice(): NativeFd {
-  return call(() => native.openFd(DEVICE, constants.O_RDWR), { hints: udmabufHints })
+  const path = DEVICE
+  return call(() => native.openFd(path, constants.O_RDWR), { hints: udmabufHints, path })
 }
 
 function checkMemfd(argument: string, value: unknown): void {
