@@ -9,16 +9,27 @@ export class UsageError extends Error {
 
 type Options = NonNullable<ParseArgsConfig['options']>
 
-/** `parseArgs`, strict, with a UsageError for what it does not know. */
+/** `parseArgs`, strict, with a UsageError for what it does not know. A value may be negative. */
 export function parseOptions<const T extends Options>(
   argv: readonly string[],
   options: T,
 ): ReturnType<typeof parseArgs<{ options: T; strict: true }>>['values'] {
   try {
-    return parseArgs({ args: [...argv], options, strict: true }).values
+    return parseArgs({ args: joinNegatives(argv, options), options, strict: true }).values
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error))
   }
+}
+
+/** `--size -1` as `--size=-1`: `parseArgs` would ask whether -1 is an option. */
+function joinNegatives(argv: readonly string[], options: Options): string[] {
+  const words: string[] = []
+  for (const word of argv) {
+    const name = words.at(-1)?.slice(2) ?? ''
+    if (/^-\d/.test(word) && options[name]?.type === 'string') words.push(`${words.pop()}=${word}`)
+    else words.push(word)
+  }
+  return words
 }
 
 /**
@@ -52,10 +63,15 @@ export function wholeNumber(name: string, text: string, min: number, max: number
 /** An error as the commands print it. */
 export function printError(error: unknown): void {
   if (error instanceof P2pdmaError) {
-    process.stderr.write(`p2pdma: ${error.message} (${error.code})\n`)
+    const [first, ...rest] = error.message.split('\n')
+    const lines = [`p2pdma: ${first} (${error.code})`, ...rest]
+    process.stderr.write(`${lines.join('\n')}\n`)
     if (error.hint !== undefined) process.stderr.write(`hint: ${error.hint}\n`)
+  } else if (error instanceof Error) {
+    // What the system says concerns the user; anything else is a fault of ours.
+    const isSystem = (error as NodeJS.ErrnoException).syscall !== undefined
+    process.stderr.write(`p2pdma: ${isSystem ? error.message : (error.stack ?? error.message)}\n`)
   } else {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    process.stderr.write(`p2pdma: ${text}\n`)
+    process.stderr.write(`p2pdma: ${String(error)}\n`)
   }
 }

@@ -3,9 +3,10 @@
  * one JSON object if asked for (with `-` it has stdout, and the table goes to
  * stderr). `--quick` only shows that it runs: its figures mean nothing.
  */
-import { writeFileSync } from 'node:fs'
+import { openSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
+import { printError } from '../../lib/cli/args.js'
 import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
@@ -33,14 +34,30 @@ function options(): { suite: (typeof suites)[number]; json: string | undefined; 
         suite: { type: 'string', default: 'core' },
         json: { type: 'string' },
         quick: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h' },
       },
     })
+    if (values.help === true) {
+      process.stdout.write(`${USAGE}\n`)
+      process.exit(0)
+    }
     const suite = suites.find((name) => name === values.suite)
     if (suite === undefined) throw new Error(`no suite is named '${values.suite}'`)
     return { suite, json: values.json, quick: values.quick }
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}\n`)
     process.exit(2)
+  }
+}
+
+/** Before minutes of measuring, so that a path that cannot be written to is known at once. */
+function openJson(path: string | undefined): number | null {
+  if (path === undefined || path === '-') return null
+  try {
+    return openSync(path, 'w')
+  } catch (error) {
+    printError(error)
+    process.exit(1)
   }
 }
 
@@ -73,6 +90,7 @@ function table(results: Result[], ratios: Ratio[]): string {
 }
 
 const { suite, json, quick } = options()
+const file = openJson(json)
 const wants = (name: string) => suite === 'core' || suite === name
 const progress = (text: string) => {
   if (process.stderr.isTTY) process.stderr.write(`${text}\n`)
@@ -113,6 +131,6 @@ if (json !== undefined) {
     ratios: Object.fromEntries(ratios.map(({ name, median }) => [name, median])),
   }
   const line = `${JSON.stringify(object, null, 2)}\n`
-  if (json === '-') process.stdout.write(line)
-  else writeFileSync(json, line)
+  if (file === null) process.stdout.write(line)
+  else writeFileSync(file, line)
 }

@@ -55,6 +55,14 @@ t.test('JSON to a file, the table on stdout', (t) => {
   t.end()
 })
 
+t.test('what cannot be written to is known before anything is measured', (t) => {
+  const { status, stdout, stderr } = bench('--json', '/nonexistent/bench.json')
+  t.strictSame([status, stdout], [1, ''])
+  t.match(stderr, /^p2pdma: ENOENT.*bench\.json'\n$/)
+  t.match(bench('--help'), { status: 0, stdout: /^usage:/, stderr: '' })
+  t.end()
+})
+
 t.test('a misspelt option: usage and exit 2', (t) => {
   for (const args of [['--sweet', 'core'], ['--suite', 'kore'], ['--json'], ['core']]) {
     const { status, stdout, stderr } = bench(...args)
