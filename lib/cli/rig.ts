@@ -15,10 +15,11 @@ export const usage = `[OPTIONS] [--] COMMAND...
   --device ARGS         one more device, as after QEMU's -device; or, beginning
                         with '-', any of QEMU's arguments. May be repeated
   --no-default-devices  without the memory device and the two NICs
-  --timeout S           seconds for the whole run (1800)
+  --timeout S           seconds for the whole run, the boot included (1800)
   --setup               fetch what the rig needs
 
-Exit codes: the command's own; 124 the timeout, 125 the rig failed.`
+COMMAND runs in the current folder, and what it writes there comes back; its stdin
+is empty. Exit codes: the command's own; 124 the timeout, 125 the rig failed.`
 
 const options = {
   smp: { type: 'string' },
@@ -28,7 +29,7 @@ const options = {
   'no-default-devices': { type: 'boolean' },
   timeout: { type: 'string' },
   setup: { type: 'boolean' },
-  help: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
 } as const
 
 export async function run(argv: string[]): Promise<number> {

@@ -185,7 +185,13 @@ class Boot {
     })
     this.#after(run.deadline - Date.now(), () => {
       const message = `the command did not end within ${run.timeout} ms`
-      this.#end(guestError('ERR_RIG_TIMEOUT', message, this.#log))
+      // What the boot has printed explains a boot that is stuck, and nothing else.
+      const hint = `--timeout, which counts the boot too; the boot's log is ${this.#log}`
+      const error =
+        this.#stage === 'running'
+          ? new P2pdmaError(message, { code: 'ERR_RIG_TIMEOUT', hint })
+          : guestError('ERR_RIG_TIMEOUT', message, this.#log)
+      this.#end(error)
     })
     this.#after(helloWithin[this.#accelerator], () => {
       if (this.#stage !== '') return
