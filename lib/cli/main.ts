@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** `p2pdma COMMAND ...`: finds the command, and turns what it throws into an exit code. */
+import { readFileSync } from 'node:fs'
 import { printError, UsageError } from './args.js'
 
 export interface Command {
@@ -23,6 +24,10 @@ async function main(argv: string[]): Promise<number> {
     await help(name === undefined ? process.stderr : process.stdout)
     return name === undefined ? 2 : 0
   }
+  if (name === '--version') {
+    process.stdout.write(`${packageVersion()}\n`)
+    return 0
+  }
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined
   if (load === undefined) {
     process.stderr.write(`p2pdma: unknown command '${name}'\n`)
@@ -41,8 +46,13 @@ async function main(argv: string[]): Promise<number> {
   }
 }
 
+function packageVersion(): string {
+  const url = new URL('../../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(url, 'utf8')) as { version: string }).version
+}
+
 async function help(stream: NodeJS.WritableStream): Promise<void> {
-  stream.write('usage: p2pdma COMMAND [OPTIONS]\n')
+  stream.write('usage: p2pdma COMMAND [OPTIONS], p2pdma COMMAND --help, p2pdma --version\n')
   for (const [name, load] of Object.entries(commands)) {
     stream.write(`  ${name.padEnd(8)} ${(await load()).summary}\n`)
   }

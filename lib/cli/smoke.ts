@@ -7,7 +7,6 @@ import {
   LIMITS,
   runSmoke,
   type SmokeOptions,
-  type SmokeReport,
   TapWriter,
   withDefaults,
 } from '../smoke/index.js'
@@ -29,7 +28,8 @@ export const usage = `[OPTIONS]
   --json FILE|-      write the report as JSON; '-': to stdout, and TAP to stderr
   --inject FAULT     break one operation on purpose: ${FAULTS.join(', ')}
 
-Exit codes: 0 all is well, 1 it is not, 2 this usage, 130 interrupted.`
+Exit codes: 0 all is well, 1 it is not, 2 this usage, 130 interrupted, 141 nobody
+reads the output.`
 
 const options = {
   engine: { type: 'string' },
@@ -42,7 +42,7 @@ const options = {
   seed: { type: 'string' },
   json: { type: 'string' },
   inject: { type: 'string' },
-  help: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
 } as const
 
 export async function run(argv: string[]): Promise<number> {
@@ -83,51 +83,98 @@ export async function run(argv: string[]): Promise<number> {
 async function smoke(settings: SmokeOptions, json: string | null): Promise<number> {
   const interrupt = new Interrupt()
   const progress = new Progress(json !== '-')
+  const output = new Output((code) => interrupt.end(code))
   const stream = json === '-' ? process.stderr : process.stdout
   const tap = new TapWriter((text) => {
     progress.show('')
-    stream.write(text)
+    output.write(stream, text)
   })
   // Before the run, so that a path that cannot be written to is known at once.
   const file = json === null || json === '-' ? null : openSync(json, 'w')
   try {
     const result = await runSmoke(settings, { tap, progress: progress.show }, interrupt.signal)
-    writeReport(result.report, json, file)
-    const { error } = result.report
-    if (error !== null) process.stderr.write(`p2pdma smoke: ${error}\n`)
-    const code = result.report.interrupted ? interrupt.exitCode : result.report.ok ? 0 : 1
+    const text = `${JSON.stringify(result.report, null, 2)}\n`
+    if (file !== null) writeSync(file, text)
+    else if (json === '-') output.write(process.stdout, text)
+    const { error, ok } = result.report
+    if (error !== null) {
+      output.write(process.stderr, `p2pdma smoke: ${error.replaceAll('; hint: ', '\nhint: ')}\n`)
+    }
+    await output.flushed()
+    const code = interrupt.exitCode ?? (ok ? 0 : 1)
     // What hangs would keep the process alive.
     if (result.hung) process.exit(code)
     return code
   } catch (error) {
-    if ((error as P2pdmaError).code !== 'ERR_INVALID_ARG_VALUE') throw error
-    throw new UsageError((error as P2pdmaError).message)
+    const { code, message } = error as P2pdmaError
+    if (code !== 'ERR_INVALID_ARG_VALUE' && code !== 'ERR_OUT_OF_RANGE') throw error
+    throw new UsageError(message)
   } finally {
     if (file !== null) closeSync(file)
     interrupt.stop()
   }
 }
 
-function writeReport(report: SmokeReport, json: string | null, file: number | null): void {
-  const text = `${JSON.stringify(report, null, 2)}\n`
-  if (json === '-') process.stdout.write(text)
-  else if (file !== null) writeSync(file, text)
+/**
+ * Writes to stdout and stderr. When nobody reads any more, or the disk is full,
+ * it calls `failed` with an exit code, once, and drops the rest.
+ */
+class Output {
+  readonly #failed: (code: number) => void
+  #broken = false
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(failed: (code: number) => void) {
+    this.#failed = failed
+    // Beside the callback of a write the stream emits the error as well.
+    for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  }
+
+  write(stream: NodeJS.WriteStream, text: string): void {
+    if (this.#broken) return
+    this.#last = new Promise((resolve) => {
+      stream.write(text, (error) => {
+        if (error !== null && error !== undefined) this.#break(error)
+        resolve()
+      })
+    })
+  }
+
+  /** All that was written has arrived, or has failed. */
+  flushed(): Promise<void> {
+    return this.#last
+  }
+
+  #break(error: NodeJS.ErrnoException): void {
+    if (this.#broken) return
+    this.#broken = true
+    // As a signal would have ended us.
+    if (error.code === 'EPIPE') return this.#failed(128 + constants.signals.SIGPIPE)
+    process.stderr.write(`p2pdma smoke: the output cannot be written: ${error.message}\n`)
+    this.#failed(1)
+  }
 }
 
 /** The first signal ends the run in good order, the second at once. */
 class Interrupt {
   readonly #abort = new AbortController()
-  exitCode = 0
+  /** Null where nothing ended the run. */
+  exitCode: number | null = null
   readonly #handler = (name: NodeJS.Signals) => {
     const code = 128 + constants.signals[name]
     if (this.#abort.signal.aborted) process.exit(code)
-    this.exitCode = code
-    this.#abort.abort()
+    this.end(code)
   }
 
   constructor() {
     process.on('SIGINT', this.#handler)
     process.on('SIGTERM', this.#handler)
+  }
+
+  /** Ends the run in good order. */
+  end(code: number): void {
+    this.exitCode = code
+    this.#abort.abort()
   }
 
   get signal(): AbortSignal {
@@ -152,6 +199,6 @@ class Progress {
   readonly show = (line: string): void => {
     if (!this.#shown || (line === '' && !this.#dirty)) return
     this.#dirty = line !== ''
-    process.stderr.write(`\r\x1b[K${line.slice(0, 100)}`)
+    process.stderr.write(`\r\x1b[K${line.slice(0, process.stderr.columns - 1 || 79)}`)
   }
 }

@@ -39,3 +39,8 @@ function packageVersion(): string {
   const { version } = JSON.parse(readFileSync(url, 'utf8')) as { version: string }
   return version
 }
+
+/** How the rig is called from where this package is: its checkout, or a project that installed it. */
+export function rigCommand(): string {
+  return import.meta.url.includes('/node_modules/') ? 'npx p2pdma rig --' : 'npm run rig --'
+}

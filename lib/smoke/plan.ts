@@ -1,4 +1,5 @@
 /** Shares the run's moves, bytes and time out among the scenarios. */
+import { P2pdmaError } from '../errors.js'
 import type { SmokeOptions } from './options.js'
 import { type Goal, type Scenario, scenarios } from './scenarios.js'
 
@@ -32,4 +33,24 @@ export function plan(options: SmokeOptions, now: number): Step[] {
   const left = bytes - kept.reduce((sum, { goal }) => sum + goal.bytes, 0)
   if (first !== undefined) first.goal.bytes += left
   return kept
+}
+
+/**
+ * Throws ERR_OUT_OF_RANGE where the buffers, and the new backings of those that
+ * move at once, do not fit into memory: shared memory that does not fit is no
+ * error to the kernel, it ends some process instead (mm/oom_kill.c).
+ */
+export function checkMemory(options: SmokeOptions, available = process.availableMemory()): void {
+  const { size, buffers } = options
+  const backings = plan(options, 0).map(
+    ({ scenario, pairs }) => 2 * pairs + scenario.movesAtOnce(pairs),
+  )
+  const needed = size * Math.max(...backings)
+  if (needed <= available) return
+  const mebibytes = (bytes: number) => `${Math.floor(bytes / 2 ** 20)} MiB`
+  throw new P2pdmaError(
+    `${buffers} pairs of buffers of ${size} bytes need ${mebibytes(needed)}, ` +
+      `and this machine has ${mebibytes(available)} to spare: a smaller --size or fewer --buffers`,
+    { code: 'ERR_OUT_OF_RANGE', argument: 'size' },
+  )
 }

@@ -1,7 +1,7 @@
 /** The first lines: what is real, what is embedded, and what would make more of it real. */
 import { availableExporters } from '../exporters/index.js'
 import type { Exporter } from '../move-notify/backing.js'
-import type { Environment } from './environment.js'
+import { type Environment, rigCommand } from './environment.js'
 import type { SmokeOptions } from './options.js'
 
 export function preface(
@@ -23,7 +23,8 @@ export function preface(
     )
   }
   const used = new Set(exporters.map(({ placement }) => placement))
-  for (const { placement, available, hint } of availableExporters()) {
+  const statuses = availableExporters()
+  for (const { placement, available, hint } of statuses) {
     if (used.has(placement)) continue
     lines.push(
       available
@@ -31,8 +32,12 @@ export function preface(
         : `not here: ${placement}; ${hint ?? 'this kernel lacks it'}`,
     )
   }
+  if (statuses.some(({ kind, available }) => kind === 'kernel' && !available)) {
+    lines.push(
+      `a kernel with the exporters, in a virtual machine: ${rigCommand()} p2pdma smoke --from udmabuf --to heap:system`,
+    )
+  }
   lines.push(
-    'a kernel with the exporters, in a virtual machine: npm run rig -- p2pdma smoke --from udmabuf --to heap:system',
     `${describeGoal(options)}; ${options.buffers} pairs of buffers of ${options.size} bytes; seed ${options.seed}`,
   )
   lines.push(

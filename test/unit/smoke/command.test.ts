@@ -1,7 +1,7 @@
 /** `p2pdma smoke` as a person runs it. */
 import { Ajv } from 'ajv'
 import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -21,13 +21,16 @@ interface Result {
   stderr: string
 }
 
-function start(args: string[]): { child: ChildProcess; ended: Promise<Result> } {
+function start(
+  args: string[],
+  stdout: 'pipe' | number = 'pipe',
+): { child: ChildProcess; ended: Promise<Result> } {
   const child = spawn(process.execPath, [join(root, 'dist/lib/cli/main.js'), 'smoke', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', stdout, 'pipe'],
   })
   const result: Result = { code: null, stdout: '', stderr: '' }
-  child.stdout.on('data', (part: Buffer) => (result.stdout += part.toString()))
-  child.stderr.on('data', (part: Buffer) => (result.stderr += part.toString()))
+  child.stdout?.on('data', (part: Buffer) => (result.stdout += part.toString()))
+  child.stderr?.on('data', (part: Buffer) => (result.stderr += part.toString()))
   const ended = new Promise<Result>((resolve) => {
     child.on('close', (code) => resolve({ ...result, code }))
   })
@@ -116,6 +119,8 @@ void t.test('what cannot be understood: usage on stderr, exit 2', async (t) => {
     ['--to', 'memfd,heap:'],
     ['--to', ''],
     ['--size=-4096'],
+    ['--size', '-4096'],
+    ['--size', String(2 ** 40)],
     ['--size', 'NaN'],
     ['--size', '4096'],
     ['--size', '70000'],
@@ -133,6 +138,25 @@ void t.test('what cannot be understood: usage on stderr, exit 2', async (t) => {
     t.match({ ...run, stdout: run.stdout }, { code: 2, stdout: '' }, args.join(' '))
     t.match(run.stderr, /usage: p2pdma smoke/, `${args.join(' ')}: usage`)
   }
+  t.match((await smoke('--moves', '-3')).stderr, /--moves must be a whole number .*, not '-3'/)
+})
+
+void t.test('a reader that goes away ends it in good order', async (t) => {
+  const { child, ended } = start(['--seconds', '600'])
+  child.stdout?.once('data', () => child.stdout?.destroy())
+  t.match(await ended, { code: 141, stderr: '' })
+})
+
+void t.test('output that cannot be written: the reason without a stack, exit 1', async (t) => {
+  const full = openSync('/dev/full', 'w')
+  t.teardown(() => closeSync(full))
+  const { child, ended } = start(['--seconds', '600'], full)
+  t.match(await ended, { code: 1, stderr: /^p2pdma smoke: the output cannot be .*ENOSPC.*\n$/ })
+  t.equal(child.stdout, null)
+  const folder = await smoke('--json', '/')
+  t.match(folder, { code: 1, stdout: '', stderr: /^p2pdma: EISDIR.*\n$/ })
+  const file = await smoke('--moves', '1', '--json', '/dev/full')
+  t.match(file, { code: 1, stderr: /^p2pdma: ENOSPC.*\n$/ })
 })
 
 void t.test('an exporter that is not here: the reason and what would help, exit 1', async (t) => {

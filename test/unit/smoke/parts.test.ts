@@ -2,7 +2,7 @@ import t from 'tap'
 import { Parser } from 'tap-parser'
 import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
 import { rotation, withDefaults } from '../../../lib/smoke/options.js'
-import { plan } from '../../../lib/smoke/plan.js'
+import { checkMemory, plan } from '../../../lib/smoke/plan.js'
 import { Random } from '../../../lib/smoke/random.js'
 import { quantiles, Tally } from '../../../lib/smoke/tally.js'
 import { TapWriter } from '../../../lib/smoke/tap.js'
@@ -22,6 +22,19 @@ void t.test('a buffer of any size is divided without overlap', async (t) => {
     t.equal(layout.payload + 2 * LINE, layout.slotSize, 'a guard before and after')
     t.ok(payloadOffset(layout, Math.max(...all)) + layout.payload + LINE <= size, 'all inside')
   }
+})
+
+void t.test('what does not fit into memory is refused', async (t) => {
+  const options = withDefaults({ size: 1 << 20, buffers: 3 })
+  // Six buffers, and a new backing for each when all of them move together.
+  checkMemory(options, 12 << 20)
+  t.throws(() => checkMemory(options, (12 << 20) - 1), {
+    code: 'ERR_OUT_OF_RANGE',
+    argument: 'size',
+    message: /need 12 MiB, .* has 11 MiB/,
+  })
+  // Too few moves for all of them together: one at a time.
+  checkMemory(withDefaults({ size: 1 << 20, buffers: 3, moves: 2 }), 7 << 20)
 })
 
 void t.test('the moves asked for are shared out, all of them', async (t) => {
