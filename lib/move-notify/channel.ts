@@ -109,7 +109,11 @@ export class Channel {
 
   // --- the promise form ---
 
-  /** Copies `length` bytes. Resolves when they are there; waits out moves of either buffer. */
+  /**
+   * Copies `length` bytes. Resolves when they are there; waits out moves of
+   * either buffer. The ranges must not overlap: within one attachment that is
+   * refused, through two attachments of one buffer the result is undefined.
+   */
   copy(
     source: Attachment,
     sourceOffset: number,
@@ -144,7 +148,8 @@ export class Channel {
 
   /**
    * Adds to the 64-bit word at `targetOffset` (a multiple of 8). Not
-   * repeatable: a forced stop may reject it with ERR_OUTCOME_UNKNOWN.
+   * repeatable: a forced stop may reject it with ERR_OUTCOME_UNKNOWN. The value
+   * before it is exact up to 2^53.
    */
   fetchAdd(
     target: Attachment,

@@ -130,7 +130,9 @@ export class MovableBuffer {
    * backing has been given back. Rejects, the buffer being whole where it was:
    * EBUSY (pinned), ENOMEM and the like (no new backing), ERR_FENCE_FAILED and
    * ETIMEDOUT (the copy), ETIMEDOUT (a device could not be stopped; the old
-   * backing is then never used again).
+   * backing is then never used again). Where the old backing could not be
+   * poisoned or given back it rejects too, though the buffer has moved: see
+   * `placement`.
    */
   async move(exporter: Exporter, options: MoveOptions = {}): Promise<MoveResult> {
     checkMoveOptions(options)

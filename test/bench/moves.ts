@@ -44,6 +44,7 @@ export async function moveSuite(quick: boolean): Promise<{ results: Result[]; ra
       () => large.singly(64),
       { attached: most },
     ),
+    await lockAllBeside(quick),
   ]
   results.push(...(await slices(large, quick)))
   return { results, ratios }
@@ -81,6 +82,26 @@ async function twoPopulations(most: number, largeFirst: boolean) {
   await small.attach(10)
   await large.attach(most)
   return { large, small }
+}
+
+/**
+ * Step 3.1 to the mail's letter, which locks all that is attached, beside
+ * locking what moved; until the channel runs again.
+ */
+async function lockAllBeside(quick: boolean): Promise<Ratio> {
+  const attached = quick ? 100 : 10_000
+  await using letter = new Population(true)
+  await using ours = new Population()
+  await letter.attach(attached)
+  await ours.attach(attached)
+  return await pairs(
+    'move_lock_all_vs_what_moved',
+    quick ? 3 : 31,
+    'us/restart',
+    () => letter.restarts(10),
+    () => ours.restarts(10),
+    { attached },
+  )
 }
 
 async function bytes(population: Population, count: number): Promise<Result[]> {

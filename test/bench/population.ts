@@ -2,6 +2,7 @@
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd, slab } from '../../lib/exporters/index.js'
 import type { Attachment } from '../../lib/move-notify/attachment.js'
+import type { Channel } from '../../lib/move-notify/channel.js'
 import type { Importer } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { native } from '../../lib/native.js'
@@ -12,13 +13,19 @@ const GRANTED = 64
 
 export class Population {
   readonly engine = new SoftwareEngine()
-  /** Without a minimum between two stops: its timer would be all that is measured. */
-  readonly importer: Importer = this.engine.importer({ minRunMs: 0 })
+  readonly importer: Importer
   readonly buffers: MovableBuffer[] = []
   readonly attachments: Attachment[] = []
   /** 1,024 buffers share a backing: see the limits of files and maps. */
   readonly #exporter = slab(memfd(), { slabSize: 1024 * SIZE })
-  readonly #channel = this.importer.channel()
+  readonly #channel: Channel
+
+  /** `lockAll`: step 3.1 to the mail's letter. */
+  constructor(lockAll = false) {
+    // Without a minimum between two stops: its timer would be all that is measured.
+    this.importer = this.engine.importer({ minRunMs: 0, lockAll })
+    this.#channel = this.importer.channel()
+  }
 
   async create(count: number): Promise<void> {
     while (this.buffers.length < count) {
@@ -44,6 +51,16 @@ export class Population {
     const start = performance.now()
     const buffers = Math.min(10, this.attachments.length)
     for (let i = 0; i < count; i++) await this.moveOne(i % buffers)
+    return ((performance.now() - start) * 1000) / count
+  }
+
+  /** Microseconds for each of `count` moves until the channel runs again. */
+  async restarts(count: number): Promise<number> {
+    const start = performance.now()
+    for (let i = 0; i < count; i++) {
+      await this.moveOne(i % 10)
+      while (!this.#channel.isRunning) await new Promise((resolve) => setImmediate(resolve))
+    }
     return ((performance.now() - start) * 1000) / count
   }
 

@@ -26,6 +26,7 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'move_100k_vs_10',
     'move_100k_vs_10_loop_cpu',
     'moves_64_together_vs_singly',
+    'move_lock_all_vs_what_moved',
   ])
   const named = (name: string) => results.filter((each) => each.name === name)
   for (const name of [
