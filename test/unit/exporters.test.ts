@@ -200,3 +200,7 @@ t.test('names', async (t) => {
   }
   await t.rejects(memfd().allocate('4096' as unknown as number), { code: 'ERR_INVALID_ARG_TYPE' })
 })
+
+t.test('memfd: more than the machine has is refused before anything is made', async (t) => {
+  await t.rejects(memfd().allocate(2 ** 50), { code: 'ENOMEM', argument: 'size' })
+})
