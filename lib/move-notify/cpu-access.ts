@@ -62,18 +62,22 @@ export class CpuBrackets {
     return this.#open.size === 0
   }
 
-  async begin(buffer: MovableBuffer, mode: CpuAccessMode): Promise<CpuAccess> {
+  async begin(
+    buffer: MovableBuffer,
+    mode: CpuAccessMode,
+    signal: AbortSignal | undefined,
+  ): Promise<CpuAccess> {
     if (mode !== 'r' && mode !== 'w' && mode !== 'rw') {
       throw typeError('mode', "'r', 'w' or 'rw'", mode)
     }
-    while (this.#holdOffs > 0) await this.#change()
-    await buffer.reservation.lock()
+    while (this.#holdOffs > 0) await withSignal(this.#change(), signal)
+    await buffer.reservation.lock(undefined, { signal })
     try {
       buffer.checkOpen()
-      await buffer.reservation.wait(Usage.KERNEL)
+      await buffer.reservation.wait(Usage.KERNEL, { signal })
       // dma_resv_usage_rw(): a reader waits for writers, a writer for readers too.
       const others = mode === 'r' ? Usage.WRITE : Usage.READ
-      await buffer.reservation.waitSettled(others, { timeoutMs: FENCE_TIMEOUT_MS })
+      await buffer.reservation.waitSettled(others, { timeoutMs: FENCE_TIMEOUT_MS, signal })
       const window = await buffer.backing.openCpuWindow(mode)
       // A close ends the brackets that it finds, and then waits for the lock.
       if (buffer.isClosed) {

@@ -1,8 +1,19 @@
 /** Waiting that ends: a promise raced against a time or an AbortSignal. */
-import { abortError } from '../errors.js'
+import { abortError, checkOptions, checkSignal } from '../errors.js'
 
 /** Longest delay that setTimeout takes, ms; more would fire at once. */
 const LONGEST = 0x7fffffff
+
+/** A wait that can be given up. */
+export interface Abortable {
+  /** Rejects with ABORT_ERR; what was waited for is not held then. */
+  signal?: AbortSignal | undefined
+}
+
+export function checkAbortable(options: Abortable): Abortable {
+  checkSignal(checkOptions(options).signal)
+  return options
+}
 
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal)

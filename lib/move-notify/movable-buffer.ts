@@ -11,7 +11,7 @@ import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Attachment } from './attachment.js'
 import type { Backing, Exporter } from './backing.js'
 import { type CpuAccess, CpuBrackets } from './cpu-access.js'
-import { throwIfAborted } from './deadline.js'
+import { type Abortable, checkAbortable, throwIfAborted } from './deadline.js'
 import { allocate, checkExporter } from './exporting.js'
 import { checkMoveOptions, type MoveOptions, type MoveResult, moveBuffer } from './move.js'
 import { isQuarantined, quarantine } from './quarantine.js'
@@ -142,13 +142,14 @@ export class MovableBuffer {
   }
 
   /** Promises not to move it: waits for a move under way, then holds off others with EBUSY. */
-  async pin(): Promise<Pin> {
+  async pin(options: Abortable = {}): Promise<Pin> {
+    const { signal } = checkAbortable(options)
     this.checkUsable()
-    await this.reservation.lock()
+    await this.reservation.lock(undefined, { signal })
     try {
       this.checkUsable()
       // A copy under way may fail yet, and then the buffer goes back where it was.
-      await this.reservation.wait(Usage.KERNEL)
+      await this.reservation.wait(Usage.KERNEL, { signal })
       this.#pins++
     } finally {
       this.reservation.unlock()
@@ -202,19 +203,21 @@ export class MovableBuffer {
    * Opens a bracket of CPU access, which holds off moves of this buffer until
    * it is closed. Its views are detached then. Waits for a move under way.
    */
-  async beginCpuAccess(mode: CpuAccessMode = 'rw'): Promise<CpuAccess> {
+  async beginCpuAccess(mode: CpuAccessMode = 'rw', options: Abortable = {}): Promise<CpuAccess> {
+    const { signal } = checkAbortable(options)
     this.checkOpen()
     this.#cpu ??= new CpuBrackets()
-    return this.#cpu.begin(this, mode)
+    return this.#cpu.begin(this, mode, signal)
   }
 
   /** Runs `use` within a bracket of CPU access. */
   async withCpuAccess<T>(
     mode: CpuAccessMode,
     use: (access: CpuAccess) => T | Promise<T>,
+    options: Abortable = {},
   ): Promise<T> {
     if (typeof use !== 'function') throw typeError('use', 'a function', use)
-    const access = await this.beginCpuAccess(mode)
+    const access = await this.beginCpuAccess(mode, options)
     try {
       return await use(access)
     } finally {

@@ -130,11 +130,11 @@ export function rows(w: World): Record<string, Row> {
     'MovableBuffer#move': { call: buffer.move.bind(buffer), params: [only(exporter), options()] },
     'MovableBuffer#beginCpuAccess': {
       call: buffer.beginCpuAccess.bind(buffer),
-      params: [optional(mode)],
+      params: [optional(mode), options()],
     },
     'MovableBuffer#withCpuAccess': {
       call: buffer.withCpuAccess.bind(buffer),
-      params: [optional(mode), fn(() => 1)],
+      params: [optional(mode), fn(() => 1), options()],
     },
     'Importer#channel': { call: importer.channel.bind(importer), params: [options()] },
     'Importer#copy': { call: importer.copy.bind(importer), params: copy },

@@ -268,3 +268,22 @@ void t.test(
     await target.close()
   },
 )
+
+void t.test('a pin and a bracket of CPU access can be given up', async (t) => {
+  const { other, target, close } = await rig(t)
+  const cpu = await target.beginCpuAccess('r')
+  const move = target.move(other)
+  await new Promise((resolve) => setTimeout(resolve, 2))
+  // The move waits for the bracket, and the next bracket for the move.
+  const controller = new AbortController()
+  const bracket = target.beginCpuAccess('r', { signal: controller.signal })
+  controller.abort()
+  await t.rejects(bracket, { code: 'ABORT_ERR' })
+  await t.rejects(target.pin({ signal: controller.signal }), { code: 'ABORT_ERR' })
+  await cpu.end()
+  await move
+  t.equal(target.placement, 'b')
+  t.notOk(target.isPinned)
+  t.notOk(target.reservation.locked)
+  await close()
+})
