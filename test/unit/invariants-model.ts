@@ -66,15 +66,18 @@ export class Job {
     this.target.model.written(this.target, false)
   }
 
-  /** It may have been done; its cells stay taken until the memory has been looked at. */
-  doubtful(doubt: Doubt): void {
-    this.target.model.doubts.push({ job: this, doubt, after: this.effect(this) })
+  /**
+   * It may have been done; its cells stay taken until the memory has been
+   * looked at. `isCutOff` says then whether something ended it in its middle.
+   */
+  doubtful(doubt: Doubt, isCutOff: () => boolean = () => false): void {
+    this.target.model.doubts.push({ job: this, doubt, isCutOff, after: this.effect(this) })
   }
 }
 
 export class Model {
   readonly bytes = new Uint8Array(SIZE)
-  doubts: { job: Job; doubt: Doubt; after: Uint8Array }[] = []
+  doubts: { job: Job; doubt: Doubt; isCutOff: () => boolean; after: Uint8Array }[] = []
   readonly #readers = new Uint16Array(CELLS)
   readonly #writer = new Uint8Array(CELLS)
 
@@ -105,7 +108,8 @@ export class Model {
   async mismatch(buffer: MovableBuffer): Promise<string | null> {
     return buffer.withCpuAccess('r', (cpu) => {
       const memory = Buffer.from(cpu.view())
-      for (const { job, doubt, after } of this.doubts.splice(0)) {
+      for (const { job, doubt: told, isCutOff, after } of this.doubts.splice(0)) {
+        const doubt = isCutOff() ? 'prefix' : told
         const { at, length } = job.target
         const now = memory.subarray(at, at + length)
         const before = this.slice(job.target)

@@ -49,8 +49,14 @@ export class Tally {
     this.count(`${what} ${code}`)
     const doubt = doubtOf(code, work.op)
     if (doubt === undefined) this.surprises.push(`${what}: ${String(error)}`)
-    else work.job.doubtful(doubt)
+    else if (work.op === Op.FETCH_ADD) work.job.doubtful(doubt)
+    else work.job.doubtful(doubt, () => isGone(work))
   }
+}
+
+/** Work in flight that was aborted goes on, until a revoke or a close cuts it off. */
+function isGone({ source, target }: Work): boolean {
+  return target.isGone || source?.isGone === true
 }
 
 export class PromiseLane implements Lane {
