@@ -1,7 +1,7 @@
 /** Plain shared memory: the embedded default, where the kernel exports nothing. */
-import { totalmem } from 'node:os'
-import { P2pdmaError, checkInteger, checkOptions } from '../errors.js'
+import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
+import { checkFitsMachine } from '../kernel/memory-limit.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
@@ -24,13 +24,7 @@ export class MemfdExporter implements Exporter {
   allocate(size: number): Promise<MappedBacking> {
     return new Promise((resolve) => {
       checkInteger('size', size, 1)
-      // The kernel would find out page by page, and then kill some process.
-      if (size > totalmem()) {
-        throw new P2pdmaError(`size is more than this machine's ${totalmem()} bytes`, {
-          code: 'ENOMEM',
-          argument: 'size',
-        })
-      }
+      checkFitsMachine(size)
       const file = new MappedFile(this.placement, Memfd.create(size, this.#options))
       resolve(new MappedBacking(file, 0, file.mapping.length))
     })

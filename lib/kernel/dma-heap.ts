@@ -1,10 +1,10 @@
 /** dma-heaps: memory that the kernel allocates straight as dma-bufs. */
 import { constants, readdirSync } from 'node:fs'
-import { constants as os, totalmem } from 'node:os'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, callAsync, translate } from './call.js'
 import { DmaBuf } from './dma-buf.js'
+import { checkFitsMachine } from './memory-limit.js'
 import { OwnedFd } from './owned-fd.js'
 
 const FOLDER = '/dev/dma_heap'
@@ -58,13 +58,7 @@ export class DmaHeap extends OwnedFd {
    */
   async alloc(size: number): Promise<DmaBuf> {
     checkInteger('size', size, 1)
-    if (size > totalmem()) {
-      throw new P2pdmaError(`size is more than this machine's ${totalmem()} bytes`, {
-        code: 'ENOMEM',
-        errno: -os.errno.ENOMEM,
-        argument: 'size',
-      })
-    }
+    checkFitsMachine(size)
     const flags = constants.O_RDWR | O_CLOEXEC
     return DmaBuf.fromHandle(
       await callAsync(() => native.dmaHeapAlloc(this.handle, size, 0, flags, 0)),
