@@ -30,6 +30,7 @@ export class Attachment {
   #error: P2pdmaError | null = null
   /** The channels that stopped for it, while it is invalid. */
   #blocked: Channel[] | null = null
+  #isOutOfReach = true
   /** Next in the buffer's list. @internal */
   next: Attachment | null = null
 
@@ -61,6 +62,15 @@ export class Attachment {
   }
 
   /**
+   * Whether every channel could be stopped for it. If not, some device may
+   * reach its memory for ever, though its own importer be sound.
+   * @internal
+   */
+  get isOutOfReach(): boolean {
+    return this.#isOutOfReach
+  }
+
+  /**
    * Step 1 of the mail, as the exporter's call; under the buffer's reservation.
    * Seals the mapping, stops the channels that use it and unmaps. Waits for
    * nothing but the drain of those channels. Undefined when done at once.
@@ -78,7 +88,13 @@ export class Attachment {
       return unmapped
     }
     this.#blocked = users
-    return Promise.all(users.map((channel) => channel.stopFor(this))).then(() => this.#unmap())
+    return Promise.all(users.map((channel) => channel.stopFor(this))).then(
+      () => this.#unmap(),
+      (error: unknown) => {
+        this.#isOutOfReach = false
+        throw error
+      },
+    )
   }
 
   #unmap(): Promise<void> | undefined {

@@ -1,6 +1,6 @@
 import { checkInteger, checkOptions, checkSignal, closedError, typeError } from '../errors.js'
 import type { Attachment } from './attachment.js'
-import { Batch, type Completions, Op } from './batch.js'
+import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
 import { withSignal } from './deadline.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
@@ -111,10 +111,10 @@ export class BatchForm {
   }
 
   #rowAttachments(batch: Batch, row: number): (Attachment | undefined)[] {
-    const op = batch.op[row]
+    const op = batch.op[row] ?? 0
     const named: (Attachment | undefined)[] = []
-    if (op !== Op.NOP) named.push(this.#importer.attachmentNamed(batch.target[row] ?? 0))
-    if (op === Op.COPY) named.push(this.#importer.attachmentNamed(batch.source[row] ?? 0))
+    if (namesTarget(op)) named.push(this.#importer.attachmentNamed(batch.target[row] ?? 0))
+    if (namesSource(op)) named.push(this.#importer.attachmentNamed(batch.source[row] ?? 0))
     return named
   }
 

@@ -5,8 +5,22 @@
  */
 import { checkInteger } from '../errors.js'
 
-/** What an operation does. COPY and FILL can be repeated without harm; FETCH_ADD cannot. */
-export const Op = { NOP: 0, COPY: 1, FILL: 2, FETCH_ADD: 3 } as const
+/**
+ * What an operation does. COPY and FILL can be repeated without harm, the others cannot.
+ * SEND: one frame or message of `length` bytes out of the source. RECEIVE: the next one that
+ * arrives goes into `length` bytes of the target; it may stay posted for ever.
+ */
+export const Op = { NOP: 0, COPY: 1, FILL: 2, FETCH_ADD: 3, SEND: 4, RECEIVE: 5 } as const
+
+/** Whether an operation reads out of the attachment in the column `source`. */
+export function namesSource(op: number): boolean {
+  return op === Op.COPY || op === Op.SEND
+}
+
+/** Whether an operation writes into the attachment in the column `target`. */
+export function namesTarget(op: number): boolean {
+  return op !== Op.NOP && op !== Op.SEND
+}
 
 /** How an operation ended. */
 export const Status = {
@@ -19,6 +33,8 @@ export const Status = {
   OUTCOME_UNKNOWN: 3,
   /** The channel was closed before it began. */
   CANCELLED: 4,
+  /** The device says that it went wrong; the completion's result is its own code for it. */
+  DEVICE_ERROR: 5,
 } as const
 
 /** Work to post. Row i is `op[i]`, `source[i]`, ... */
@@ -26,15 +42,15 @@ export class Batch {
   readonly capacity: number
   /** `Op`. */
   readonly op: Uint8Array
-  /** Attachment id read from; ignored by NOP, FILL and FETCH_ADD. */
+  /** Attachment id read from; ignored but by COPY and SEND. */
   readonly source: Uint32Array
-  /** Attachment id written to; ignored by NOP. */
+  /** Attachment id written to; ignored by NOP and SEND. */
   readonly target: Uint32Array
   /** Bytes from the source's start. */
   readonly sourceOffset: Float64Array
   /** Bytes from the target's start. FETCH_ADD: a multiple of 8. */
   readonly targetOffset: Float64Array
-  /** Bytes; FETCH_ADD: 8. */
+  /** Bytes; FETCH_ADD: 8; RECEIVE: what there is room for. */
   readonly length: Float64Array
   /** FILL: the byte written; FETCH_ADD: the whole number added. */
   readonly operand: Float64Array
@@ -66,7 +82,7 @@ export class Completions {
   readonly capacity: number
   /** The operation's cookie. */
   readonly cookie: Float64Array
-  /** FETCH_ADD: the value before; COPY and FILL: bytes transferred. */
+  /** FETCH_ADD: the value before; any other: bytes transferred. DEVICE_ERROR: the device's code. */
   readonly result: Float64Array
   /** `Status`. */
   readonly status: Uint32Array

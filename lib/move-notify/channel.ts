@@ -23,15 +23,21 @@ export interface ChannelOptions {
   depth?: number
   /** Operations that may wait in the promise form. Default 65,536. */
   queueLimit?: number
+  /**
+   * Which of the device's queues: `tx` sends, `rx` receives. Default: the
+   * engine's choice; an engine with one kind of queue refuses any (ERR_UNSUPPORTED).
+   */
+  queue?: string | undefined
 }
 
 /**
  * What can be stopped by itself: a queue pair, a ring. Runs, and is stopped and
  * restarted around the moves of the buffers it uses.
  *
- * Two forms of work: a promise per operation (`copy`, `fill`, `fetchAdd`), or
- * batches in columns (`post`, `reap`), which the caller reaps. A channel is
- * used in one form.
+ * Two forms of work: a promise per operation (`copy`, `fill`, `fetchAdd`,
+ * `send`, `receive`), or batches in columns (`post`, `reap`), which the caller
+ * reaps. A channel is used in one form. What a device's queue does not do is
+ * rejected with ERR_UNSUPPORTED; what it reports as failed, with ERR_DEVICE.
  */
 export class Channel {
   readonly importer: Importer
@@ -51,10 +57,14 @@ export class Channel {
     checkOptions(options)
     const depth = checkInteger('depth', options.depth ?? 256, 1, 1 << 16)
     const queueLimit = checkInteger('queueLimit', options.queueLimit ?? 65_536, 1)
+    const { queue } = options
+    if (queue !== undefined && typeof queue !== 'string')
+      throw typeError('queue', 'a string', queue)
     this.importer = importer
     this.index = index
     this.#device = importer.engine.openChannel({
       depth,
+      ...(queue !== undefined && { queue }),
       onCompletion: () => this.#onCompletion(),
       onClosed: () => {
         // A failed channel closes its device itself, and stays failed.
@@ -169,6 +179,37 @@ export class Channel {
       new Operation(Op.FETCH_ADD, null, 0, target, targetOffset, 8, value),
       options,
     )
+  }
+
+  /**
+   * Sends `length` bytes as one frame or message. Resolves when the device has
+   * read them and takes them back no more. Not repeatable: a forced stop may
+   * reject it with ERR_OUTCOME_UNKNOWN.
+   */
+  send(
+    source: Attachment,
+    offset: number,
+    length: number,
+    options: OperationOptions = {},
+  ): Promise<Completion> {
+    this.importer.checkRange('source', source, offset, length, 'offset')
+    return this.#submit(new Operation(Op.SEND, source, offset, null, 0, length, 0), options)
+  }
+
+  /**
+   * Makes room for one frame or message: the next one to arrive goes there.
+   * Resolves with its `bytes`, perhaps never: a move does not wait for it. A
+   * close of the attachment or the channel rejects it with ERR_CLOSED; what
+   * arrived in that instant may have been written and is dropped.
+   */
+  receive(
+    target: Attachment,
+    offset: number,
+    length: number,
+    options: OperationOptions = {},
+  ): Promise<Completion> {
+    this.importer.checkRange('target', target, offset, length, 'offset')
+    return this.#submit(new Operation(Op.RECEIVE, null, 0, target, offset, length, 0), options)
   }
 
   #submit(operation: Operation, options: OperationOptions): Promise<Completion> {
@@ -299,20 +340,21 @@ export class Channel {
   /** The importer has failed. @internal */
   fail(error: Error): void {
     if (!this.#machine.fail()) return
-    this.#queue.rejectAll(error, outcomeUnknown(error))
+    this.#queue.rejectAll(error, () => outcomeUnknown(error))
     this.#device.close()
   }
 
   /**
-   * Gives up all work: what waits is rejected with ERR_CLOSED, what is in
-   * flight with ERR_OUTCOME_UNKNOWN. Idempotent.
+   * Gives up all work: what waits, and receives, are rejected with ERR_CLOSED,
+   * other work in flight with ERR_OUTCOME_UNKNOWN. Idempotent.
    */
   close(): Promise<void> {
     if (this.state !== 'closed') {
       if (this.#batch === null && !this.#isOrphan && !this.#machine.isDead) this.#queue.reap()
       this.#device.close()
       const closed = closedError('the channel')
-      this.#queue.rejectAll(closed, outcomeUnknown(closed))
+      const unknown = outcomeUnknown(closed)
+      this.#queue.rejectAll(closed, ({ op }) => (op === Op.RECEIVE ? closed : unknown))
       this.importer.forgetChannel(this)
       this.#machine.close()
     }

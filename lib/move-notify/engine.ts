@@ -32,12 +32,23 @@ export interface Engine {
    * is a fault. Unmapping what is not mapped is a no-op.
    */
   unmap(id: number): void | Promise<void>
+  /**
+   * The attachment is closed for good, and unmapped: what was kept for its
+   * next mapping (an IOVA) can go. Not called where the device may hold the
+   * mapping still. Must not throw; may come after the engine's close.
+   */
+  release?(id: number): void
   close(): void | Promise<void>
 }
 
 export interface EngineChannelOptions {
   /** Operations in flight at most; a power of two. */
   depth: number
+  /**
+   * Which of the device's queues, `tx` or `rx` say; without it the engine's
+   * choice. An engine with one kind of queue refuses any (ERR_UNSUPPORTED).
+   */
+  queue?: string
   /** Called on the event loop once after each `arm()`, when a completion can be reaped. */
   onCompletion: () => void
   /** Called once after the close, by whoever it was closed: the engine may have been. */
@@ -53,7 +64,8 @@ export interface EngineChannel {
    * resolving each attachment id to its mapping of this moment. Returns how
    * many were accepted: fewer when the ring is full, the channel is stopped,
    * or the next one names an attachment that is sealed or not mapped. Throws
-   * (with `accepted` operations posted before) when one is malformed.
+   * (with `accepted` operations posted before) when one is malformed, or
+   * (ERR_UNSUPPORTED) when this queue does no such operation.
    */
   post(batch: Batch, first: number, count: number): number
   /** Fills `out` with completions, oldest first, stale epochs included; returns how many. */
@@ -65,7 +77,8 @@ export interface EngineChannel {
   /**
    * Stops the channel. Resolves when the device is quiet: it touches no
    * mapping for this channel until `restart()`. Work that is not finished is
-   * held by the engine (a long operation stops between chunks). May take for
+   * held by the engine (a long operation stops between chunks; a posted
+   * RECEIVE may have nothing to come, and is never waited for). May take for
    * ever on a hung device: the heart has the deadline.
    */
   stop(): Promise<void>

@@ -12,9 +12,9 @@ import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
 import { withDeadline } from './deadline.js'
+import { DefaultChannels } from './default-channels.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
-import { AttachmentIds } from './ids.js'
 import { MovableBuffer } from './movable-buffer.js'
 import type { Completion, OperationOptions } from './operation.js'
 import { quarantine } from './quarantine.js'
@@ -22,6 +22,7 @@ import { Usage } from './reservation.js'
 import { remap } from './restore.js'
 import { Slice } from './slice.js'
 import type { StopLimits } from './stop-restart.js'
+import { type Shared, sharedOf } from './shared.js'
 
 export interface ImporterOptions {
   /** How long a drain may take before the channel is forced, ms. Default 1000. */
@@ -51,23 +52,6 @@ const LONGEST_PAUSE_MS = 60_000
 
 let importers = 0
 
-/** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
-interface Shared {
-  readonly ids: AttachmentIds<Attachment>
-  readonly importers: Set<Importer>
-}
-
-const sharedBy = new WeakMap<Engine, Shared>()
-
-function sharedOf(engine: Engine): Shared {
-  let shared = sharedBy.get(engine)
-  if (shared === undefined) {
-    shared = { ids: new AttachmentIds(), importers: new Set() }
-    sharedBy.set(engine, shared)
-  }
-  return shared
-}
-
 /** A device's side of the sharing. Owns its channels and attachments. */
 export class Importer {
   readonly engine: Engine
@@ -77,7 +61,7 @@ export class Importer {
   readonly #shared: Shared
   #channels: Channel[] = []
   #nextChannel = 0
-  #default: Channel | null = null
+  readonly #defaults = new DefaultChannels((options) => this.channel(options))
   #error: Error | null = null
   #closing: Promise<void> | null = null
   #attached = 0
@@ -125,10 +109,9 @@ export class Importer {
     return channel
   }
 
-  get #defaultChannel(): Channel {
+  #defaultChannel(queue?: string): Channel {
     this.#checkUsable()
-    if (this.#default === null || this.#default.state === 'closed') this.#default = this.channel()
-    return this.#default
+    return this.#defaults.get(queue)
   }
 
   /** The channels' counters, added up over those open now. */
@@ -158,7 +141,7 @@ export class Importer {
     length: number,
     options?: OperationOptions,
   ): Promise<Completion> {
-    const channel = this.#defaultChannel
+    const channel = this.#defaultChannel()
     return channel.copy(source, sourceOffset, target, targetOffset, length, options)
   }
 
@@ -170,7 +153,7 @@ export class Importer {
     byte: number,
     options?: OperationOptions,
   ): Promise<Completion> {
-    return this.#defaultChannel.fill(target, targetOffset, length, byte, options)
+    return this.#defaultChannel().fill(target, targetOffset, length, byte, options)
   }
 
   /** `Channel.fetchAdd` on the importer's default channel. */
@@ -180,7 +163,27 @@ export class Importer {
     value: number,
     options?: OperationOptions,
   ): Promise<Completion> {
-    return this.#defaultChannel.fetchAdd(target, targetOffset, value, options)
+    return this.#defaultChannel().fetchAdd(target, targetOffset, value, options)
+  }
+
+  /** `Channel.send` on the importer's default channel of the queue `tx`. */
+  send(
+    source: Attachment,
+    offset: number,
+    length: number,
+    options?: OperationOptions,
+  ): Promise<Completion> {
+    return this.#defaultChannel('tx').send(source, offset, length, options)
+  }
+
+  /** `Channel.receive` on the importer's default channel of the queue `rx`. */
+  receive(
+    target: Attachment,
+    offset: number,
+    length: number,
+    options?: OperationOptions,
+  ): Promise<Completion> {
+    return this.#defaultChannel('rx').receive(target, offset, length, options)
   }
 
   /** Attaches a buffer and maps it (dma_buf_dynamic_attach, dma_buf_map_attachment). */
@@ -213,7 +216,7 @@ export class Importer {
     } catch (error) {
       await this.unmap(attachment.id)
       attachment.end('closed', attachmentClosed())
-      this.#shared.ids.release(attachment.id)
+      this.#releaseId(attachment)
       throw error
     }
     this.#attached++
@@ -326,11 +329,17 @@ export class Importer {
       attachment.end(state, error)
       if (state === 'closed') {
         attachment.buffer.unlink(attachment)
-        // A device that has failed may have the mapping still: then nobody gets its slot.
-        this.#shared.ids.release(attachment.id, this.#error === null)
         this.#attached--
+        this.#releaseId(attachment)
       }
     }
+  }
+
+  /** A device that has failed may have the mapping still: then nobody gets its slot. */
+  #releaseId({ id, isOutOfReach }: Attachment): void {
+    const reuse = this.#error === null && isOutOfReach
+    this.#shared.ids.release(id, reuse)
+    if (reuse) this.engine.release?.(id)
   }
 
   /** @internal */
@@ -345,10 +354,16 @@ export class Importer {
   }
 
   /** Checks an operation's side. @internal */
-  checkRange(argument: string, attachment: Attachment, offset: number, length: number): void {
+  checkRange(
+    argument: string,
+    attachment: Attachment,
+    offset: number,
+    length: number,
+    offsetName = `${argument}Offset`,
+  ): void {
     this.checkAttachment(argument, attachment)
     const { size } = attachment.buffer
-    checkInteger(`${argument}Offset`, offset, 0, size)
+    checkInteger(offsetName, offset, 0, size)
     checkInteger('length', length, 0, size - offset)
   }
 

@@ -202,8 +202,8 @@ export class OperationQueue {
     }
     this.#posted.delete(cookie)
     const status = out.status[row] ?? Status.FAULT
-    if (status !== Status.OK) return operation.fail(completionError(status, operation))
     const result = out.result[row] ?? 0
+    if (status !== Status.OK) return operation.fail(completionError(status, operation, result))
     if (operation.op === Op.FETCH_ADD) operation.complete({ bytes: 8, previous: result })
     else operation.complete({ bytes: result })
   }
@@ -214,9 +214,9 @@ export class OperationQueue {
   }
 
   /** Rejects everything, posted work included: the channel is closed or has failed. */
-  rejectAll(waitingError: Error, postedError: Error): void {
+  rejectAll(waitingError: Error, postedError: (operation: Operation) => Error): void {
     for (const operation of this.#remove(() => true)) operation.fail(waitingError)
-    for (const operation of this.#posted.values()) operation.fail(postedError)
+    for (const operation of this.#posted.values()) operation.fail(postedError(operation))
     this.#posted.clear()
   }
 
@@ -238,7 +238,7 @@ export class OperationQueue {
   }
 }
 
-function completionError(status: number, operation: Operation): P2pdmaError {
+function completionError(status: number, operation: Operation, result: number): P2pdmaError {
   if (status === Status.NOT_MAPPED && operation.hopeless !== null) return operation.hopeless
   if (status === Status.OUTCOME_UNKNOWN) {
     return new P2pdmaError('a forced stop cut the operation off, and it cannot be repeated', {
@@ -249,6 +249,12 @@ function completionError(status: number, operation: Operation): P2pdmaError {
   if (status === Status.CANCELLED) {
     return new P2pdmaError('the channel was closed before the operation began', {
       code: 'ERR_CLOSED',
+    })
+  }
+  if (status === Status.DEVICE_ERROR) {
+    return new P2pdmaError(`the device reports an error of its own: 0x${result.toString(16)}`, {
+      code: 'ERR_DEVICE',
+      hint: 'the number is explained where the engine is; part of the work may have been done',
     })
   }
   return new P2pdmaError('the device used a mapping that was gone', {

@@ -4,7 +4,7 @@ import type { Attachment } from './attachment.js'
 
 /** How an operation ended that did what it should. */
 export interface Completion {
-  /** Bytes transferred. */
+  /** Bytes transferred; RECEIVE: those that arrived. */
   bytes: number
   /** FETCH_ADD: the value before the addition. */
   previous?: number
@@ -13,7 +13,8 @@ export interface Completion {
 export interface OperationOptions {
   /**
    * Rejects with ABORT_ERR. Work that waits is taken out; work in flight cannot
-   * be called back, and goes on.
+   * be called back, and goes on: a RECEIVE that the device has keeps its place,
+   * and what arrives for it is written to its target and then dropped.
    */
   signal?: AbortSignal | undefined
 }

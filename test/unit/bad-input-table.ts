@@ -1,5 +1,6 @@
 /** The public surface: for each callable its parameters, with what they take. */
 import * as index from '../../lib/index.js'
+import { FakeRingEngine } from './fake-ring.js'
 
 const page = 4096
 
@@ -38,6 +39,9 @@ export async function world() {
   const attachment = await importer.attach(buffer)
   const channel = importer.channel()
   const batching = importer.channel()
+  // The software engine does not send: a device that does.
+  const rings = new index.Importer(new FakeRingEngine())
+  const frame = await rings.attach(buffer)
   const memfd = index.Memfd.create(2 * page)
   const mapping = memfd.map()
   const dmaBuf = index.DmaBuf.fromHandle(memfd.dup().handle)
@@ -49,6 +53,8 @@ export async function world() {
     attachment,
     channel,
     batching,
+    rings,
+    frame,
     memfd,
     mapping,
     dmaBuf,
@@ -64,7 +70,7 @@ const build =
     new (type as new (...args: never[]) => unknown)(...args)
 
 export function rows(w: World): Record<string, Row> {
-  const { engine, importer, buffer, attachment, channel, batching } = w
+  const { engine, importer, buffer, attachment, channel, batching, rings, frame } = w
   const { memfd, mapping, dmaBuf, syncFile } = w
   const fence = index.Fence.of(Promise.resolve())
   const reservation = new index.Reservation()
@@ -76,6 +82,9 @@ export function rows(w: World): Record<string, Row> {
   const copy = [...range, ...range, whole(0, 0, 2 * page), options()]
   const fill = [...range, whole(8, 0, 2 * page), whole(1, 0, 255), options()]
   const add = [only(attachment), whole(0, 0, 0), whole(1), options()]
+  const message = [only(frame), whole(0, 0, 2 * page), whole(64, 0, 2 * page), options()]
+  const tx = rings.channel({ queue: 'tx' })
+  const rx = rings.channel({ queue: 'rx' })
   const exporter = index.memfd()
   const mode = only('r')
   return {
@@ -140,10 +149,14 @@ export function rows(w: World): Record<string, Row> {
     'Importer#copy': { call: importer.copy.bind(importer), params: copy },
     'Importer#fill': { call: importer.fill.bind(importer), params: fill },
     'Importer#fetchAdd': { call: importer.fetchAdd.bind(importer), params: add },
+    'Importer#send': { call: rings.send.bind(rings), params: message },
+    'Importer#receive': { call: rings.receive.bind(rings), params: message },
     'Importer#attach': { call: importer.attach.bind(importer), params: [only(buffer), options()] },
     'Channel#copy': { call: channel.copy.bind(channel), params: copy },
     'Channel#fill': { call: channel.fill.bind(channel), params: fill },
     'Channel#fetchAdd': { call: channel.fetchAdd.bind(channel), params: add },
+    'Channel#send': { call: tx.send.bind(tx), params: message },
+    'Channel#receive': { call: rx.receive.bind(rx), params: message },
     'Channel#grant': { call: channel.grant.bind(channel), params: [only(attachment)] },
     'Channel#post': {
       call: batching.post.bind(batching),

@@ -42,10 +42,12 @@ const bad: unknown[] = [
 const badOptions: [string, Record<string, unknown>][] = [
   ['Importer', { stopTimeoutMs: -1, minRunMs: NaN, mapRetries: 0.5, mapRetryMs: Infinity }],
   ['Importer', { fenceTimeoutMs: '1', lockAll: 1, starvationLimit: -1 }],
-  ['Importer#channel', { depth: 3, queueLimit: 0 }],
+  ['Importer#channel', { depth: 3, queueLimit: 0, queue: 5 }],
   ['Importer#attach', { access: 0, signal: {} }],
   ['Importer#copy', { signal: 5 }],
   ['Channel#fill', { signal: 'x' }],
+  ['Channel#send', { signal: 5 }],
+  ['Channel#receive', { signal: 'x' }],
   ['Channel#completions', { signal: 'x' }],
   ['MovableBuffer.create', { poison: 1, signal: null }],
   ['MovableBuffer#move', { signal: 1, context: {}, copyTimeoutMs: NaN, cpuTimeoutMs: -1 }],
@@ -158,6 +160,7 @@ void t.test('bad values in every place', async (t) => {
   t.equal(w.importer.error, null)
   t.same(w.channel.stats.waiting + w.channel.stats.inFlight, 0, 'nothing was begun')
   t.equal(await w.buffer.withCpuAccess('r', (cpu) => cpu.view().every((b) => b === 0)), true)
+  await w.rings.close()
   await w.engine.close()
   await w.buffer.close()
   w.mapping.unmap()

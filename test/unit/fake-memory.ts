@@ -138,7 +138,7 @@ export class FakeEngine implements Engine {
   close(): void {}
 
   /** Lets held work run. */
-  release(): void {
+  resume(): void {
     this.held = false
     for (const channel of this.channels) channel.run()
   }

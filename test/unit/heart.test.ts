@@ -44,7 +44,7 @@ void t.test('work in flight is stopped, moved and finished', async (t) => {
   const result = await moved
   t.equal(result.generation, 2)
   t.equal(target.placement, 'b')
-  engine.release()
+  engine.resume()
   t.same(await done, { bytes: PAGE })
   t.same(await parked, { bytes: 8 })
   t.ok(bytes().every((byte) => byte === 7))
@@ -59,7 +59,7 @@ void t.test('a channel that does not use the buffer is not stopped', async (t) =
   engine.held = true
   const done = importer.copy(from, 0, to, 0, PAGE)
   await Promise.all([target.move(other), source.move(other)])
-  engine.release()
+  engine.resume()
   await done
   t.equal(bystander.stats.stops, 0)
   t.equal(importer.stats.stops, 1, 'two moves, one stop')
@@ -83,7 +83,7 @@ void t.test('no new backing: nothing has been stopped', async (t) => {
   other.beforeAllocate = () => Promise.reject(new Error('no memory'))
   await t.rejects(target.move(other), { message: 'no memory' })
   t.equal(importer.stats.stops, 0)
-  engine.release()
+  engine.resume()
   await done
   await close()
 })
@@ -95,7 +95,7 @@ void t.test('a failed copy into a dma-buf leaves the buffer where it was', async
   engine.held = true
   const done = importer.copy(from, 0, to, 0, PAGE)
   await t.rejects(target.move(kernel), { message: 'copy failed' })
-  engine.release()
+  engine.resume()
   await done
   t.equal(target.placement, 'a')
   t.ok(bytes().every((byte) => byte === 7))
@@ -110,7 +110,7 @@ void t.test('a failed fence fails the attachments and takes the buffer back', as
   const doomed = t.rejects(done, { code: 'ERR_FENCE_FAILED' })
   other.beforeCopy = () => Promise.reject(new Error('copy failed'))
   await t.rejects(target.move(other), { code: 'ERR_FENCE_FAILED' })
-  engine.release()
+  engine.resume()
   await doomed
   t.equal(to.state, 'failed')
   t.equal(target.placement, 'a')
@@ -137,7 +137,7 @@ void t.test('a failed remap is retried, then fails that attachment alone', async
   const doomed = t.rejects(importer.copy(from, 0, to, 0, PAGE), { code: 'ERR_REMAP_FAILED' })
   const fine = importer.copy(from, 0, alone, 0, PAGE)
   await target.move(other)
-  engine.release()
+  engine.resume()
   await doomed
   t.same(await fine, { bytes: PAGE })
   t.equal(tries, 3)
@@ -158,7 +158,7 @@ void t.test('a drain past its deadline is forced; a late completion is dropped',
   await target.move(other)
   t.equal(importer.stats.forcedStops, 1)
   device.complete(cookie, PAGE, 0, 1)
-  engine.release()
+  engine.resume()
   t.same(await done, { bytes: PAGE })
   t.equal(importer.stats.staleCompletions, 1)
   await close()
@@ -190,7 +190,7 @@ void t.test('revoke and close reject what waits', async (t) => {
   engine.held = true
   const held = importer.copy(from, 0, to, 0, PAGE)
   await target.revoke()
-  engine.release()
+  engine.resume()
   t.equal(to.state, 'revoked')
   await t.rejects(held, { code: 'ERR_REVOKED' })
   await t.rejects(async () => importer.copy(from, 0, to, 0, PAGE), { code: 'ERR_REVOKED' })

@@ -73,7 +73,7 @@ void t.test('the move fence is waited for', async (t) => {
   const copied = latch()
   there.beforeCopy = () => copied.opened
   const move = target.move(there)
-  engine.release()
+  engine.resume()
   await turn()
   t.equal(to.state, 'invalid', 'no work runs before the move fence has signalled')
   copied.open()
@@ -97,7 +97,7 @@ void t.test('the gate is checked again before it opens', async (t) => {
   await turn()
   first.open()
   await moveTarget
-  engine.release()
+  engine.resume()
   await turn()
   t.same(
     { open: channel.isRunning, error: importer.error },
@@ -117,7 +117,7 @@ void t.test('the old backing waits for the fence', async (t) => {
   await turn()
   copied.open()
   await move
-  engine.release()
+  engine.resume()
   await done
   const { bytes } = target.backing as FakeBacking
   t.ok(
@@ -137,7 +137,7 @@ void t.test('completions match by epoch', async (t) => {
   device.complete(cookie, PAGE, 0, 1)
   await turn()
   t.notOk(settled, 'a late completion of an earlier epoch is dropped')
-  engine.release()
+  engine.resume()
   await done
   t.equal(channel.epoch, 2)
 })
@@ -160,7 +160,7 @@ void t.test('a cancelled restore keeps its stamp', async (t) => {
   await turn()
   t.same(new Set(stamps).size, 1, 'every attempt of a restore has the same stamp')
   t.ok(stamps.length >= 2)
-  engine.release()
+  engine.resume()
 })
 
 void t.test('who backs off lets go of all', async (t) => {

@@ -56,6 +56,15 @@ export class SoftwareEngine implements Engine {
         argument: 'depth',
       })
     }
+    const { queue } = options
+    if (queue !== undefined) {
+      if (typeof queue !== 'string') throw typeError('queue', 'a string', queue)
+      throw new P2pdmaError(`The software engine has no queue ${JSON.stringify(queue)}`, {
+        code: 'ERR_UNSUPPORTED',
+        argument: 'queue',
+        hint: 'it has one kind of queue: leave the option out',
+      })
+    }
     if (typeof options.onCompletion !== 'function') {
       throw typeError('onCompletion', 'a function', options.onCompletion)
     }

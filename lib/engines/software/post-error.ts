@@ -1,5 +1,5 @@
 /** Turns what the native `post()` found wrong with a row into a typed error. */
-import type { Batch } from '../../move-notify/batch.js'
+import { type Batch, Op } from '../../move-notify/batch.js'
 import { PostError } from '../../move-notify/post-error.js'
 
 /** In the order of `ColumnName` in native/software/channel.h. */
@@ -36,6 +36,14 @@ export function postError(
 ): PostError {
   const column = columnNames[columnIndex] ?? 'op'
   const argument = `batch.${column}[${row}]`
+  const op = batch.op[row]
+  if (column === 'op' && (op === Op.SEND || op === Op.RECEIVE)) {
+    return new PostError(
+      `${argument}: the software engine neither sends nor receives`,
+      { code: 'ERR_UNSUPPORTED', argument, hint: 'it does COPY, FILL and FETCH_ADD' },
+      accepted,
+    )
+  }
   const message = `${argument} ${defects[defect] ?? 'is malformed'}, is ${String(batch[column][row])}`
   return new PostError(message, { code: 'ERR_INVALID_ARG_VALUE', argument }, accepted)
 }

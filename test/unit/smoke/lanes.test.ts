@@ -59,7 +59,7 @@ for (const form of ['promise', 'batch'] as const) {
     await turns()
     moved()
     await moving
-    engine.release()
+    engine.resume()
     t.strictSame(await Promise.all([first, second]), [0, 0])
     opened.count()
     t.match(tally.counts, { operationsParked: 3, stops: 1, failedOperations: 0 })
@@ -73,7 +73,7 @@ for (const form of ['promise', 'batch'] as const) {
     const channel = engine.channels[0]
     const row = channel?.rows[0]
     channel?.complete(row?.cookie ?? -1, 64, 0, 1)
-    engine.release()
+    engine.resume()
     t.equal(await done, 0)
     opened.count()
     t.equal(tally.counts.doubled, 1)

@@ -68,7 +68,7 @@ t.test(
     const add = { op: Op.FETCH_ADD, target: 2, length: 8 }
     const numbers = [-1, 0.5, NaN, Infinity, 2 ** 53, -Infinity]
     const malformed: [string, Row][] = [
-      ['op', { op: 4 }],
+      ['op', { op: 6 }],
       ['op', { op: 255 }],
       ...numbers.flatMap((bad): [string, Row][] => [
         ['length', { ...copy, length: bad }],
