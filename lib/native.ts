@@ -220,6 +220,105 @@ interface DrmNative {
   vgemSignal(device: NativeFd, fence: number): void
 }
 
+/** A device's registers; an offset is a multiple of the width. */
+export interface NativeRegisters {
+  read8(offset: number): number
+  read16(offset: number): number
+  read32(offset: number): number
+  read64(offset: number): bigint
+  write8(offset: number, value: number): void
+  write16(offset: number, value: number): void
+  write32(offset: number, value: number): void
+  write64(offset: number, value: bigint): void
+  close(): void
+}
+
+interface RegistersNative {
+  Registers: new (mapping: NativeMapping) => NativeRegisters
+}
+
+/** A watch of an eventfd, on the event loop. */
+export interface NativeWatch {
+  stop(): void
+  /** Whether it keeps the process alive; at first it does. */
+  hold(hold: boolean): void
+}
+
+interface EventfdNative {
+  createEventfd(): NativeFd
+  /** Calls back with the count each time, or once with a negative errno. */
+  watchEventfd(fd: NativeFd, callback: (count: number) => void): NativeWatch
+}
+
+interface VfioContainerNative {
+  vfioApiVersion(container: NativeFd): number
+  vfioCheckExtension(container: NativeFd, extension: number): boolean
+  vfioSetIommu(container: NativeFd, type: number): void
+  vfioGroupStatus(group: NativeFd): number
+  vfioGroupSetContainer(group: NativeFd, container: NativeFd): void
+  vfioGroupGetDevice(group: NativeFd, name: string): Promise<NativeFd>
+  vfioIommuInfo(container: NativeFd): {
+    pageSizes: bigint
+    /** start, end, ..., both inclusive; null where the kernel names none. */
+    ranges: bigint[] | null
+    /** DMA mappings left; null where the kernel does not say. */
+    mappings: number | null
+  }
+  vfioMapDma(
+    container: NativeFd,
+    iova: number,
+    mapping: NativeMapping,
+    offset: number,
+    size: number,
+    flags: number,
+  ): void
+  vfioStartMapDma(
+    container: NativeFd,
+    iova: number,
+    mapping: NativeMapping,
+    offset: number,
+    size: number,
+    flags: number,
+  ): Promise<void>
+  /** ENOENT where less than `size` was mapped. */
+  vfioUnmapDma(container: NativeFd, iova: number, size: number): void
+  vfioStartUnmapDma(container: NativeFd, iova: number, size: number): Promise<void>
+}
+
+export interface NativeRegionInfo {
+  flags: number
+  size: number
+  offset: number
+  /** offset, size, ... of what can be mapped, where that is not all of it. */
+  areas: number[] | null
+  type: number | null
+  subtype: number | null
+  msixMappable: boolean
+}
+
+interface VfioDeviceNative {
+  vfioDeviceInfo(device: NativeFd): { flags: number; regions: number; interrupts: number }
+  vfioRegionInfo(device: NativeFd, index: number): NativeRegionInfo
+  vfioInterruptInfo(device: NativeFd, index: number): { flags: number; count: number }
+  vfioSetInterrupts(
+    device: NativeFd,
+    index: number,
+    start: number,
+    count: number,
+    flags: number,
+    eventfds: readonly (NativeFd | null)[],
+  ): void
+  vfioReset(device: NativeFd): Promise<void>
+  vfioExportDmaBuf(
+    device: NativeFd,
+    region: number,
+    openFlags: number,
+    ranges: BigUint64Array,
+  ): Promise<NativeFd>
+  vfioRead(device: NativeFd, offset: number, bytes: Uint8Array): number
+  vfioWrite(device: NativeFd, offset: number, bytes: Uint8Array): number
+}
+
 /** Stamped blocks (stamp.cc): payload offsets and sequences in Float64Arrays, length in bytes. */
 interface StampNative {
   stampBlocks(
@@ -248,6 +347,10 @@ export type Native = FdNative &
   UdmabufNative &
   DmaHeapNative &
   DrmNative &
+  EventfdNative &
+  RegistersNative &
+  VfioContainerNative &
+  VfioDeviceNative &
   StampNative &
   SoftwareNative
 

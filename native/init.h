@@ -15,6 +15,10 @@ void InitSyncFile(Napi::Env env, Napi::Object exports);
 void InitUdmabuf(Napi::Env env, Napi::Object exports);
 void InitDmaHeap(Napi::Env env, Napi::Object exports);
 void InitDrm(Napi::Env env, Napi::Object exports);
+void InitEventfd(Napi::Env env, Napi::Object exports);
+void InitRegisters(Napi::Env env, Napi::Object exports);
+void InitVfioContainer(Napi::Env env, Napi::Object exports);
+void InitVfioDevice(Napi::Env env, Napi::Object exports);
 void InitStamp(Napi::Env env, Napi::Object exports);
 
 }  // namespace p2pdma

@@ -108,6 +108,15 @@ export class Mapping {
     return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate, lead)))
   }
 
+  /**
+   * Maps a region of a device whose driver knows where its memory ends; both
+   * numbers are the driver's. For the other classes of lib/kernel.
+   * @internal
+   */
+  static ofRegion(fd: NativeFd, offset: number, length: number): Mapping {
+    return new Mapping(call(() => native.mapFd(fd, offset, length, true, false, 0)))
+  }
+
   /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. */
   get handle(): NativeMapping {
     return this.#native

@@ -1,0 +1,6 @@
+export { type InterruptKind, Interrupts } from './interrupts.js'
+export { Command, Config, ConfigSpace } from './config-space.js'
+export { DmaAccess, type IommuSpace } from './iommu-space.js'
+export { IovaAllocator, type IovaRange } from './iova-allocator.js'
+export { Registers } from './registers.js'
+export { type RegionInfo, VfioDevice } from './device.js'

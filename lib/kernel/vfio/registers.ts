@@ -1,0 +1,86 @@
+/** A device's registers, over a mapped region. */
+import { native, type NativeRegisters } from '../../native.js'
+import { call, translate } from '../call.js'
+import type { Mapping } from '../mapping.js'
+
+/**
+ * Each call is one load or store of exactly that width. A store comes after
+ * all that was written to memory before it, a load before all that is read
+ * after it. Offsets in bytes; ERR_OUT_OF_RANGE unless aligned and inside.
+ */
+export class Registers {
+  readonly #native: NativeRegisters
+
+  constructor(mapping: Mapping) {
+    this.#native = call(() => new native.Registers(mapping.handle))
+  }
+
+  read8(offset: number): number {
+    try {
+      return this.#native.read8(offset)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  read16(offset: number): number {
+    try {
+      return this.#native.read16(offset)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  read32(offset: number): number {
+    try {
+      return this.#native.read32(offset)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  read64(offset: number): bigint {
+    try {
+      return this.#native.read64(offset)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  write8(offset: number, value: number): void {
+    try {
+      this.#native.write8(offset, value)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  write16(offset: number, value: number): void {
+    try {
+      this.#native.write16(offset, value)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  write32(offset: number, value: number): void {
+    try {
+      this.#native.write32(offset, value)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  write64(offset: number, value: bigint): void {
+    try {
+      this.#native.write64(offset, value)
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+
+  /** From then on every access is ERR_CLOSED. */
+  close(): void {
+    this.#native.close()
+  }
+}

@@ -1,0 +1,111 @@
+// A device's registers: one load or store of exactly the width asked for,
+// never split, merged or reordered with those before and after it.
+#include <cmath>
+#include <cstdint>
+#include <memory>
+
+#include "init.h"
+#include "mapping.h"
+#include "support/args.h"
+#include "support/env_state.h"
+
+namespace p2pdma {
+
+namespace {
+
+// What the device is to find in memory is there before the store that tells it
+// so; what a load has told us of is not looked at before.
+inline void BeforeStore() {
+#if defined(__aarch64__)
+  asm volatile("dmb oshst" ::: "memory");
+#else
+  asm volatile("" ::: "memory");
+#endif
+}
+
+inline void AfterLoad() {
+#if defined(__aarch64__)
+  asm volatile("dmb oshld" ::: "memory");
+#else
+  asm volatile("" ::: "memory");
+#endif
+}
+
+class Registers : public Napi::ObjectWrap<Registers> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Registers",
+                       {InstanceMethod<&Registers::Read<uint8_t>>("read8"),
+                        InstanceMethod<&Registers::Read<uint16_t>>("read16"),
+                        InstanceMethod<&Registers::Read<uint32_t>>("read32"),
+                        InstanceMethod<&Registers::Read<uint64_t>>("read64"),
+                        InstanceMethod<&Registers::Write<uint8_t>>("write8"),
+                        InstanceMethod<&Registers::Write<uint16_t>>("write16"),
+                        InstanceMethod<&Registers::Write<uint32_t>>("write32"),
+                        InstanceMethod<&Registers::Write<uint64_t>>("write64"),
+                        InstanceMethod<&Registers::Close>("close")});
+  }
+
+  explicit Registers(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Registers>(info) {
+    range_ = UnwrapMapping(info[0]);
+    if (!range_->writable) {
+      throw CodedError(info.Env(), "ERR_INVALID_STATE", "the mapping is read-only");
+    }
+  }
+
+ private:
+  // Of a register of type T; throws unless it is whole, aligned and inside.
+  template <typename T>
+  volatile T* At(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!range_) throw CodedError(env, "ERR_CLOSED", "the registers are closed");
+    double offset = -1;
+    napi_get_value_double(env, info[0], &offset);
+    if (!(offset >= 0) || !(offset <= static_cast<double>(range_->size) - sizeof(T)) ||
+        std::fmod(offset, sizeof(T)) != 0) {
+      throw CodedError(env, "ERR_OUT_OF_RANGE",
+                       "offset must be that of a register, and a multiple of its size", "offset");
+    }
+    return reinterpret_cast<volatile T*>(range_->data + static_cast<size_t>(offset));
+  }
+
+  template <typename T>
+  Napi::Value Read(const Napi::CallbackInfo& info) {
+    const T value = *At<T>(info);
+    AfterLoad();
+    if constexpr (sizeof(T) == 8) {
+      return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(value));
+    } else {
+      return Napi::Number::New(info.Env(), value);
+    }
+  }
+
+  template <typename T>
+  Napi::Value Write(const Napi::CallbackInfo& info) {
+    volatile T* const target = At<T>(info);
+    T value;
+    if constexpr (sizeof(T) == 8) {
+      value = BigUintArg(info, 1, "value");
+    } else {
+      value = static_cast<T>(UintArg(info, 1, "value", static_cast<T>(~T{0})));
+    }
+    BeforeStore();
+    *target = value;
+    return info.Env().Undefined();
+  }
+
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    range_.reset();
+    return info.Env().Undefined();
+  }
+
+  std::shared_ptr<MappedRange> range_;
+};
+
+}  // namespace
+
+void InitRegisters(Napi::Env env, Napi::Object exports) {
+  exports.Set("Registers", Registers::Define(env));
+}
+
+}  // namespace p2pdma
