@@ -24,4 +24,9 @@ export { AcquireContext, WwClass, WwMutex, lockAll } from './move-notify/ww-mute
 export { evict } from './move-notify/evict.js'
 export { quarantined } from './move-notify/quarantine.js'
 export { trace } from './move-notify/trace.js'
-export type { AttachmentRestore, BufferMove, ChannelTransition } from './move-notify/trace.js'
+export type {
+  AttachmentRestore,
+  BufferMove,
+  ChannelTransition,
+  MappingChange,
+} from './move-notify/trace.js'

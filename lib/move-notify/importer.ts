@@ -13,6 +13,7 @@ import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
 import { withDeadline } from './deadline.js'
 import { DefaultChannels } from './default-channels.js'
+import { engineMap, engineUnmap } from './engine-mapping.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
 import { MovableBuffer } from './movable-buffer.js'
@@ -259,15 +260,14 @@ export class Importer {
 
   /** @internal */
   map(attachment: Attachment): void | Promise<void> {
-    const { buffer } = attachment
-    return this.engine.map(attachment.id, buffer.backing, buffer.size, attachment.access)
+    return engineMap(this, attachment)
   }
 
   /** Takes a mapping away; a device that cannot do so in time has failed. @internal */
   unmap(id: number): Promise<void> | undefined {
     let unmapped: void | Promise<void>
     try {
-      unmapped = this.engine.unmap(id)
+      unmapped = engineUnmap(this, id)
     } catch (error) {
       unmapped = Promise.reject(error)
     }

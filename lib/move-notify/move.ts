@@ -282,6 +282,7 @@ function publish(
     invalidatedMs: clock.invalidated,
     copiedMs: clock.copied,
     endMs: clock.now(),
+    at: performance.now(),
     error,
   } satisfies BufferMove)
 }

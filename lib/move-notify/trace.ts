@@ -28,6 +28,24 @@ export interface BufferMove {
   invalidatedMs: number
   copiedMs: number
   endMs: number
+  /** When it ended: `at - endMs` is when it was called. */
+  at: number
+  error: Error | null
+}
+
+/**
+ * The engine has mapped an attachment, or has taken its mapping away. With the
+ * transitions of its channels and the buffer's move it splits a pause: stop
+ * (`invalidate` to `drained`), unmap, copy (`invalidatedMs` to `copiedMs`),
+ * map, restart. The map may overlap with the copy.
+ */
+export interface MappingChange {
+  importer: string
+  attachment: number
+  change: 'map' | 'unmap'
+  /** When the engine had done it, and how long that took. */
+  at: number
+  ms: number
   error: Error | null
 }
 
@@ -43,4 +61,5 @@ export const trace = {
   channel: channel('p2pdma:channel'),
   move: channel('p2pdma:move'),
   restore: channel('p2pdma:restore'),
+  mapping: channel('p2pdma:mapping'),
 } as const
