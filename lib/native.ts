@@ -50,6 +50,7 @@ interface MappingNative {
     write: boolean,
     populate: boolean,
     lead: number,
+    device: boolean,
   ): NativeMapping
   /** Closes them all now, and gives the memory back in the thread pool. */
   letGo(mapping: NativeMapping, fds: NativeFd[]): Promise<void>
@@ -60,6 +61,17 @@ interface MappingNative {
     sourceOffset: number,
     length: number,
   ): Promise<void>
+  /** On the event loop; at most 64 KiB. `way`: an index of `wideCopies`. */
+  copySliceNow(
+    target: NativeMapping,
+    targetOffset: number,
+    source: NativeMapping,
+    sourceOffset: number,
+    length: number,
+    way: number,
+  ): void
+  /** How this CPU can copy a device's memory, the best first. */
+  readonly wideCopies: readonly string[]
   fillSlice(mapping: NativeMapping, offset: number, length: number, pattern: bigint): Promise<void>
   countRunsSlice(
     mapping: NativeMapping,

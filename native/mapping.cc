@@ -19,8 +19,9 @@ using Range = std::shared_ptr<MappedRange>;
 
 void ReleaseRange(napi_env, void*, void* hint) { delete static_cast<Range*>(hint); }
 
-// mapFd(fd, offset, length, writable, populate, lead): the mapping begins at
-// `offset`; `lead` bytes before it are mapped too, and hidden.
+// mapFd(fd, offset, length, writable, populate, lead, device): the mapping begins
+// at `offset`; `lead` bytes before it are mapped too, and hidden. `device`: what is
+// behind it is a device's memory, see support/wide_copy.h.
 Napi::Value MapFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto fd = UnwrapFd(info[0]);
@@ -29,11 +30,12 @@ Napi::Value MapFd(const Napi::CallbackInfo& info) {
   const bool writable = BoolArg(info, 3, "write");
   const bool populate = BoolArg(info, 4, "populate");
   const uint64_t lead = UintArg(info, 5, "lead", offset);
+  const bool device = BoolArg(info, 6, "device");
   void* const address = mmap(nullptr, lead + length, writable ? PROT_READ | PROT_WRITE : PROT_READ,
                              MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(),
                              static_cast<off_t>(offset - lead));
   if (address == MAP_FAILED) throw SystemError(env, errno, "mmap");
-  Range range = std::make_shared<MappedRange>(address, lead, length, writable);
+  Range range = std::make_shared<MappedRange>(address, lead, length, writable, device);
   return EnvState::Of(env).mapping_constructor.New({Napi::External<Range>::New(env, &range)});
 }
 
@@ -74,6 +76,9 @@ Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
   }
   if (!range_->writable) {
     throw CodedError(env, "ERR_INVALID_STATE", "a read-only mapping has no views: map it writable");
+  }
+  if (range_->device) {
+    throw CodedError(env, "ERR_UNSUPPORTED", "a device's memory has no views");
   }
   if (length == 0) return Napi::ArrayBuffer::New(env, 0);
 

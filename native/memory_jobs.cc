@@ -2,7 +2,7 @@
 // what is long into slices, so that ending an environment waits for no more
 // than one of them.
 #include <algorithm>
-#include <cstring>
+#include <array>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -12,6 +12,7 @@
 #include "mapping.h"
 #include "support/args.h"
 #include "support/job.h"
+#include "support/wide_copy.h"
 
 namespace p2pdma {
 
@@ -20,6 +21,7 @@ namespace {
 using Range = std::shared_ptr<MappedRange>;
 
 constexpr uint64_t kWord = sizeof(uint64_t);
+constexpr uint64_t kMaxNow = 64 << 10;
 
 Range SliceArg(const Napi::CallbackInfo& info, size_t index, uint64_t offset, uint64_t length,
                bool write) {
@@ -54,7 +56,8 @@ class CopyJob : public Job {
         length_(length) {}
 
   void Run() override {
-    std::memmove(target_->data + target_offset_, source_->data + source_offset_, length_);
+    CopyBytes(target_->data + target_offset_, target_->device, source_->data + source_offset_,
+              source_->device, length_);
   }
   Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
 
@@ -71,10 +74,7 @@ class FillJob : public Job {
   FillJob(Range range, uint64_t offset, uint64_t length, uint64_t pattern)
       : range_(std::move(range)), offset_(offset), length_(length), pattern_(pattern) {}
 
-  void Run() override {
-    auto* const words = reinterpret_cast<uint64_t*>(range_->data + offset_);
-    std::fill_n(words, length_ / kWord, pattern_);
-  }
+  void Run() override { FillWords(range_->data + offset_, range_->device, pattern_, length_); }
   Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
 
  private:
@@ -94,11 +94,16 @@ class CountRunsJob : public Job {
         in_run_(in_run) {}
 
   void Run() override {
-    const auto* const words = reinterpret_cast<const uint64_t*>(range_->data + offset_);
-    for (uint64_t i = 0; i < length_ / kWord; ++i) {
-      const bool differs = words[i] != pattern_;
-      if (differs && !in_run_) ++runs_;
-      in_run_ = differs;
+    const std::byte* const data = range_->data + offset_;
+    if (!range_->device) {
+      Count(reinterpret_cast<const uint64_t*>(data), length_ / kWord);
+      return;
+    }
+    alignas(64) std::array<uint64_t, 512> block;
+    for (uint64_t at = 0; at < length_; at += sizeof block) {
+      const uint64_t bytes = std::min<uint64_t>(sizeof block, length_ - at);
+      CopyBytes(reinterpret_cast<std::byte*>(block.data()), false, data + at, true, bytes);
+      Count(block.data(), bytes / kWord);
     }
   }
   Napi::Value Result(Napi::Env env) override {
@@ -109,6 +114,14 @@ class CountRunsJob : public Job {
   }
 
  private:
+  void Count(const uint64_t* words, uint64_t count) {
+    for (uint64_t i = 0; i < count; ++i) {
+      const bool differs = words[i] != pattern_;
+      if (differs && !in_run_) ++runs_;
+      in_run_ = differs;
+    }
+  }
+
   const Range range_;
   const uint64_t offset_;
   const uint64_t length_;
@@ -166,6 +179,20 @@ Napi::Value CopySlice(const Napi::CallbackInfo& info) {
                   "p2pdma.copy");
 }
 
+// copySliceNow(target, targetOffset, source, sourceOffset, length, way): on the
+// event loop, so of a bounded length; `way` is an index of wideCopies, 0 the best.
+Napi::Value CopySliceNow(const Napi::CallbackInfo& info) {
+  const uint64_t target_offset = UintArg(info, 1, "targetOffset");
+  const uint64_t source_offset = UintArg(info, 3, "sourceOffset");
+  const uint64_t length = UintArg(info, 4, "length", kMaxNow);
+  const uint64_t way = UintArg(info, 5, "way", WideCopies().size() - 1);
+  const Range target = SliceArg(info, 0, target_offset, length, true);
+  const Range source = SliceArg(info, 2, source_offset, length, false);
+  CopyBytes(target->data + target_offset, target->device, source->data + source_offset,
+            source->device, length, WideCopies()[way]);
+  return info.Env().Undefined();
+}
+
 // fillSlice(mapping, offset, length, pattern): words, in the host's byte order
 Napi::Value FillSlice(const Napi::CallbackInfo& info) {
   const uint64_t offset = UintArg(info, 1, "offset");
@@ -196,8 +223,12 @@ Napi::Value CountRunsSlice(const Napi::CallbackInfo& info) {
 void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
   exports.Set("letGo", Napi::Function::New<LetGoOf>(env, "letGo"));
   exports.Set("copySlice", Napi::Function::New<CopySlice>(env, "copySlice"));
+  exports.Set("copySliceNow", Napi::Function::New<CopySliceNow>(env, "copySliceNow"));
   exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
   exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));
+  Napi::Array ways = Napi::Array::New(env);
+  for (const WideCopy& each : WideCopies()) ways.Set(ways.Length(), each.name);
+  exports.Set("wideCopies", ways);
 }
 
 }  // namespace p2pdma

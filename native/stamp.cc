@@ -13,6 +13,7 @@
 #include "mapping.h"
 #include "support/args.h"
 #include "support/job.h"
+#include "support/wide_copy.h"
 
 namespace p2pdma {
 
@@ -68,18 +69,25 @@ constexpr Line Uniform(uint64_t word) {
   return line;
 }
 
-bool Holds(const std::byte* place, const Line& line) {
-  return std::memcmp(place, line.data(), kLine) == 0;
-}
-
-void Put(std::byte* place, const Line& line) { std::memcpy(place, line.data(), kLine); }
-
 struct Blocks {
   Range range;
   std::vector<uint64_t> offsets;
   std::vector<uint64_t> sequences;
   uint64_t length;
   uint64_t seed;
+
+  Line Get(const std::byte* place) const {
+    Line line;
+    CopyBytes(reinterpret_cast<std::byte*>(line.data()), false, place, range->device, kLine);
+    return line;
+  }
+  void Put(std::byte* place, const Line& line) const {
+    CopyBytes(place, range->device, reinterpret_cast<const std::byte*>(line.data()), false, kLine);
+  }
+  bool Holds(const std::byte* place, const Line& line) const {
+    if (range->device) return Get(place) == line;
+    return std::memcmp(place, line.data(), kLine) == 0;
+  }
 };
 
 class StampJob : public Job {
@@ -90,7 +98,7 @@ class StampJob : public Job {
     for (size_t i = 0; i < blocks_.offsets.size(); ++i) {
       std::byte* const payload = blocks_.range->data + blocks_.offsets[i];
       for (uint64_t at = 0; at < blocks_.length; at += kLine) {
-        Put(payload + at, MakeLine(blocks_.sequences[i], at, blocks_.seed));
+        blocks_.Put(payload + at, MakeLine(blocks_.sequences[i], at, blocks_.seed));
       }
     }
   }
@@ -109,8 +117,8 @@ class VerifyJob : public Job {
     for (size_t i = 0; i < verdicts_.size(); ++i) {
       std::byte* const payload = blocks_.range->data + blocks_.offsets[i];
       uint8_t verdict = Content(payload, blocks_.sequences[i]);
-      if (!Holds(payload - kLine, kGuardLine)) verdict |= kGuardBefore;
-      if (!Holds(payload + blocks_.length, kGuardLine)) verdict |= kGuardAfter;
+      if (!blocks_.Holds(payload - kLine, kGuardLine)) verdict |= kGuardBefore;
+      if (!blocks_.Holds(payload + blocks_.length, kGuardLine)) verdict |= kGuardAfter;
       verdicts_[i] = verdict;
       if (consume_) Consume(payload);
     }
@@ -129,9 +137,8 @@ class VerifyJob : public Job {
   // Sequence 0 expects the marker.
   uint8_t Content(const std::byte* payload, uint64_t sequence) const {
     for (uint64_t at = 0; at < blocks_.length; at += kLine) {
-      const bool held = sequence == 0 ? Holds(payload + at, kMarkerLine)
-                                      : Holds(payload + at, MakeLine(sequence, at, blocks_.seed));
-      if (!held) return Classify(payload);
+      const Line line = sequence == 0 ? kMarkerLine : MakeLine(sequence, at, blocks_.seed);
+      if (!blocks_.Holds(payload + at, line)) return Classify(payload);
     }
     return kIntact;
   }
@@ -141,20 +148,19 @@ class VerifyJob : public Job {
   uint8_t Classify(const std::byte* payload) const {
     bool marker = true;
     bool stamp = true;
-    uint64_t sequence;
-    std::memcpy(&sequence, payload, sizeof sequence);
+    const uint64_t sequence = blocks_.Get(payload)[0];
     for (uint64_t at = 0; at < blocks_.length && (marker || stamp); at += kLine) {
-      marker = marker && Holds(payload + at, kMarkerLine);
-      stamp = stamp && Holds(payload + at, MakeLine(sequence, at, blocks_.seed));
+      marker = marker && blocks_.Holds(payload + at, kMarkerLine);
+      stamp = stamp && blocks_.Holds(payload + at, MakeLine(sequence, at, blocks_.seed));
     }
     if (marker) return kUntouched;
     return stamp ? kForeign : kMixed;
   }
 
   void Consume(std::byte* payload) const {
-    Put(payload - kLine, kGuardLine);
-    for (uint64_t at = 0; at < blocks_.length; at += kLine) Put(payload + at, kMarkerLine);
-    Put(payload + blocks_.length, kGuardLine);
+    blocks_.Put(payload - kLine, kGuardLine);
+    for (uint64_t at = 0; at < blocks_.length; at += kLine) blocks_.Put(payload + at, kMarkerLine);
+    blocks_.Put(payload + blocks_.length, kGuardLine);
   }
 
   const Blocks blocks_;

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 out=build/sanitize
 mkdir -p "$out"
 sources="channel device engine injection post table"
-files=""
+files="native/support/wide_copy.cc"
 for name in $sources; do files="$files native/software/$name.cc"; done
 for sanitizer in thread address,undefined; do
   program="$out/software-$(echo "$sanitizer" | tr ',' '-')"

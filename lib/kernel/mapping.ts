@@ -36,14 +36,26 @@ export const MAX_VIEW = 2 ** 32
 /** Bytes that one job in the thread pool works on. */
 const SLICE = 8 << 20
 
+/** What is copied at once on the event loop: as long as a job takes to reach the pool and back. */
+const NOW = 64 << 10
+
+/** Where reading a device's memory is slower than this it is the pool's; ms. */
+const NOW_MS = 0.2
+const NOW_LEAST = 4096
+
 export class Mapping {
   readonly #native: NativeMapping
+  /** Whether it is of a device's memory: no views then, and copies by wide aligned accesses. */
+  readonly isDevice: boolean
+  /** The least that reading a byte has taken so far, ms: each load of a BAR waits for the device. */
+  #msPerByte: number | null = null
 
-  private constructor(handle: NativeMapping) {
+  private constructor(handle: NativeMapping, isDevice = false) {
     if (typeof (handle as Partial<NativeMapping> | undefined)?.unmap !== 'function') {
       throw typeError('handle', 'a native mapping: use Mapping.map()', handle)
     }
     this.#native = handle
+    this.isDevice = isDevice
   }
 
   /**
@@ -105,7 +117,7 @@ export class Mapping {
     // A dma-buf is always mapped from its start: DRM's shmem helper takes no notice of the
     // offset and puts page 0 there (drm_gem_shmem_helper.c, drm_gem_shmem_fault).
     const lead = stat.type === 'dma-buf' ? offset : 0
-    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate, lead)))
+    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate, lead, false)))
   }
 
   /**
@@ -114,7 +126,10 @@ export class Mapping {
    * @internal
    */
   static ofRegion(fd: NativeFd, offset: number, length: number): Mapping {
-    return new Mapping(call(() => native.mapFd(fd, offset, length, true, false, 0)))
+    return new Mapping(
+      call(() => native.mapFd(fd, offset, length, true, false, 0, true)),
+      true,
+    )
   }
 
   /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. */
@@ -138,6 +153,13 @@ export class Mapping {
    */
   view(offset = 0, length?: number): ArrayBuffer {
     this.#checkOpen()
+    if (this.isDevice) {
+      throw new P2pdmaError('The memory of a device has no views', {
+        code: 'ERR_UNSUPPORTED',
+        syscall: 'mmap',
+        hint: 'copy it to and from a mapping of ordinary memory: copyFrom()',
+      })
+    }
     checkInteger('offset', offset, 0, this.length)
     const bytes = checkInteger('length', length === undefined ? this.length - offset : length)
     if (bytes > MAX_VIEW) throw rangeError('length', `at most 4 GiB (${MAX_VIEW})`, bytes)
@@ -156,7 +178,8 @@ export class Mapping {
 
   /**
    * Copies bytes from `source` (of any mapping) to `offset` here, off the
-   * event loop. Rejects with ERR_CLOSED when either is unmapped meanwhile.
+   * event loop unless they are few. Rejects with ERR_CLOSED when either is
+   * unmapped meanwhile.
    */
   async copyFrom(
     source: Mapping,
@@ -172,6 +195,12 @@ export class Mapping {
     source.#checkOpen()
     this.#checkRange('length', offset, length)
     source.#checkRange('length', sourceOffset, length)
+    if (length <= Math.min(NOW, source.#now())) {
+      const start = performance.now()
+      call(() => native.copySliceNow(this.#native, offset, source.#native, sourceOffset, length, 0))
+      source.#took(performance.now() - start, length)
+      return
+    }
     await inSlices(length, (at, bytes) =>
       native.copySlice(this.#native, offset + at, source.#native, sourceOffset + at, bytes),
     )
@@ -199,6 +228,16 @@ export class Mapping {
       inRun = slice.inRun
     })
     return runs
+  }
+
+  /** How many bytes of it may be read on the event loop; of a device's by what was measured. */
+  #now(): number {
+    return this.#msPerByte === null ? NOW : Math.max(NOW_LEAST, NOW_MS / this.#msPerByte)
+  }
+
+  #took(ms: number, length: number): void {
+    if (!this.isDevice || length < NOW_LEAST) return
+    this.#msPerByte = Math.min(this.#msPerByte ?? Infinity, ms / length)
   }
 
   #checkOpen(): void {

@@ -3,32 +3,58 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../support/wide_copy.h"
+
 namespace p2pdma::software {
+
+namespace {
+
+using Place = AttachmentTable::Place;
+
+void Fill(Place target, uint8_t byte, uint64_t length) {
+  // Of one byte all the way, so that it may begin anywhere.
+  const uint64_t pattern = byte * uint64_t{0x0101010101010101};
+  if (target.device) {
+    FillWords(target.data, true, pattern, length);
+  } else {
+    std::memset(target.data, byte, length);
+  }
+}
+
+uint64_t FetchAdd(Place target, uint64_t operand) {
+  auto* const word = reinterpret_cast<uint64_t*>(target.data);
+  if (!target.device) return __atomic_fetch_add(word, operand, __ATOMIC_SEQ_CST);
+  // The bus carries no locked access to another device's memory: not atomic to anybody else.
+  volatile uint64_t* const place = word;
+  const uint64_t before = *place;
+  *place = before + operand;
+  return before;
+}
+
+}  // namespace
 
 // Touches one chunk of memory, if both of its mappings are alive still.
 bool Device::Touch(const Operation& operation, uint64_t at, uint64_t length, double* result) {
   const bool copies = operation.op == Op::kCopy;
   const AttachmentTable::Hold hold(table_, copies ? operation.source : operation.target,
                                    operation.target);
-  std::byte* const target = hold.Resolve(operation.target, operation.target_generation,
-                                         kAccessWrite, operation.target_offset + at, length);
-  if (target == nullptr) return false;
+  const auto target = hold.Resolve(operation.target, operation.target_generation, kAccessWrite,
+                                   operation.target_offset + at, length);
+  if (target.data == nullptr) return false;
   switch (operation.op) {
     case Op::kCopy: {
-      const std::byte* const source =
-          hold.Resolve(operation.source, operation.source_generation, kAccessRead,
-                       operation.source_offset + at, length);
-      if (source == nullptr) return false;
-      // memmove: two attachments may lie over the same memory.
-      std::memmove(target, source, length);
+      const auto source = hold.Resolve(operation.source, operation.source_generation, kAccessRead,
+                                       operation.source_offset + at, length);
+      if (source.data == nullptr) return false;
+      // As memmove: two attachments may lie over the same memory.
+      CopyBytes(target.data, target.device, source.data, source.device, length);
       return true;
     }
     case Op::kFill:
-      std::memset(target, static_cast<int>(operation.operand), length);
+      Fill(target, static_cast<uint8_t>(operation.operand), length);
       return true;
     case Op::kFetchAdd:
-      *result = static_cast<double>(__atomic_fetch_add(reinterpret_cast<uint64_t*>(target),
-                                                       operation.operand, __ATOMIC_SEQ_CST));
+      *result = static_cast<double>(FetchAdd(target, operation.operand));
       return true;
     case Op::kNop:
       break;

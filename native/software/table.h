@@ -69,6 +69,11 @@ class AttachmentTable {
 
   // -- device thread --
 
+  struct Place {
+    std::byte* data = nullptr;
+    bool device = false;
+  };
+
   // While a Hold lives, an entry that `Resolve` has found stays.
   class Hold {
    public:
@@ -80,15 +85,15 @@ class AttachmentTable {
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
 
-    // The address of [offset, offset + length), or nullptr: a fault.
-    std::byte* Resolve(uint32_t id, uint32_t generation, uint32_t right, uint64_t offset,
-                       uint64_t length) const {
+    // Where [offset, offset + length) is; `data` is nullptr for a fault.
+    Place Resolve(uint32_t id, uint32_t generation, uint32_t right, uint64_t offset,
+                  uint64_t length) const {
       const Entry* entry = table_.At(id & kSlotMask);
-      if (entry == nullptr || generation == 0) return nullptr;
-      if (entry->generation.load(std::memory_order_seq_cst) != generation) return nullptr;
-      if (entry->id != id || (entry->access & right) == 0) return nullptr;
-      if (offset > entry->size || length > entry->size - offset) return nullptr;
-      return entry->base + offset;
+      if (entry == nullptr || generation == 0) return {};
+      if (entry->generation.load(std::memory_order_seq_cst) != generation) return {};
+      if (entry->id != id || (entry->access & right) == 0) return {};
+      if (offset > entry->size || length > entry->size - offset) return {};
+      return {entry->base + offset, entry->range->device};
     }
 
    private:

@@ -17,12 +17,16 @@ struct MappedRange {
   const bool writable;
   // Bytes mapped before `data`, which nobody looks at.
   const size_t lead;
+  // A device's memory: only wide_copy.h touches it.
+  const bool device;
 
-  MappedRange(void* address, size_t lead_length, size_t length, bool may_write)
+  MappedRange(void* address, size_t lead_length, size_t length, bool may_write,
+              bool is_device = false)
       : data(static_cast<std::byte*>(address) + lead_length),
         size(length),
         writable(may_write),
-        lead(lead_length) {}
+        lead(lead_length),
+        device(is_device) {}
   MappedRange(const MappedRange&) = delete;
   MappedRange& operator=(const MappedRange&) = delete;
   ~MappedRange() { munmap(data - lead, lead + size); }
