@@ -9,7 +9,7 @@ export class UsageError extends Error {
 
 type Options = NonNullable<ParseArgsConfig['options']>
 
-/** `parseArgs`, strict, with a UsageError for what it does not know. A value may be negative. */
+/** `parseArgs`, strict, with a UsageError for what it does not know. A value may begin with one dash. */
 export function parseOptions<const T extends Options>(
   argv: readonly string[],
   options: T,
@@ -21,12 +21,13 @@ export function parseOptions<const T extends Options>(
   }
 }
 
-/** `--size -1` as `--size=-1`: `parseArgs` would ask whether -1 is an option. */
+/** `--size -1` as `--size=-1`, `--device "-trace x"`: `parseArgs` would take the value for an option. */
 function joinNegatives(argv: readonly string[], options: Options): string[] {
   const words: string[] = []
   for (const word of argv) {
     const name = words.at(-1)?.slice(2) ?? ''
-    if (/^-\d/.test(word) && options[name]?.type === 'string') words.push(`${words.pop()}=${word}`)
+    if (/^-[^-]/.test(word) && options[name]?.type === 'string')
+      words.push(`${words.pop()}=${word}`)
     else words.push(word)
   }
   return words

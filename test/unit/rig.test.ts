@@ -136,6 +136,8 @@ t.test('usage on stderr and exit code 2', async (t) => {
     [['rig', '--smp'], /--smp/],
     [['rig', '--smp', 'x', 'true'], /--smp must be a whole number from 1 to 255, not 'x'/],
     [['rig', '--smp', '0', 'true'], /--smp must be/],
+    [['rig', '--device', '-trace x', '--smp', '-1', 'true'], /--smp must be .* not '-1'/],
+    [['rig', '--smp', '--setup'], /'--smp' argument is ambiguous/],
     [['rig', '--timeout', '1e3', 'true'], /--timeout must be/],
     [['rig', '--memory', 'lots', 'true'], /--memory must be a size/],
     [['rig', '--setup', 'true'], /--setup takes no command/],
