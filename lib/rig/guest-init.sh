@@ -40,6 +40,10 @@ stage1() {
   exec 3>"$(port control)"
   echo 'stage kernel' >&3
 
+  # Before vfio-pci is there: it takes them as it comes, and nobody else can.
+  for address in $VFIO; do
+    echo vfio-pci >"/sys/bus/pci/devices/$address/driver_override"
+  done
   for module in "$here"/modules/*; do
     $b insmod "$module" || fail "insmod ${module##*/} failed"
   done

@@ -13,6 +13,8 @@ import { call, requireTool } from './tools.js'
 const modules = {
   required: ['9pnet_virtio', '9p', 'overlay'],
   wanted: ['udmabuf', 'system_heap', 'vgem'],
+  /** Where there are devices for it. The container asks for the second one by name, too early. */
+  vfio: ['vfio-pci', 'vfio_iommu_type1'],
 }
 
 /** What the guest is to run. */
@@ -21,6 +23,8 @@ export interface GuestCommand {
   /** The current folder, absolute and without symbolic links. */
   folder: string
   environment: NodeJS.ProcessEnv
+  /** The PCI devices that vfio-pci has from the start. */
+  vfio: readonly string[]
 }
 
 export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promise<Buffer> {
@@ -31,7 +35,9 @@ export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promi
   archive.file('rig/busybox', readFileSync(requireTool('busybox')), 0o755)
   archive.file('rig/init', readFileSync(join(packageRoot, 'lib/rig/guest-init.sh')), 0o755)
   archive.file('init', '#!/rig/busybox sh\nexec /rig/busybox sh /rig/init /rig\n', 0o755)
-  const files = await moduleFiles(kernel)
+  const { required, wanted, vfio } = modules
+  const optional = [...wanted, ...(guest.vfio.length > 0 ? vfio : [])]
+  const files = await moduleFiles(kernel, required, optional)
   for (const [i, file] of files.entries()) {
     const content = file.endsWith('.xz')
       ? await call(requireTool('xz'), ['-dc', file])
@@ -47,16 +53,20 @@ export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promi
 }
 
 /** The files of the modules and of those that they need, each once, in load order. */
-async function moduleFiles(kernel: Kernel): Promise<string[]> {
+async function moduleFiles(
+  kernel: Kernel,
+  required: readonly string[],
+  optional: readonly string[],
+): Promise<string[]> {
   const files = new Set<string>()
-  for (const name of [...modules.required, ...modules.wanted]) {
+  for (const name of [...required, ...optional]) {
     const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
     let stdout: Buffer
     try {
       stdout = await call(requireTool('modprobe'), args)
     } catch (error) {
       // Some of the built-in ones are not listed as modules.
-      if (modules.wanted.includes(name)) continue
+      if (optional.includes(name)) continue
       throw error
     }
     for (const line of stdout.toString().split('\n')) {
@@ -68,7 +78,13 @@ async function moduleFiles(kernel: Kernel): Promise<string[]> {
 }
 
 function settings(kernel: Kernel, guest: GuestCommand): string {
-  return `RELEASE=${quote(kernel.release)}\nFOLDER=${quote(guest.folder)}\n`
+  return Object.entries({
+    RELEASE: kernel.release,
+    FOLDER: guest.folder,
+    VFIO: guest.vfio.join(' '),
+  })
+    .map(([name, value]) => `${name}=${quote(value)}\n`)
+    .join('')
 }
 
 /** What belongs to the host's session and means nothing in the guest. */

@@ -80,6 +80,9 @@ const kernelCommandLine = [
   'maxcpus=1',
 ].join(' ')
 
+/** The memory device and the two NICs, as the guest's kernel names them. */
+export const defaultAddresses = ['0000:00:10.0', '0000:00:11.0', '0000:00:12.0'] as const
+
 /** At fixed addresses, so that tests and users can name them. */
 const defaultDevices = [
   ...['-object', 'memory-backend-ram,id=p2pdma-memory,size=64M,share=on'],

@@ -19,7 +19,14 @@ import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel } from './kernel.js'
-import { kvmLooksUsable, ports, qemuArguments, type Accelerator, type Machine } from './qemu.js'
+import {
+  defaultAddresses,
+  kvmLooksUsable,
+  ports,
+  qemuArguments,
+  type Accelerator,
+  type Machine,
+} from './qemu.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
 export interface RigOptions {
@@ -83,7 +90,9 @@ export async function runInRig(
 
   options.signal?.throwIfAborted()
   const environment = options.environment ?? process.env
-  const initramfs = openUnnamed(await buildInitramfs(kernel, { command, folder, environment }))
+  const vfio = options.defaultDevices === false ? [] : defaultAddresses
+  const guest = { command, folder, environment, vfio }
+  const initramfs = openUnnamed(await buildInitramfs(kernel, guest))
   try {
     const machine: Machine = {
       kernel,
