@@ -29,11 +29,10 @@ static void check(const uint8_t* sent, const uint8_t* received, uint32_t slots) 
 void run_frames(const struct settings* settings) {
   const uint32_t batch = settings->batch;
   errno = 0;
-  // One descriptor stays empty: a full ring would look like an empty one.
-  if (batch < 1 || batch >= settings->ring) die("the ring does not hold a batch");
+  if (batch > settings->depth) die("--batch must be at most --depth");
   if (settings->frames % batch != 0) die("--frames must be a multiple of --batch");
   // Whole batches, so that a frame's place in both buffers is the same.
-  const uint32_t slots = (settings->ring - 1) / batch * batch;
+  const uint32_t slots = settings->depth / batch * batch;
   const size_t bytes = ((size_t)slots * kReceiveBuffer + 4095) & ~(size_t)4095;
   uint8_t* const source = allocate(bytes);
   uint8_t* const target = allocate(bytes);
@@ -42,8 +41,8 @@ void run_frames(const struct settings* settings) {
   }
   struct nic sender;
   struct nic receiver;
-  nic_open(&sender, settings->sender, settings->ring);
-  nic_open(&receiver, settings->receiver, settings->ring);
+  nic_open(&sender, settings->sender, settings->depth);
+  nic_open(&receiver, settings->receiver, settings->depth);
   vfio_map_dma(&sender.vfio, BUFFER_IOVA, source, bytes);
   vfio_map_dma(&receiver.vfio, BUFFER_IOVA, target, bytes);
   nic_receiver_on(&receiver);
@@ -71,9 +70,9 @@ void run_frames(const struct settings* settings) {
   const uint64_t ns = now_ns() - start;
 
   check(source, target, slots < settings->frames ? slots : settings->frames);
-  printf("{\"mode\":\"frames\",\"batch\":%u,\"ring\":%u,\"frames\":%u,\"ns\":%" PRIu64
+  printf("{\"mode\":\"frames\",\"batch\":%u,\"depth\":%u,\"frames\":%u,\"ns\":%" PRIu64
          ",\"missed\":%u}\n",
-         batch, settings->ring, settings->frames, ns, nic_missed(&receiver));
+         batch, settings->depth, settings->frames, ns, nic_missed(&receiver));
   nic_close(&receiver);
   nic_close(&sender);
 }

@@ -10,8 +10,8 @@
 #include "vfio.h"
 
 static const char usage[] =
-    "usage: e1000e-peer frames --nics BDF,BDF [--ring N] [--batch N] [--frames N]\n"
-    "       e1000e-peer pause --nics BDF,BDF --memory BDF [--ring N] [--size BYTES]\n"
+    "usage: e1000e-peer frames --nics BDF,BDF [--depth N] [--batch N] [--frames N]\n"
+    "       e1000e-peer pause --nics BDF,BDF --memory BDF [--depth N] [--size BYTES]\n"
     "                   [--moves N] [--from bar|system]\n";
 
 static _Noreturn void misused(void) {
@@ -30,7 +30,7 @@ static uint64_t number(const char* text, uint64_t most) {
 static void parse(struct settings* settings, int argc, char** argv) {
   static const struct option options[] = {{"nics", required_argument, NULL, 'n'},
                                           {"memory", required_argument, NULL, 'm'},
-                                          {"ring", required_argument, NULL, 'r'},
+                                          {"depth", required_argument, NULL, 'd'},
                                           {"batch", required_argument, NULL, 'b'},
                                           {"frames", required_argument, NULL, 'f'},
                                           {"size", required_argument, NULL, 's'},
@@ -46,13 +46,12 @@ static void parse(struct settings* settings, int argc, char** argv) {
       case 'm':
         settings->memory = optarg;
         break;
-      case 'r':
-        settings->ring = (uint32_t)number(optarg, 4096);
-        // The hardware takes a multiple of 8; we, a power of two.
-        if (settings->ring < 8 || (settings->ring & (settings->ring - 1)) != 0) misused();
+      case 'd':
+        settings->depth = (uint32_t)number(optarg, 2048);
+        if (settings->depth < 8 || (settings->depth & (settings->depth - 1)) != 0) misused();
         break;
       case 'b':
-        settings->batch = (uint32_t)number(optarg, 4095);
+        settings->batch = (uint32_t)number(optarg, 2048);
         break;
       case 'f':
         settings->frames = (uint32_t)number(optarg, UINT32_C(1) << 30);
@@ -77,7 +76,7 @@ static void parse(struct settings* settings, int argc, char** argv) {
 
 int main(int argc, char** argv) {
   struct settings settings = {
-      .ring = 1024, .batch = 32, .frames = 32768, .size = 65536, .moves = 10, .from_bar = 1};
+      .depth = 512, .batch = 32, .frames = 32768, .size = 65536, .moves = 10, .from_bar = 1};
   if (argc < 2) misused();
   parse(&settings, argc - 1, argv + 1);
   if (strcmp(argv[1], "frames") == 0) {

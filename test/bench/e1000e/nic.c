@@ -103,12 +103,13 @@ static void set_up_ring(struct nic* nic, uint32_t base, uint64_t iova) {
   set(nic, base + 0x18, 0);
 }
 
-void nic_open(struct nic* nic, const char* bdf, uint32_t ring) {
+void nic_open(struct nic* nic, const char* bdf, uint32_t depth) {
   memset(nic, 0, sizeof(*nic));
   vfio_open(&nic->vfio, bdf);
   vfio_enable(&nic->vfio, 1);
   size_t size;
   nic->registers = vfio_map_region(&nic->vfio, 0, &size);
+  const uint32_t ring = 2 * depth;
   nic->ring = ring;
   const size_t bytes = ((size_t)ring * 32 + 4095) & ~(size_t)4095;
   uint8_t* const memory = allocate(bytes);

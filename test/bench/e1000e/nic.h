@@ -51,8 +51,9 @@ struct nic {
   uint32_t batch_tail;
 };
 
-// Opens, resets and starts it, the receiver off, and waits for the link.
-void nic_open(struct nic* nic, const char* bdf, uint32_t ring);
+// Opens, resets and starts it, the receiver off, and waits for the link. Its rings have twice
+// `depth` descriptors: one must stay empty, since a full ring would look like an empty one.
+void nic_open(struct nic* nic, const char* bdf, uint32_t depth);
 void nic_close(struct nic* nic);
 
 // The ring has room for `count` (the caller sees to it); one doorbell.

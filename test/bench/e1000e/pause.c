@@ -72,13 +72,13 @@ void run_pause(const struct settings* settings) {
   if (rig.size > bar_size) die("BAR%d has only %zu bytes", kBar, bar_size);
   uint8_t* here = settings->from_bar ? bar : allocate(rig.size);
   rig.frame = allocate(4096);
-  nic_open(&rig.sender, settings->sender, settings->ring);
-  nic_open(&rig.receiver, settings->receiver, settings->ring);
+  nic_open(&rig.sender, settings->sender, settings->depth);
+  nic_open(&rig.receiver, settings->receiver, settings->depth);
   vfio_map_dma(&rig.sender.vfio, BUFFER_IOVA, rig.frame, 4096);
   vfio_map_dma(&rig.receiver.vfio, BUFFER_IOVA, here, rig.size);
   nic_receiver_on(&rig.receiver);
   uint32_t receives = (uint32_t)(rig.size / kReceiveBuffer);
-  if (receives >= settings->ring) receives = settings->ring - 1;
+  if (receives > settings->depth) receives = settings->depth;
   nic_receive(&rig.receiver, BUFFER_IOVA, kReceiveBuffer, receives);
   uint64_t behind = (uint64_t)receives * kReceiveBuffer % rig.size;
   prove(&rig, here);

@@ -8,7 +8,7 @@ struct settings {
   const char* sender;
   const char* receiver;
   const char* memory;  // The device whose BAR2 is used as memory.
-  uint32_t ring;
+  uint32_t depth;      // In flight in each ring at most; a power of two.
   uint32_t batch;
   uint32_t frames;
   uint64_t size;
