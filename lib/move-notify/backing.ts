@@ -24,6 +24,12 @@ export interface Backing {
   /** The CPU's mapping of the file, or null where the CPU has none. */
   readonly mapping: Mapping | null
   /**
+   * A mapping, with this backing at the same `offset`, that an IOMMU can be
+   * given: of memory with pages, or of a device's BAR. Null where there is
+   * none; undefined: `mapping` is.
+   */
+  readonly dmaMapping?: Mapping | null
+  /**
    * Starts copying as many bytes as both have into this backing, off the event loop.
    * Settles once, when no byte will be read or written any more.
    */

@@ -53,7 +53,7 @@ export async function runSmoke(
   const from = exporterByName(options.from)
   const exporters = rotation(options).map(exporterByName)
   checkMemory(options)
-  await using engine = await openEngine(options.engine)
+  await using engine = await openEngine('software')
   const { tap } = output
   const here = environment()
   tap.version()

@@ -1,0 +1,102 @@
+/**
+ * What a device's driver does for the engine: the device ops. Everything that
+ * devices have in common (attachments, IOVAs, rows, completions, stop and
+ * restart) is the engine's; a driver knows registers and descriptors. The next
+ * device is one more module like `e1000e`, and one more line in drivers.ts.
+ */
+import type { VfioDevice } from '../../kernel/vfio/index.js'
+import type { DmaMemory } from './dma-memory.js'
+
+/** A kind of device. */
+export interface Driver {
+  readonly name: string
+  /** PCI ids, `vendor << 16 | device`. */
+  readonly ids: readonly number[]
+  /** Resets the device and brings it to where queues can be opened. */
+  open(host: DriverHost): Promise<DriverDevice>
+}
+
+/** What the engine lends to a driver. */
+export interface DriverHost {
+  readonly device: VfioDevice
+  /** Zeroed memory of the CPU's that the device reaches too, at one IOVA for ever. */
+  allocate(size: number): DmaMemory
+  /** Something happened: a queue has news, the link has changed. */
+  onInterrupt(queue: string): void
+  onLink(link: Link): void
+}
+
+export interface Link {
+  isUp: boolean
+  /** Mb/s; 0 while it is down. */
+  speed: number
+  isFullDuplex: boolean
+}
+
+/** What the device is in. `gone`: it answers all ones; `reset`: it has lost what it was told. */
+export type Health = 'sound' | 'reset' | 'gone'
+
+/** A device that a driver has opened. */
+export interface DriverDevice {
+  /** The queues that a channel can be opened on. */
+  readonly queues: readonly string[]
+  /** Descriptors of a ring at least and at most. */
+  readonly ringEntries: { readonly min: number; readonly max: number }
+  /** `entries`: descriptors of the ring, a power of two. */
+  openQueue(name: string, entries: number): RingQueue
+  /** Its station address, where it has one: `52:54:00:12:34:56`. */
+  readonly mac: string | null
+  readonly link: Link | null
+  /** While true, interrupts of this queue keep the process alive. */
+  hold(queue: string, hold: boolean): void
+  /** Reads a register or two. */
+  health(): Health
+  /** Stops all DMA, whatever the device does, and returns when none can come any more. */
+  halt(): void
+  /** After `halt()`: as `Driver.open`, with the queues that are open set up again, empty and off. */
+  revive(): Promise<void>
+  /** Sums since it was opened. Names are the datasheet's. */
+  statistics(): Readonly<Record<string, number>>
+  /** What of the statistics are frames that the device dropped. */
+  readonly dropped: number
+  close(): void
+}
+
+/** Bytes of a queue's operations. */
+export interface QueueLimits {
+  minLength: number
+  maxLength: number
+}
+
+/** A ring of descriptors. One slot stays empty, by which the device knows full from empty. */
+export interface RingQueue {
+  readonly name: string
+  /** The one operation that it does, of `Op`. */
+  readonly op: number
+  /** Whether an operation that a reset has cut off can be posted again without harm. */
+  readonly repeatable: boolean
+  readonly limits: QueueLimits
+  /** Fills the descriptor of a slot that is ours. */
+  write(slot: number, iova: number, length: number): void
+  /** Hands the slots before `tail` to the device: one store to a register. */
+  ring(tail: number): void
+  /** How many of the `pending` slots from `head` the device has finished, in order. */
+  done(head: number, pending: number): number
+  /** Of a finished slot: the bytes, or where it went wrong, minus the device's own error code. */
+  result(slot: number): number
+  /**
+   * The slot that the device comes to next, by the device; what is before it has begun.
+   * Only asked of a device that is sound.
+   */
+  next(): number
+  /** Begins to stop; returns whether it is quiet: poll until it is. */
+  stop(): boolean
+  /** Lets the device work on the ring. */
+  start(): void
+  /** Programs an empty ring, beginning at slot 0; the queue is off. */
+  setUp(): void
+  /** Asks for one interrupt when something is finished. */
+  arm(): void
+  /** Gives the queue up; it is off. */
+  close(): void
+}

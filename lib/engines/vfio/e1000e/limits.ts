@@ -1,0 +1,9 @@
+import type { QueueLimits } from '../driver.js'
+
+/** RCTL.BSIZE: what the device takes a receive buffer to have, whatever its frames are. */
+export const RECEIVE_BUFFER = 2048
+
+/** Without the CRC. Below 17 bytes the hardware's padding does not work (TCTL.PSP, 10.2.6.1). */
+export const sendLimits: QueueLimits = { minLength: 17, maxLength: 1518 }
+
+export const receiveLimits: QueueLimits = { minLength: RECEIVE_BUFFER, maxLength: 65_536 }

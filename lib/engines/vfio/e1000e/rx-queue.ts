@@ -1,0 +1,99 @@
+/** The receive ring, legacy descriptors: 82574 datasheet 7.1.4.1. */
+import { Op } from '../../../move-notify/batch.js'
+import type { RingQueue } from '../driver.js'
+import { receiveLimits } from './limits.js'
+import type { DescriptorRing } from './ring.js'
+
+/** Bits of the fourth word: the status is below, the errors from bit 8. */
+const DONE = 1
+const END_OF_PACKET = 2
+/** CE, SE, SEQ, CXE, RXE: of the frame; not those of IP and TCP checksums in it. */
+const FRAME_ERRORS = 0x97
+/** In a result: the frame did not fit into one buffer. */
+const CONTINUED = 0x100
+
+/** What switches the device's receiver: it has one for all its rings. */
+export interface Receiver {
+  on(): void
+  off(): void
+  arm(): void
+}
+
+export class RxQueue implements RingQueue {
+  readonly name = 'rx'
+  readonly op = Op.RECEIVE
+  readonly repeatable = true
+  readonly limits = receiveLimits
+  readonly #ring: DescriptorRing
+  readonly #words: Uint32Array
+  readonly #mask: number
+  readonly #receiver: Receiver
+
+  constructor(ring: DescriptorRing, receiver: Receiver) {
+    this.#ring = ring
+    this.#words = ring.words
+    this.#mask = ring.entries - 1
+    this.#receiver = receiver
+  }
+
+  write(slot: number, iova: number, _length: number): void {
+    const words = this.#words
+    const at = slot * 4
+    words[at] = iova
+    words[at + 1] = iova / 2 ** 32
+    words[at + 3] = 0
+  }
+
+  ring(tail: number): void {
+    this.#ring.tail = tail
+  }
+
+  done(head: number, pending: number): number {
+    const words = this.#words
+    let done = 0
+    while (done < pending) {
+      const slot = (head + done) & this.#mask
+      if ((Atomics.load(words, slot * 4 + 3) & DONE) === 0) break
+      done++
+    }
+    return done
+  }
+
+  result(slot: number): number {
+    const status = this.#words[slot * 4 + 3] ?? 0
+    const errors = (status >>> 8) & FRAME_ERRORS
+    if (errors === 0 && (status & END_OF_PACKET) !== 0) {
+      return (this.#words[slot * 4 + 2] ?? 0) & 0xffff
+    }
+    return -(errors | ((status & END_OF_PACKET) === 0 ? CONTINUED : 0))
+  }
+
+  next(): number {
+    return this.#ring.head
+  }
+
+  /**
+   * Receives stay posted; the receiver is off. It is read back: a read cannot
+   * pass the writes that the device had sent before (PCIe ordering).
+   */
+  stop(): boolean {
+    this.#receiver.off()
+    return true
+  }
+
+  start(): void {
+    this.#receiver.on()
+  }
+
+  setUp(): void {
+    this.#ring.setUp()
+  }
+
+  arm(): void {
+    this.#receiver.arm()
+  }
+
+  close(): void {
+    this.#ring.close()
+  }
+}

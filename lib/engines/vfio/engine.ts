@@ -1,0 +1,406 @@
+/**
+ * A PCIe device behind an IOMMU, driven from here: the page tables are ours,
+ * so a buffer keeps its IOVA across a move, and rings need no rewriting.
+ */
+import { EventEmitter } from 'node:events'
+import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { Mapping } from '../../kernel/mapping.js'
+import { roundUp } from '../../kernel/memfd.js'
+import { VfioDevice } from '../../kernel/vfio/index.js'
+import type { Backing } from '../../move-notify/backing.js'
+import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
+import { DmaMemory } from './dma-memory.js'
+import type { DriverDevice, Health, Link } from './driver.js'
+import { driverOf } from './drivers.js'
+import { MappingState, MappingTable } from './mapping-table.js'
+import { RingChannel, type RingHost } from './ring-channel.js'
+
+const MAX_ID = 2 ** 32 - 1
+
+/** Mapped and unmapped on the event loop up to here, bytes: a hop to a thread costs more. */
+const SHORT = 256 << 10
+
+/** How often the device is looked at, ms. */
+const LOOK_MS = 100
+
+export interface VfioStats {
+  /** The driver's sums since it was opened, by the names of the datasheet. */
+  device: Readonly<Record<string, number>>
+  /** What of them are frames that the device dropped. */
+  dropped: number
+  /** Times the device was reset, by whoever it was, while it was open. */
+  resets: number
+}
+
+interface VfioEvents {
+  /** The link has come up or gone down. */
+  link: [Link]
+  /** The device is being reset, and why. Work that cannot be repeated has an unknown outcome. */
+  reset: [string]
+}
+
+export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
+  readonly name: string
+  /** @internal */
+  readonly table = new MappingTable()
+  readonly #device: VfioDevice
+  #driver: DriverDevice | null = null
+  readonly #channels = new Map<string, RingChannel>()
+  /** By slot: a mapping that is being made or taken away off the event loop. */
+  readonly #changing = new Map<number, Promise<void>>()
+  #importers: Importer[] = []
+  #isDown = false
+  #reviving: Promise<void> = Promise.resolve()
+  #resets = 0
+  #look: NodeJS.Timeout | null = null
+  #error: P2pdmaError | null = null
+  #closing: Promise<void> | null = null
+  #isEnded = false
+  #last: VfioStats | null = null
+
+  private constructor(device: VfioDevice) {
+    super()
+    this.name = `vfio:${device.address}`
+    this.#device = device
+  }
+
+  /**
+   * Opens a device that is bound to vfio-pci, by its PCI address; resets it.
+   * ERR_UNSUPPORTED where there is no driver for it, else as `VfioDevice.open`.
+   */
+  static async open(address: string): Promise<VfioEngine> {
+    const device = await VfioDevice.open(address)
+    try {
+      const driver = driverOf(device)
+      const engine = new VfioEngine(device)
+      engine.#driver = await driver.open({
+        device,
+        allocate: (size) => new DmaMemory(device.space, size),
+        onInterrupt: (queue) => engine.#channels.get(queue)?.notify(),
+        onLink: (link) => engine.emit('link', link),
+      })
+      return engine
+    } catch (error) {
+      device.close()
+      throw error
+    }
+  }
+
+  get closed(): boolean {
+    return this.#closing !== null
+  }
+
+  /** Why it works no more; null while it does. */
+  get error(): P2pdmaError | null {
+    return this.#error
+  }
+
+  /** The device, for what no driver does; a reset through it is noticed as a surprise. */
+  get device(): VfioDevice {
+    return this.#device
+  }
+
+  /** The station address; null where the device has none. */
+  get mac(): string | null {
+    return this.#usable.mac
+  }
+
+  get link(): Link | null {
+    return this.#usable.link
+  }
+
+  /** The queues that channels can be opened on; one channel each. */
+  get queues(): readonly string[] {
+    return this.#usable.queues
+  }
+
+  /** @internal */
+  get isDown(): boolean {
+    return this.#isDown
+  }
+
+  /** This device's side of the sharing; closed with the engine. */
+  importer(options?: ImporterOptions): Importer {
+    this.#checkOpen()
+    const importer = new Importer(this, options)
+    this.#importers = this.#importers.filter((each) => each.error === null)
+    this.#importers.push(importer)
+    return importer
+  }
+
+  /** EBUSY where the queue has a channel. The depth is half of the ring's descriptors. */
+  openChannel(options: EngineChannelOptions): RingChannel {
+    this.#checkOpen()
+    const driver = this.#usable
+    if (typeof options !== 'object' || options === null) {
+      throw typeError('options', 'an object', options)
+    }
+    const queue = options.queue ?? driver.queues[0] ?? ''
+    if (typeof queue !== 'string') throw typeError('queue', 'a string', queue)
+    if (!driver.queues.includes(queue)) {
+      throw new P2pdmaError(
+        `${this.name} has no queue ${JSON.stringify(queue)}; it has: ${driver.queues.join(', ')}`,
+        { code: 'ERR_INVALID_ARG_VALUE', argument: 'queue' },
+      )
+    }
+    if (this.#channels.has(queue)) {
+      throw new P2pdmaError(`The queue ${queue} of ${this.name} has a channel`, {
+        code: 'EBUSY',
+        argument: 'queue',
+        hint: 'close that channel first',
+      })
+    }
+    if (typeof options.onCompletion !== 'function') {
+      throw typeError('onCompletion', 'a function', options.onCompletion)
+    }
+    if (options.onClosed !== undefined && typeof options.onClosed !== 'function') {
+      throw typeError('onClosed', 'a function', options.onClosed)
+    }
+    const entries = ringEntries(options.depth, driver.ringEntries)
+    const ring = driver.openQueue(queue, entries)
+    const channel = new RingChannel(this, ring, entries, options)
+    this.#channels.set(queue, channel)
+    this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
+    if (!this.#isDown) ring.start()
+    return channel
+  }
+
+  /** Throws ERR_UNSUPPORTED for memory that an IOMMU's type1 cannot pin. */
+  map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
+    this.#checkOpen()
+    checkInteger('id', id, 0, MAX_ID)
+    checkInteger('access', access, 1, 3)
+    const { mapping, offset } = dmaMemory(backing)
+    checkInteger('size', size, 1, backing.size)
+    const { table } = this
+    const { space } = this.#device
+    const length = roundUp(size, space.pageSize)
+    const slot = table.claim(id)
+    if (table.reserved[slot] !== 0 && table.states[slot] !== MappingState.NONE) {
+      throw new P2pdmaError(`attachment ${id} is mapped`, { code: 'ERR_INVALID_STATE' })
+    }
+    if (table.reserved[slot] !== length) {
+      if (table.reserved[slot] !== 0) this.#forget(slot)
+      table.iovas[slot] = space.iovas.allocate(length)
+      table.reserved[slot] = length
+      table.unmapped++
+    }
+    const iova = table.iovas[slot] ?? 0
+    table.sizes[slot] = size
+    table.access[slot] = access
+    if (length <= SHORT) {
+      space.mapNow(iova, mapping, offset, length, access)
+      this.#isMapped(slot)
+      return
+    }
+    table.states[slot] = MappingState.CHANGING
+    return this.#change(slot, space.map(iova, mapping, offset, length, access), () => {
+      this.#isMapped(slot)
+    })
+  }
+
+  #isMapped(slot: number): void {
+    this.table.states[slot] = MappingState.SEALED
+    this.table.unmapped--
+  }
+
+  /** Where an attachment lies for the device; null for one that it does not know. */
+  iovaOf(id: number): number | null {
+    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
+    return slot < 0 ? null : (this.table.iovas[slot] ?? null)
+  }
+
+  seal(id: number): void {
+    this.#setSeal(id, MappingState.OPEN, MappingState.SEALED)
+  }
+
+  unseal(id: number): void {
+    this.#setSeal(id, MappingState.SEALED, MappingState.OPEN)
+  }
+
+  #setSeal(id: number, from: number, to: number): void {
+    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
+    if (slot >= 0 && this.table.states[slot] === from) this.table.states[slot] = to
+  }
+
+  unmap(id: number): void | Promise<void> {
+    const { table } = this
+    const slot = table.find(checkInteger('id', id, 0, MAX_ID))
+    if (slot < 0 || this.#isEnded) return
+    const before = this.#changing.get(slot)
+    if (before !== undefined) return before.catch(() => {}).then(() => this.unmap(id))
+    if (table.states[slot] === MappingState.NONE) return
+    const { space } = this.#device
+    const iova = table.iovas[slot] ?? 0
+    const length = table.reserved[slot] ?? 0
+    table.states[slot] = MappingState.CHANGING
+    table.unmapped++
+    if (length <= SHORT) {
+      space.unmapNow(iova, length)
+      table.states[slot] = MappingState.NONE
+      return
+    }
+    return this.#change(slot, space.unmap(iova, length), () => {
+      table.states[slot] = MappingState.NONE
+    })
+  }
+
+  async #change(slot: number, work: Promise<void>, done: () => void): Promise<void> {
+    const change = work.then(done, (error: unknown) => {
+      this.table.states[slot] = MappingState.NONE
+      throw error
+    })
+    this.#changing.set(slot, change)
+    try {
+      await change
+    } finally {
+      this.#changing.delete(slot)
+    }
+  }
+
+  release(id: number): void {
+    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
+    if (slot >= 0 && this.table.states[slot] === MappingState.NONE) this.#forget(slot)
+  }
+
+  #forget(slot: number): void {
+    const { table } = this
+    if (!this.#isEnded) this.#device.space.iovas.free(table.iovas[slot] ?? 0)
+    table.reserved[slot] = 0
+    table.unmapped--
+    table.removals++
+  }
+
+  /** What the device has done since it was opened; also after the close. */
+  stats(): VfioStats {
+    const driver = this.#driver
+    if (driver !== null) {
+      const device = { ...driver.statistics() }
+      this.#last = { device, dropped: driver.dropped, resets: this.#resets }
+    }
+    return this.#last ?? { device: {}, dropped: 0, resets: 0 }
+  }
+
+  /** @internal */
+  reset(reason: string): void {
+    const driver = this.#driver
+    if (this.#isDown || driver === null) return
+    const isSound = driver.health() === 'sound'
+    this.#isDown = true
+    this.#resets++
+    driver.halt()
+    for (const channel of this.#channels.values()) channel.beforeReset(isSound)
+    this.emit('reset', reason)
+    this.#reviving = this.#revive(driver)
+  }
+
+  async #revive(driver: DriverDevice): Promise<void> {
+    try {
+      await driver.revive()
+    } catch (cause) {
+      this.#fail(cause)
+      return
+    }
+    this.#isDown = false
+    for (const channel of this.#channels.values()) channel.afterReset()
+  }
+
+  #lookAtDevice(): void {
+    if (this.#isDown || this.#driver === null) return
+    const health: Health = this.#driver.health()
+    if (health === 'reset') this.reset('somebody else has reset it')
+    else if (health === 'gone') this.#fail(new Error('every register reads as all ones'))
+  }
+
+  /** The device answers no more: nothing can be done with it. */
+  #fail(cause: unknown): void {
+    if (this.#error !== null) return
+    this.#error = new P2pdmaError(`${this.name} is gone`, {
+      code: 'ENODEV',
+      hint: 'it has left the bus, or hangs: reset it, or the machine',
+      cause,
+    })
+    this.#isDown = true
+    for (const channel of [...this.#channels.values()]) channel.close()
+  }
+
+  /** @internal */
+  hold(queue: string, hold: boolean): void {
+    this.#driver?.hold(queue, hold)
+  }
+
+  /** @internal */
+  forget(channel: RingChannel): void {
+    if (this.#channels.get(channel.queue.name) === channel) {
+      this.#channels.delete(channel.queue.name)
+    }
+    if (this.#channels.size > 0 || this.#look === null) return
+    clearInterval(this.#look)
+    this.#look = null
+  }
+
+  /** Closes its importers and channels, and gives the device back. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const importers = this.#importers
+    this.#importers = []
+    if (importers.length > 0) await Promise.allSettled(importers.map((each) => each.close()))
+    for (const channel of [...this.#channels.values()]) channel.close()
+    await Promise.allSettled([this.#reviving, ...this.#changing.values()])
+    this.stats()
+    this.#isEnded = true
+    this.#driver?.close()
+    this.#driver = null
+    this.#device.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  get #usable(): DriverDevice {
+    if (this.#driver === null) throw closedError('The engine')
+    return this.#driver
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== null) throw closedError('The engine')
+    if (this.#error !== null) throw this.#error
+  }
+}
+
+function dmaMemory(backing: Backing): { mapping: Mapping; offset: number } {
+  if (typeof backing !== 'object' || backing === null) {
+    throw typeError('backing', 'a Backing', backing)
+  }
+  const { offset } = backing
+  const mapping = backing.dmaMapping === undefined ? backing.mapping : backing.dmaMapping
+  checkInteger('backing.size', backing.size, 0)
+  checkInteger('backing.offset', offset, 0)
+  if (mapping === null) {
+    throw new P2pdmaError(`The IOMMU cannot be given a backing in ${backing.placement}`, {
+      code: 'ERR_UNSUPPORTED',
+      argument: 'backing',
+      hint: 'it takes memory with pages (memfd, udmabuf) and the BARs of devices (vfio-bar)',
+    })
+  }
+  if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)
+  return { mapping, offset }
+}
+
+/** One slot of a ring stays empty, so a ring is twice as long as its channel is deep. */
+function ringEntries(depth: number, { min, max }: { min: number; max: number }): number {
+  checkInteger('depth', depth, 1, max / 2)
+  if ((depth & (depth - 1)) !== 0) {
+    throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
+      code: 'ERR_OUT_OF_RANGE',
+      argument: 'depth',
+    })
+  }
+  return Math.max(depth * 2, min)
+}

@@ -1,0 +1,80 @@
+/**
+ * What the device reaches, by attachment id. An id is a slot with a tag above
+ * it (move-notify/ids.ts); the columns are indexed by slot, so looking one up
+ * allocates nothing.
+ */
+import { P2pdmaError } from '../../errors.js'
+
+const SLOT_MASK = (1 << 20) - 1
+
+/** What a slot's mapping is in. */
+export const MappingState = {
+  /** There is none, though its IOVA may be kept for the next. */
+  NONE: 0,
+  /** Being mapped or unmapped: the device may reach it or not. */
+  CHANGING: 1,
+  /** The device reaches it; new work does not. */
+  SEALED: 2,
+  OPEN: 3,
+} as const
+
+export class MappingTable {
+  /** Whose the slot is now, by slot. */
+  ids = new Uint32Array(64)
+  states = new Uint8Array(64)
+  access = new Uint8Array(64)
+  iovas = new Float64Array(64)
+  /** Bytes that operations may use. */
+  sizes = new Float64Array(64)
+  /** Bytes of the IOVA range kept: `sizes`, rounded up to pages; 0: none is kept. */
+  reserved = new Float64Array(64)
+  /** Slots with an IOVA that have no mapping now. */
+  unmapped = 0
+  /** Slots given up so far. */
+  removals = 0
+
+  slotOf(id: number): number {
+    return id & SLOT_MASK
+  }
+
+  /** The slot of an id that owns it, or -1. */
+  find(id: number): number {
+    const slot = id & SLOT_MASK
+    return slot < this.ids.length && this.ids[slot] === id && this.reserved[slot] !== 0 ? slot : -1
+  }
+
+  /** Whether the device reaches what the id names. */
+  isMapped(id: number): boolean {
+    const slot = this.find(id)
+    return slot >= 0 && (this.states[slot] ?? 0) >= MappingState.SEALED
+  }
+
+  /** Makes the slot the id's own; ERR_INVALID_STATE where another has it still. */
+  claim(id: number): number {
+    const slot = id & SLOT_MASK
+    if (slot >= this.ids.length) this.#grow(slot)
+    if (this.reserved[slot] !== 0 && this.ids[slot] !== id) {
+      throw new P2pdmaError(`attachment ${this.ids[slot] ?? 0} still has the place of ${id}`, {
+        code: 'ERR_INVALID_STATE',
+        argument: 'id',
+      })
+    }
+    this.ids[slot] = id
+    return slot
+  }
+
+  #grow(slot: number): void {
+    let length = this.ids.length
+    while (length <= slot) length *= 2
+    const grown = <T extends Float64Array | Uint32Array | Uint8Array>(old: T, next: T): T => {
+      next.set(old)
+      return next
+    }
+    this.ids = grown(this.ids, new Uint32Array(length))
+    this.states = grown(this.states, new Uint8Array(length))
+    this.access = grown(this.access, new Uint8Array(length))
+    this.iovas = grown(this.iovas, new Float64Array(length))
+    this.sizes = grown(this.sizes, new Float64Array(length))
+    this.reserved = grown(this.reserved, new Float64Array(length))
+  }
+}

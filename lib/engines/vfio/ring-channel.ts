@@ -1,0 +1,397 @@
+/** A channel over one ring of a device: what all rings have in common. */
+import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { Batch, Completions, Op, Status } from '../../move-notify/batch.js'
+import { Access } from '../../move-notify/engine.js'
+import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import { PostError } from '../../move-notify/post-error.js'
+import type { RingQueue } from './driver.js'
+import { MappingState, type MappingTable } from './mapping-table.js'
+
+/** What the channel asks of its engine. */
+export interface RingHost {
+  readonly table: MappingTable
+  /** Resets the device, at once as far as DMA goes; the rings are set up again later. */
+  reset(reason: string): void
+  /** Whether the device is being reset: its registers are left alone. */
+  readonly isDown: boolean
+  /** While true, news of this queue keeps the process alive. */
+  hold(queue: string, hold: boolean): void
+  forget(channel: RingChannel): void
+}
+
+/** A completion that the ring does not hold any more. */
+interface Finished {
+  cookie: number
+  result: number
+  status: number
+}
+
+export class RingChannel implements EngineChannel {
+  readonly depth: number
+  readonly queue: RingQueue
+  readonly #host: RingHost
+  readonly #options: EngineChannelOptions
+  readonly #mask: number
+  /** By slot: what was posted there. */
+  readonly #cookies: Float64Array
+  readonly #ids: Uint32Array
+  readonly #offsets: Float64Array
+  readonly #lengths: Float64Array
+  readonly #isSend: boolean
+  /** The oldest slot that has not been reaped, and how many from there the device has. */
+  #head = 0
+  #pending = 0
+  #finished: Finished[] = []
+  #epoch = 1
+  /** The table's count of removals when the ring was last looked through. */
+  #removals = 0
+  #running = true
+  #closed = false
+  #armed = false
+  /** Called back when it is seen that the queue is quiet. */
+  #stopping: (() => void)[] = []
+
+  constructor(host: RingHost, queue: RingQueue, entries: number, options: EngineChannelOptions) {
+    this.depth = options.depth
+    this.queue = queue
+    this.#host = host
+    this.#options = options
+    this.#mask = entries - 1
+    this.#cookies = new Float64Array(entries)
+    this.#ids = new Uint32Array(entries)
+    this.#offsets = new Float64Array(entries)
+    this.#lengths = new Float64Array(entries)
+    this.#isSend = queue.op === Op.SEND
+  }
+
+  get inFlight(): number {
+    return this.#pending + this.#finished.length
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  post(batch: Batch, first: number, count: number): number {
+    if (this.#closed) throw closedError('The channel')
+    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
+    checkInteger('first', first, 0, batch.capacity)
+    checkInteger('count', count, 0, batch.capacity - first)
+    if (!this.#running) return 0
+    const room = this.depth - this.#pending - this.#finished.length
+    const rows = count < room ? count : room
+    let accepted = 0
+    try {
+      while (accepted < rows && this.#postRow(batch, first + accepted, accepted)) accepted++
+    } finally {
+      if (accepted > 0) {
+        this.#pending += accepted
+        if (!this.#host.isDown) this.queue.ring((this.#head + this.#pending) & this.#mask)
+      }
+    }
+    return accepted
+  }
+
+  /** False where the row has to wait; `accepted` rows come before it. */
+  #postRow(batch: Batch, row: number, accepted: number): boolean {
+    const { table } = this.#host
+    const isSend = this.#isSend
+    if (batch.op[row] !== this.queue.op) throw this.#opError(row, accepted)
+    const id = (isSend ? batch.source[row] : batch.target[row]) ?? 0
+    const place = table.find(id)
+    if (place < 0 || table.states[place] !== MappingState.OPEN) return false
+    const offset = (isSend ? batch.sourceOffset[row] : batch.targetOffset[row]) ?? 0
+    const length = batch.length[row] ?? 0
+    const { minLength, maxLength } = this.queue.limits
+    if (
+      !(length >= minLength && length <= maxLength && Math.floor(length) === length) ||
+      !(offset >= 0 && offset + length <= (table.sizes[place] ?? 0)) ||
+      Math.floor(offset) !== offset ||
+      ((table.access[place] ?? 0) & (isSend ? Access.READ : Access.WRITE)) === 0
+    ) {
+      throw this.#rowError(row, accepted, offset, length, place)
+    }
+    const slot = (this.#head + this.#pending + accepted) & this.#mask
+    this.#cookies[slot] = batch.cookie[row] ?? 0
+    this.#ids[slot] = id
+    this.#offsets[slot] = offset
+    this.#lengths[slot] = length
+    this.queue.write(slot, (table.iovas[place] ?? 0) + offset, length)
+    return true
+  }
+
+  #opError(row: number, accepted: number): PostError {
+    const does = this.#isSend ? 'sends' : 'receives'
+    return new PostError(
+      `batch.op[${row}] must be ${this.queue.op}: the queue ${this.queue.name} ${does}`,
+      {
+        code: 'ERR_UNSUPPORTED',
+        argument: `batch.op[${row}]`,
+        hint: `open a channel on another queue than ${this.queue.name}`,
+      },
+      accepted,
+    )
+  }
+
+  #rowError(
+    row: number,
+    accepted: number,
+    offset: number,
+    length: number,
+    place: number,
+  ): PostError {
+    const { minLength, maxLength } = this.queue.limits
+    const side = this.#isSend ? 'source' : 'target'
+    const lengthFits = Number.isInteger(length) && length >= minLength && length <= maxLength
+    const size = this.#host.table.sizes[place] ?? 0
+    const offsetFits = Number.isInteger(offset) && offset >= 0 && offset + length <= size
+    const [column, what] = !lengthFits
+      ? ['length', `must be a whole number from ${minLength} to ${maxLength}, is ${length}`]
+      : !offsetFits
+        ? [`${side}Offset`, `must leave ${length} of the ${size} bytes, is ${offset}`]
+        : [side, `must name an attachment that may be ${this.#isSend ? 'read' : 'written'}`]
+    const argument = `batch.${column}[${row}]`
+    return new PostError(
+      `${argument} ${what}`,
+      { code: 'ERR_INVALID_ARG_VALUE', argument },
+      accepted,
+    )
+  }
+
+  reap(out: Completions): number {
+    if (this.#closed) throw closedError('The channel')
+    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
+    let count = this.#finished.length > 0 ? this.#reapFinished(out) : 0
+    if (this.#host.isDown) return count
+    const room = out.capacity - count
+    const done = this.queue.done(this.#head, this.#pending)
+    const taken = done < room ? done : room
+    const epoch = this.#epoch
+    for (let i = 0; i < taken; i++, count++) {
+      const slot = (this.#head + i) & this.#mask
+      const result = this.queue.result(slot)
+      out.cookie[count] = this.#cookies[slot] ?? 0
+      out.result[count] = result < 0 ? -result : result
+      out.status[count] = result < 0 ? Status.DEVICE_ERROR : Status.OK
+      out.epoch[count] = epoch
+    }
+    this.#head = (this.#head + taken) & this.#mask
+    this.#pending -= taken
+    return count
+  }
+
+  #reapFinished(out: Completions): number {
+    const taken = this.#finished.splice(0, out.capacity)
+    taken.forEach(({ cookie, result, status }, i) => {
+      out.cookie[i] = cookie
+      out.result[i] = result
+      out.status[i] = status
+      out.epoch[i] = this.#epoch
+    })
+    return taken.length
+  }
+
+  arm(): void {
+    if (this.#closed) throw closedError('The channel')
+    if (this.#armed) return
+    this.#armed = true
+    this.#host.hold(this.queue.name, true)
+    if (!this.#host.isDown) this.queue.arm()
+    // What was finished before the interrupt was asked for brings none.
+    if (this.#hasNews()) setImmediate(() => this.notify())
+  }
+
+  #hasNews(): boolean {
+    if (this.#finished.length > 0) return true
+    return !this.#host.isDown && this.queue.done(this.#head, this.#pending) > 0
+  }
+
+  /** An interrupt, or something that was finished without one. */
+  notify(): void {
+    if (this.#closed || !this.#armed) return
+    if (!this.#hasNews()) {
+      // A vector that something else had raised, or what is there has been reaped.
+      if (!this.#host.isDown) this.queue.arm()
+      return
+    }
+    this.#armed = false
+    this.#host.hold(this.queue.name, false)
+    this.#options.onCompletion()
+  }
+
+  uses(id: number): boolean {
+    for (let i = 0; i < this.#pending; i++) {
+      if (this.#ids[(this.#head + i) & this.#mask] === id) return true
+    }
+    return false
+  }
+
+  /** Resolves when the device is quiet here: at once, mostly. */
+  stop(): Promise<void> {
+    if (this.#closed) return Promise.reject(closedError('The channel'))
+    this.#running = false
+    if (this.#isQuiet()) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#stopping.push(resolve)
+      if (this.#stopping.length === 1) setImmediate(() => this.#pollQuiet())
+    })
+  }
+
+  #isQuiet(): boolean {
+    return this.#closed || this.#host.isDown || this.queue.stop()
+  }
+
+  #pollQuiet(): void {
+    if (this.#stopping.length === 0) return
+    if (!this.#isQuiet()) {
+      setTimeout(() => this.#pollQuiet(), 1)
+      return
+    }
+    const waiting = this.#stopping
+    this.#stopping = []
+    for (const resolve of waiting) resolve()
+  }
+
+  force(): number {
+    if (this.#closed) throw closedError('The channel')
+    this.#running = false
+    this.#host.reset(`the queue ${this.queue.name} did not stop`)
+    this.#epoch++
+    this.#pollQuiet()
+    return this.#epoch
+  }
+
+  /** Throws ERR_INVALID_STATE unless the channel is stopped. */
+  restart(): void {
+    if (this.#closed) throw closedError('The channel')
+    if (this.#running) {
+      throw new P2pdmaError('The channel is not stopped', { code: 'ERR_INVALID_STATE' })
+    }
+    this.#running = true
+    if (this.#host.isDown) return
+    if (this.#namesGone()) {
+      this.#harvest()
+      this.#dropGone()
+      this.#rebuild()
+    }
+    this.queue.start()
+    if (this.#armed && this.#hasNews()) setImmediate(() => this.notify())
+  }
+
+  /** Cheap where nothing is unmapped but what moves: this is part of every pause. */
+  #namesGone(): boolean {
+    const { table } = this.#host
+    if (table.unmapped === 0 && table.removals === this.#removals) return false
+    this.#removals = table.removals
+    for (let i = 0; i < this.#pending; i++) {
+      if (!table.isMapped(this.#ids[(this.#head + i) & this.#mask] ?? 0)) return true
+    }
+    return false
+  }
+
+  /** Takes what the device has finished off the ring. */
+  #harvest(): void {
+    for (let done = this.queue.done(this.#head, this.#pending); done > 0; done--) {
+      const result = this.queue.result(this.#head)
+      const status = result < 0 ? Status.DEVICE_ERROR : Status.OK
+      this.#finish(this.#head, status, Math.abs(result))
+      this.#advance()
+    }
+  }
+
+  /** The device is about to be reset: sees what it has finished and what it had begun. */
+  beforeReset(isSound: boolean): void {
+    if (isSound) this.#harvest()
+    if (this.queue.repeatable || this.#pending === 0) return
+    // What a lost device had begun is anybody's guess.
+    const begun = isSound ? (this.queue.next() - this.#head) & this.#mask : this.#pending
+    for (let i = Math.min(begun, this.#pending); i > 0; i--) {
+      this.#finish(this.#head, Status.OUTCOME_UNKNOWN, 0)
+      this.#advance()
+    }
+    setImmediate(() => this.notify())
+  }
+
+  /** The device has been reset, and its rings are empty. */
+  afterReset(): void {
+    if (this.#closed) return
+    this.#dropGone()
+    this.#rebuild()
+    if (this.#running) this.queue.start()
+    if (this.#armed) {
+      this.queue.arm()
+      this.notify()
+    }
+  }
+
+  #advance(): void {
+    this.#head = (this.#head + 1) & this.#mask
+    this.#pending--
+  }
+
+  #finish(slot: number, status: number, result: number): void {
+    this.#finished.push({ cookie: this.#cookies[slot] ?? 0, result, status })
+  }
+
+  /** Finishes what names an attachment that is gone. */
+  #dropGone(): void {
+    const { table } = this.#host
+    const before = this.#pending
+    let kept = 0
+    for (let i = 0; i < before; i++) {
+      const slot = (this.#head + i) & this.#mask
+      if (table.isMapped(this.#ids[slot] ?? 0)) this.#move(slot, (this.#head + kept++) & this.#mask)
+      else this.#finish(slot, Status.NOT_MAPPED, 0)
+    }
+    this.#pending = kept
+  }
+
+  #move(from: number, to: number): void {
+    if (from === to) return
+    this.#cookies[to] = this.#cookies[from] ?? 0
+    this.#ids[to] = this.#ids[from] ?? 0
+    this.#offsets[to] = this.#offsets[from] ?? 0
+    this.#lengths[to] = this.#lengths[from] ?? 0
+  }
+
+  /** Writes what is held into an empty ring; the queue is off. */
+  #rebuild(): void {
+    const { table } = this.#host
+    const slots = Array.from({ length: this.#pending }, (_, i) => (this.#head + i) & this.#mask)
+    const held = slots.map((slot) => ({
+      cookie: this.#cookies[slot] ?? 0,
+      id: this.#ids[slot] ?? 0,
+      offset: this.#offsets[slot] ?? 0,
+      length: this.#lengths[slot] ?? 0,
+    }))
+    this.queue.setUp()
+    this.#head = 0
+    held.forEach(({ cookie, id, offset, length }, slot) => {
+      this.#cookies[slot] = cookie
+      this.#ids[slot] = id
+      this.#offsets[slot] = offset
+      this.#lengths[slot] = length
+      this.queue.write(slot, (table.iovas[table.find(id)] ?? 0) + offset, length)
+    })
+    if (held.length > 0) this.queue.ring(held.length)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#running = false
+    // The memory may go as soon as this has returned.
+    if (!this.#host.isDown && !this.queue.stop()) this.#host.reset('work was given up')
+    this.queue.close()
+    this.#pending = 0
+    this.#finished = []
+    this.#host.hold(this.queue.name, false)
+    this.#host.forget(this)
+    this.#pollQuiet()
+    if (this.#options.onClosed !== undefined) queueMicrotask(this.#options.onClosed)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
