@@ -22,6 +22,9 @@ export { Fence, type WaitOptions as FenceWaitOptions } from './move-notify/fence
 export { Reservation, Usage, reservationClass } from './move-notify/reservation.js'
 export { AcquireContext, WwClass, WwMutex, lockAll } from './move-notify/ww-mutex.js'
 export { evict } from './move-notify/evict.js'
+export { ResidentSet } from './move-notify/residency/resident-set.js'
+export type { ResidentSetOptions, ResidentSetStats } from './move-notify/residency/resident-set.js'
+export type { ThrashOptions } from './move-notify/residency/thrash-detector.js'
 export { quarantined } from './move-notify/quarantine.js'
 export { trace } from './move-notify/trace.js'
 export type {
@@ -29,4 +32,5 @@ export type {
   BufferMove,
   ChannelTransition,
   MappingChange,
+  ThrashChange,
 } from './move-notify/trace.js'

@@ -57,9 +57,23 @@ export interface AttachmentRestore {
   error: Error | null
 }
 
+/** A resident set has begun to thrash, or has stopped: see `ThrashOptions`. */
+export interface ThrashChange {
+  /** Of the memory that is too small. */
+  placement: string
+  thrashing: boolean
+  /** `refaultedBytes / usedBytes`, over the last `window` uses. */
+  ratio: number
+  usedBytes: number
+  refaultedBytes: number
+  window: number
+  at: number
+}
+
 export const trace = {
   channel: channel('p2pdma:channel'),
   move: channel('p2pdma:move'),
   restore: channel('p2pdma:restore'),
   mapping: channel('p2pdma:mapping'),
+  thrash: channel('p2pdma:thrash'),
 } as const

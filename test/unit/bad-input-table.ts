@@ -86,6 +86,8 @@ export function rows(w: World): Record<string, Row> {
   const tx = rings.channel({ queue: 'tx' })
   const rx = rings.channel({ queue: 'rx' })
   const exporter = index.memfd()
+  const residency = { budget: page, evictTo: index.udmabuf() }
+  const resident = new index.ResidentSet(exporter, residency)
   const mode = only('r')
   return {
     openEngine: { call: index.openEngine, params: [only('software')] },
@@ -93,6 +95,15 @@ export function rows(w: World): Record<string, Row> {
       call: index.evict,
       params: [{ good: [buffer], takes: Array.isArray }, only(exporter), whole(0)],
     },
+    ResidentSet: {
+      call: build(index.ResidentSet),
+      params: [only(exporter), only(residency)],
+    },
+    'ResidentSet#create': {
+      call: resident.create.bind(resident),
+      params: [whole(page, 1, page), options()],
+    },
+    'ResidentSet#use': { call: resident.use.bind(resident), params: [only(buffer)] },
     lockAll: {
       call: index.lockAll,
       params: [

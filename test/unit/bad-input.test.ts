@@ -57,6 +57,7 @@ const badOptions: [string, Record<string, unknown>][] = [
   ['Memfd.create', { name: 5, seals: 64, sealable: 1, hugetlb: 4097 }],
   ['Mapping.map', { offset: 1, length: 0, write: 1, populate: 'yes' }],
   ['slab', { slabSize: 1 }],
+  ['ResidentSet', { budget: 0 }],
   ['DmaBuf#readable', { signal: 1, timeoutMs: -1 }],
 ]
 
