@@ -5,6 +5,7 @@ import { DmaBuf } from '../kernel/dma-buf.js'
 import { Mapping } from '../kernel/mapping.js'
 import type { Memfd } from '../kernel/memfd.js'
 import type { Backing, CpuWindow } from '../move-notify/backing.js'
+import { HeldBacking } from '../move-notify/residency/held-backing.js'
 import type { MappedFile } from './mapped-file.js'
 import { POISON } from './poison.js'
 
@@ -116,6 +117,7 @@ export class MappedBacking implements Backing {
   }
 
   async #copy(source: Backing): Promise<void> {
+    if (source instanceof HeldBacking) return this.#copy(source.inner)
     const { mapping } = (source ?? {}) as Partial<Backing>
     if (mapping === undefined) throw typeError('source', 'a Backing', source)
     if (mapping === null) {

@@ -5,6 +5,7 @@
  */
 import { P2pdmaError } from '../../lib/errors.js'
 import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/backing.js'
+import { HeldBacking } from '../../lib/move-notify/residency/held-backing.js'
 import type { World } from './scheduler.js'
 
 const POISON = -1
@@ -125,6 +126,7 @@ export class ModelBacking implements Backing {
   }
 
   copyFrom(source: Backing): Promise<void> {
+    if (source instanceof HeldBacking) return this.copyFrom(source.inner)
     const { world, faults } = this.#memory
     if (!(source instanceof ModelBacking)) return this.#fail('a copy from elsewhere')
     const number = this.#memory.copies++

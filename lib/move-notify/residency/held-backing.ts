@@ -8,52 +8,53 @@ export class HeldBacking<Owner> implements Backing {
   readonly placement: string
   /** Whose it is, once that is known. */
   owner: Owner | null = null
-  readonly #inner: Backing
+  /** The exporter's own, for who has to know its kind. */
+  readonly inner: Backing
   readonly #onFreed: (backing: HeldBacking<Owner>) => void
   #freed: Promise<void> | null = null
 
   constructor(inner: Backing, onFreed: (backing: HeldBacking<Owner>) => void) {
-    this.#inner = inner
+    this.inner = inner
     this.#onFreed = onFreed
     this.size = inner.size
     this.placement = inner.placement
   }
 
   get fd(): number {
-    return this.#inner.fd
+    return this.inner.fd
   }
 
   get offset(): number {
-    return this.#inner.offset
+    return this.inner.offset
   }
 
   get isDmaBuf(): boolean {
-    return this.#inner.isDmaBuf
+    return this.inner.isDmaBuf
   }
 
   get mapping(): Mapping | null {
-    return this.#inner.mapping
+    return this.inner.mapping
   }
 
   copyFrom(source: Backing): Promise<void> {
     // The exporter's own kind of backing, where it is one: it keeps what it copies from alive.
-    return this.#inner.copyFrom(source instanceof HeldBacking ? source.#inner : source)
+    return this.inner.copyFrom(source instanceof HeldBacking ? source.inner : source)
   }
 
   openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
-    return this.#inner.openCpuWindow(mode)
+    return this.inner.openCpuWindow(mode)
   }
 
   poison(): Promise<void> {
-    return this.#inner.poison()
+    return this.inner.poison()
   }
 
   countStrayWrites(): Promise<number> {
-    return this.#inner.countStrayWrites()
+    return this.inner.countStrayWrites()
   }
 
   free(): Promise<void> {
-    this.#freed ??= this.#inner.free().then(() => this.#onFreed(this))
+    this.#freed ??= this.inner.free().then(() => this.#onFreed(this))
     return this.#freed
   }
 }
