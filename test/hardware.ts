@@ -12,7 +12,7 @@ for (const { placement, available, hint } of availableExporters()) {
 }
 const { status } = spawnSync(
   process.execPath,
-  [join(dist, 'test/kernel/run.js'), ...kernelTests()],
+  [join(dist, 'test/kernel/run.js'), ...kernelTests('hardware')],
   {
     cwd: root,
     env: { ...process.env, P2PDMA_HARDWARE: '1' },

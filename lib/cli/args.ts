@@ -21,6 +21,19 @@ export function parseOptions<const T extends Options>(
   }
 }
 
+/** `parseOptions` for a command that takes words, its `positionals`, beside its options. */
+export function parseWords<const T extends Options>(
+  argv: readonly string[],
+  options: T,
+): ReturnType<typeof parseArgs<{ options: T; strict: true; allowPositionals: true }>> {
+  try {
+    const args = joinNegatives(argv, options)
+    return parseArgs({ args, options, strict: true, allowPositionals: true })
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error))
+  }
+}
+
 /** `--size -1` as `--size=-1`, `--device "-trace x"`: `parseArgs` would take the value for an option. */
 function joinNegatives(argv: readonly string[], options: Options): string[] {
   const words: string[] = []

@@ -14,8 +14,10 @@ export interface Command {
 
 /** Loaded when called for: one command does not pay for another's imports. */
 const commands: Record<string, () => Promise<Command>> = {
+  bind: () => import('./bind.js'),
   rig: () => import('./rig.js'),
   smoke: () => import('./smoke.js'),
+  unbind: () => import('./unbind.js'),
 }
 
 async function main(argv: string[]): Promise<number> {

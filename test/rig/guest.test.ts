@@ -18,9 +18,12 @@ t.setTimeout(limit + 60_000)
 await t.spawn(
   process.execPath,
   [
-    ...[join(dist, 'lib/cli/main.js'), 'rig', '--timeout', String(limit / 1000), '--'],
+    ...[join(dist, 'lib/cli/main.js'), 'rig', '--timeout', String(limit / 1000)],
+    // A disk for bind.test.ts, of nothing.
+    ...['--device', 'nvme,serial=p2pdma,drive=disk'],
+    ...['--device', '-blockdev driver=null-co,node-name=disk,size=67108864,read-zeroes=on', '--'],
     ...[process.execPath, join(dist, 'test/kernel/run.js')],
-    ...kernelTests(),
+    ...kernelTests('rig'),
   ],
   { cwd: root, env: environment, timeout: limit + 30_000 },
   'guest',

@@ -89,6 +89,7 @@ export function rows(w: World): Record<string, Row> {
   const residency = { budget: page, evictTo: index.udmabuf() }
   const resident = new index.ResidentSet(exporter, residency)
   const mode = only('r')
+  const none: Param = { good: [], takes: (v) => Array.isArray(v) && v.length === 0 }
   return {
     openEngine: { call: index.openEngine, params: [only('software')] },
     evict: {
@@ -218,6 +219,10 @@ export function rows(w: World): Record<string, Row> {
     'SoftwareEngine#unmap': { call: engine.unmap.bind(engine), params: [whole(9)] },
     'SoftwareEngine#isMapped': { call: engine.isMapped.bind(engine), params: [whole(9)] },
     'SoftwareEngine#inject': { call: engine.inject.bind(engine), params: [only({ kind: 'lost' })] },
+    parseBdf: { call: index.parseBdf, params: [only('00:00.0')] },
+    pciDevice: { call: index.pciDevice, params: [only('00:00.0')] },
+    bindToVfio: { call: index.bindToVfio, params: [none] },
+    unbindFromVfio: { call: index.unbindFromVfio, params: [none] },
     'Memfd.create': { call: index.Memfd.create, params: [whole(page, 0, page), options()] },
     'Memfd.adopt': { call: index.Memfd.adopt, params: [whole(-1, 0)] },
     'Memfd#truncate': { call: memfd.truncate.bind(memfd), params: [whole(4 * page, page)] },

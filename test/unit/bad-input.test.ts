@@ -68,6 +68,7 @@ const exempt = [
   'SoftwareEngine',
   'availableExporters',
   'quarantined',
+  'pciDevices',
   'Importer#attachmentById',
   'Mapping#unmap',
   'DmaBuf#info',

@@ -1,0 +1,199 @@
+/**
+ * Takes PCI devices from their drivers for VFIO, and gives them back. Both ask
+ * first whether somebody would miss them: the kernel does not.
+ */
+import { P2pdmaError, typeError } from '../../errors.js'
+import { parseBdf } from './address.js'
+import { findDevice, groupOf, isBridge, type PciDevice } from './device.js'
+import { holdersOf } from './holders.js'
+import type { PciSystem } from './system.js'
+import { usesOf } from './use.js'
+
+export interface BindResult {
+  /** `0000:00:11.0` */
+  address: string
+  /** The driver before and now; null: none. */
+  from: string | null
+  to: string | null
+}
+
+const VFIO = 'vfio-pci'
+
+/** Drivers that leave the DMA of a group to its owner (driver_managed_dma); mlx5-vfio-pci too. */
+function isHarmless(driver: string | null): boolean {
+  return driver === null || ['pcieport', 'pci-stub'].includes(driver) || driver.endsWith(VFIO)
+}
+
+/** See `bindToVfio`. */
+export async function bindDevices(
+  addresses: string | readonly string[],
+  system: PciSystem,
+): Promise<BindResult[]> {
+  const devices = parse(addresses).map((address) => findDevice(address, system))
+  for (const device of devices) check(system, device, devices)
+  if (devices.some(({ driver }) => driver !== VFIO)) await loadModules(system)
+  const results: BindResult[] = []
+  for (const device of devices) results.push(await bind(system, device))
+  return results
+}
+
+/** See `unbindFromVfio`. */
+export async function unbindDevices(
+  addresses: string | readonly string[],
+  system: PciSystem,
+): Promise<BindResult[]> {
+  const devices = parse(addresses).map((address) => findDevice(address, system))
+  for (const device of devices) await checkUnused(system, device)
+  const results: BindResult[] = []
+  for (const device of devices) results.push(await unbind(system, device))
+  return results
+}
+
+function parse(addresses: string | readonly string[]): string[] {
+  const list: unknown = typeof addresses === 'string' ? [addresses] : addresses
+  if (!Array.isArray(list)) throw typeError('addresses', 'an address or a list of them', addresses)
+  return [...new Set(list.map((address: unknown) => parseBdf(address as string, 'addresses')))]
+}
+
+function check(system: PciSystem, device: PciDevice, together: readonly PciDevice[]): void {
+  const { address, driver, iommuGroup } = device
+  if (isBridge(device)) {
+    throw new P2pdmaError(`${address} is a bridge, which vfio-pci does not take`, {
+      code: 'ERR_UNSUPPORTED',
+      argument: 'addresses',
+    })
+  }
+  if (iommuGroup === null) {
+    throw new P2pdmaError(`${address} has no IOMMU group: no IOMMU stands behind it`, {
+      code: 'ERR_NO_IOMMU',
+      hint: 'switch the IOMMU on: in the firmware (VT-d, AMD-Vi), and intel_iommu=on on the kernel command line',
+    })
+  }
+  if (driver !== VFIO) {
+    const [first, ...more] = usesOf(system, address)
+    if (first !== undefined) {
+      const what = [first, ...more].map((use) => use.what).join(', ')
+      throw new P2pdmaError(`${address} (${driver ?? 'no driver'}) is in use: ${what}`, {
+        code: 'EBUSY',
+        argument: 'addresses',
+        hint: first.hint,
+      })
+    }
+  }
+  checkGroup(system, address, iommuGroup, together)
+}
+
+function checkGroup(
+  system: PciSystem,
+  address: string,
+  group: string,
+  together: readonly PciDevice[],
+): void {
+  const others = groupOf(group, system).filter(
+    (each) =>
+      !isHarmless(each.driver) && !together.some((device) => device.address === each.address),
+  )
+  if (others.length === 0) return
+  const isIdle = others.every(
+    (each) => !isBridge(each) && usesOf(system, each.address).length === 0,
+  )
+  const names = others.map((each) => {
+    const uses = usesOf(system, each.address).map((use) => use.what)
+    return `${each.address} (${[each.driver, ...uses].join(', ')})`
+  })
+  const all = [address, ...others.map((each) => each.address)].join(' ')
+  throw new P2pdmaError(
+    `${address} shares IOMMU group ${group} with ${names.join(' and ')}: VFIO takes a group as a whole`,
+    {
+      code: 'ERR_GROUP_NOT_VIABLE',
+      argument: 'addresses',
+      hint: isIdle
+        ? `bind them all together: \`p2pdma bind ${all}\``
+        : 'move the card to a slot with an IOMMU group of its own',
+    },
+  )
+}
+
+/** vfio_iommu_type1 is for the container; a kernel with iommufd may do without. */
+async function loadModules(system: PciSystem): Promise<void> {
+  if (!system.exists(`/sys/bus/pci/drivers/${VFIO}`)) {
+    await load(system, VFIO)
+    if (!system.exists(`/sys/bus/pci/drivers/${VFIO}`)) throw moduleError(VFIO, undefined)
+  }
+  if (system.exists('/sys/module/vfio_iommu_type1') || system.exists('/dev/iommu')) return
+  await load(system, 'vfio_iommu_type1')
+}
+
+async function load(system: PciSystem, name: string): Promise<void> {
+  try {
+    await system.loadModule(name)
+  } catch (error) {
+    throw moduleError(name, error)
+  }
+}
+
+function moduleError(name: string, cause: unknown): P2pdmaError {
+  const why = cause instanceof Error ? `: ${cause.message}` : ''
+  return new P2pdmaError(`The module ${name} could not be loaded${why}`, {
+    code: 'ERR_MODULE',
+    hint: `\`modprobe ${name}\` as root; the kernel's configuration needs CONFIG_VFIO_PCI`,
+    cause,
+  })
+}
+
+async function bind(system: PciSystem, device: PciDevice): Promise<BindResult> {
+  const { address, driver } = device
+  if (driver === VFIO) return { address, from: driver, to: driver }
+  const override = system.device(address, 'driver_override')
+  // First, so that nobody else takes it in between.
+  await system.write(override, VFIO)
+  let cause: unknown
+  try {
+    if (driver !== null) await system.write(`/sys/bus/pci/drivers/${driver}/unbind`, address)
+    await system.write('/sys/bus/pci/drivers_probe', address)
+  } catch (error) {
+    cause = error
+  }
+  const to = findDevice(address, system).driver
+  if (to === VFIO) return { address, from: driver, to }
+  await system.write(override, `${device.driverOverride ?? ''}\n`)
+  if (to === null) await system.write('/sys/bus/pci/drivers_probe', address).catch(() => {})
+  throw failed(address, `could not be bound to ${VFIO}`, cause)
+}
+
+async function checkUnused(system: PciSystem, device: PciDevice): Promise<void> {
+  if (device.driver !== VFIO) return
+  const holders = await holdersOf(system, device)
+  if (holders.length === 0) return
+  const names = holders.map(({ pid, program }) => `process ${pid} (${program})`)
+  throw new P2pdmaError(`${device.address} is in use by ${names.join(', ')}`, {
+    code: 'EBUSY',
+    argument: 'addresses',
+    hint: 'end it first: the kernel waits until the device is closed',
+  })
+}
+
+async function unbind(system: PciSystem, device: PciDevice): Promise<BindResult> {
+  const { address, driver } = device
+  if (driver !== VFIO && device.driverOverride !== VFIO)
+    return { address, from: driver, to: driver }
+  await system.write(system.device(address, 'driver_override'), '\n')
+  if (driver === VFIO) await system.write(`/sys/bus/pci/drivers/${VFIO}/unbind`, address)
+  // EINVAL and the like: the driver that was asked did not want it.
+  await system.write('/sys/bus/pci/drivers_probe', address).catch(() => {})
+  const to = findDevice(address, system).driver
+  if (to !== VFIO) return { address, from: driver, to }
+  throw failed(address, `went back to ${VFIO}, which claims it by its ids`, undefined)
+}
+
+function failed(address: string, what: string, cause: unknown): P2pdmaError {
+  const why = cause instanceof Error ? `: ${cause.message}` : ''
+  const { code, errno, syscall, hint } = (cause ?? {}) as Partial<P2pdmaError>
+  return new P2pdmaError(`${address} ${what}${why}`, {
+    code: code === 'EACCES' || code === 'EPERM' ? code : 'ERR_BIND_FAILED',
+    errno,
+    syscall,
+    hint: hint ?? '`dmesg` has the reason',
+    cause,
+  })
+}

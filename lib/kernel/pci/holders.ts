@@ -1,0 +1,44 @@
+/** Which processes have a device of VFIO open. */
+import type { PciDevice } from './device.js'
+import type { PciSystem } from './system.js'
+
+export interface Holder {
+  pid: number
+  /** The program's name; empty where it cannot be read. */
+  program: string
+}
+
+/**
+ * Those that have its group, its own character device, or the device itself
+ * open. Needs root to see the processes of others.
+ */
+export async function holdersOf(system: PciSystem, device: PciDevice): Promise<Holder[]> {
+  const files = new Set([
+    `/dev/vfio/${device.iommuGroup}`,
+    `/dev/vfio/noiommu-${device.iommuGroup}`,
+  ])
+  for (const name of system.list(system.device(device.address, 'vfio-dev'))) {
+    files.add(`/dev/vfio/devices/${name}`)
+  }
+  const folder = system.resolve(system.device(device.address))
+  const holders: Holder[] = []
+  for (const pid of system.list('/proc').filter((name) => /^\d+$/.test(name))) {
+    const fds = `/proc/${pid}/fd`
+    const holds = system.list(fds).some((fd) => {
+      const target = system.link(`${fds}/${fd}`)
+      if (target === null || !target.includes('vfio')) return false
+      return files.has(target) || syspath(system, pid, fd) === folder
+    })
+    if (holds) holders.push({ pid: Number(pid), program: system.read(`/proc/${pid}/comm`) ?? '' })
+    // One process's descriptors at a time: a big machine has very many.
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return holders
+}
+
+/** A device's own descriptor says whose it is since Linux 6.17 (vfio_device_show_fdinfo). */
+function syspath(system: PciSystem, pid: string, fd: string): string | null {
+  const info = system.read(`/proc/${pid}/fdinfo/${fd}`) ?? ''
+  const path = /^vfio-device-syspath:\s*(\S+)/m.exec(info)?.[1]
+  return path === undefined ? null : system.resolve(path.replace(/^\/?(?=devices\/)/, '/sys/'))
+}
