@@ -72,6 +72,9 @@ interface MappingNative {
   ): void
   /** How this CPU can copy a device's memory, the best first. */
   readonly wideCopies: readonly string[]
+  populateSlice(mapping: NativeMapping, offset: number, length: number): Promise<void>
+  /** On the event loop; at most 64 KiB. */
+  populateSliceNow(mapping: NativeMapping, offset: number, length: number): void
   fillSlice(mapping: NativeMapping, offset: number, length: number, pattern: bigint): Promise<void>
   countRunsSlice(
     mapping: NativeMapping,

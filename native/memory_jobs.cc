@@ -1,6 +1,9 @@
 // CPU work on mappings in the thread pool, one slice a call: the caller cuts
 // what is long into slices, so that ending an environment waits for no more
 // than one of them.
+#include <errno.h>
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -130,6 +133,31 @@ class CountRunsJob : public Job {
   uint64_t runs_ = 0;
 };
 
+// Makes every page of a range present and writable. Returns 0 or an errno.
+int Populate(const MappedRange& range, uint64_t offset, uint64_t length) {
+  // MADV_POPULATE_WRITE of Linux 5.14, which the headers may lack.
+  constexpr int kPopulateWrite = 23;
+  return madvise(range.data + offset, length, kPopulateWrite) == 0 ? 0 : errno;
+}
+
+class PopulateJob : public Job {
+ public:
+  PopulateJob(Range range, uint64_t offset, uint64_t length)
+      : range_(std::move(range)), offset_(offset), length_(length) {}
+
+  void Run() override { error_ = Populate(*range_, offset_, length_); }
+  Napi::Value Result(Napi::Env env) override {
+    if (error_ != 0) throw SystemError(env, error_, "madvise");
+    return env.Undefined();
+  }
+
+ private:
+  const Range range_;
+  const uint64_t offset_;
+  const uint64_t length_;
+  int error_ = 0;
+};
+
 // Giving back much memory takes the kernel milliseconds.
 class LetGoJob : public Job {
  public:
@@ -193,6 +221,25 @@ Napi::Value CopySliceNow(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// populateSlice(mapping, offset, length)
+Napi::Value PopulateSlice(const Napi::CallbackInfo& info) {
+  const uint64_t offset = UintArg(info, 1, "offset");
+  const uint64_t length = UintArg(info, 2, "length");
+  Range range = SliceArg(info, 0, offset, length, true);
+  return StartJob(info.Env(), std::make_unique<PopulateJob>(std::move(range), offset, length),
+                  "p2pdma.populate");
+}
+
+// populateSliceNow(mapping, offset, length): on the event loop.
+Napi::Value PopulateSliceNow(const Napi::CallbackInfo& info) {
+  const uint64_t offset = UintArg(info, 1, "offset");
+  const uint64_t length = UintArg(info, 2, "length", kMaxNow);
+  const Range range = SliceArg(info, 0, offset, length, true);
+  const int error = Populate(*range, offset, length);
+  if (error != 0) throw SystemError(info.Env(), error, "madvise");
+  return info.Env().Undefined();
+}
+
 // fillSlice(mapping, offset, length, pattern): words, in the host's byte order
 Napi::Value FillSlice(const Napi::CallbackInfo& info) {
   const uint64_t offset = UintArg(info, 1, "offset");
@@ -224,6 +271,8 @@ void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
   exports.Set("letGo", Napi::Function::New<LetGoOf>(env, "letGo"));
   exports.Set("copySlice", Napi::Function::New<CopySlice>(env, "copySlice"));
   exports.Set("copySliceNow", Napi::Function::New<CopySliceNow>(env, "copySliceNow"));
+  exports.Set("populateSlice", Napi::Function::New<PopulateSlice>(env, "populateSlice"));
+  exports.Set("populateSliceNow", Napi::Function::New<PopulateSliceNow>(env, "populateSliceNow"));
   exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
   exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));
   Napi::Array ways = Napi::Array::New(env);

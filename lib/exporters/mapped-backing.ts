@@ -63,6 +63,10 @@ export class MappedBacking implements Backing {
     return this.#track(this.#copy(source))
   }
 
+  populate(): Promise<void> {
+    return this.#track(this.file.mapping.populate(this.offset, this.size))
+  }
+
   poison(): Promise<void> {
     return this.fill(POISON)
   }

@@ -36,7 +36,7 @@ export const MAX_VIEW = 2 ** 32
 /** Bytes that one job in the thread pool works on. */
 const SLICE = 8 << 20
 
-/** What is copied at once on the event loop: as long as a job takes to reach the pool and back. */
+/** What is copied (or populated) at once on the event loop: as long as a job takes to reach the pool and back. */
 const NOW = 64 << 10
 
 /** Where reading a device's memory is slower than this it is the pool's; ms. */
@@ -204,6 +204,33 @@ export class Mapping {
     await inSlices(length, (at, bytes) =>
       native.copySlice(this.#native, offset + at, source.#native, sourceOffset + at, bytes),
     )
+  }
+
+  /**
+   * Makes every page of the range present, off the event loop unless they are
+   * few, so that who writes there later meets no page fault. Both numbers:
+   * multiples of the page size. A device's memory, and any on a kernel before
+   * 5.14, stays as it is.
+   */
+  async populate(offset = 0, length = this.length - offset): Promise<void> {
+    this.#checkOpen()
+    checkInteger('offset', offset)
+    checkInteger('length', length)
+    const { pageSize } = native
+    if (offset % pageSize !== 0) throw rangeError('offset', `a multiple of ${pageSize}`, offset)
+    if (length % pageSize !== 0) throw rangeError('length', `a multiple of ${pageSize}`, length)
+    this.#checkRange('length', offset, length)
+    try {
+      if (length <= NOW) call(() => native.populateSliceNow(this.#native, offset, length))
+      else {
+        await inSlices(length, (at, bytes) =>
+          native.populateSlice(this.#native, offset + at, bytes),
+        )
+      }
+    } catch (error) {
+      // Of a mapping without pages, as of an advice that it does not know: madvise_populate (mm/madvise.c).
+      if ((error as P2pdmaError).code !== 'EINVAL') throw error
+    }
   }
 
   /** Overwrites bytes with a 64-bit pattern, off the event loop. Both numbers: multiples of 8. */

@@ -34,6 +34,11 @@ export interface Backing {
    * Settles once, when no byte will be read or written any more.
    */
   copyFrom(source: Backing): Promise<void>
+  /**
+   * Makes its pages present, where that is left to the first access. A move
+   * calls it before anything is stopped, so that no pause pays for page faults.
+   */
+  populate?(): Promise<void>
   /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
   openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow>
   /** Overwrites every byte with the poison pattern, off the event loop. */

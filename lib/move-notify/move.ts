@@ -75,6 +75,7 @@ export async function moveBuffer(
   const fresh = await allocate(exporter, buffer.size)
   let published = false
   try {
+    if (fresh.populate !== undefined) await fresh.populate()
     const result = await exchange(buffer, fresh, options, clock, () => (published = true))
     publish(buffer, from, fresh.placement, clock, null)
     return result

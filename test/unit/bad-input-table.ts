@@ -237,6 +237,10 @@ export function rows(w: World): Record<string, Row> {
       call: mapping.copyFrom.bind(mapping),
       params: [only(mapping), whole(0, 0, page), whole(page, 0, page), whole(8, 0, page)],
     },
+    'Mapping#populate': {
+      call: mapping.populate.bind(mapping),
+      params: [optional(whole(0, 0, page)), optional(whole(page, 0, page))],
+    },
     'Mapping#fill': {
       call: mapping.fill.bind(mapping),
       params: [

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.js'
 import { quarantined } from '../../lib/move-notify/quarantine.js'
+import type { Exporter } from '../../lib/move-notify/backing.js'
 import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
@@ -100,6 +101,33 @@ void t.test('a failed copy into a dma-buf leaves the buffer where it was', async
   t.equal(target.placement, 'a')
   t.ok(bytes().every((byte) => byte === 7))
   t.equal(kernel.alive, 0)
+  await close()
+})
+
+void t.test('the new backing is populated before anything stops', async (t) => {
+  const { importer, other, target, to, close } = await rig(t)
+  const channel = importer.channel()
+  channel.grant(to)
+  const states: string[] = []
+  let populated: () => Promise<void> = () => Promise.reject(new Error('no memory'))
+  const populating: Exporter = {
+    placement: 'b',
+    kind: 'embedded',
+    allocate: async (size) =>
+      Object.assign(await other.allocate(size), {
+        populate: () => {
+          states.push(channel.state)
+          return populated()
+        },
+      }),
+  }
+  await t.rejects(target.move(populating), { message: 'no memory' })
+  t.equal(other.alive, 0, 'what could not be populated was freed')
+  t.equal(target.placement, 'a')
+  populated = () => Promise.resolve()
+  await target.move(populating)
+  t.same(states, ['running', 'running'])
+  t.equal(channel.stats.stops, 1)
   await close()
 })
 

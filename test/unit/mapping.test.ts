@@ -1,6 +1,6 @@
 import t from 'tap'
 import { randomFill } from 'node:crypto'
-import { closeSync, openSync, read } from 'node:fs'
+import { closeSync, fstatSync, openSync, read } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
@@ -218,6 +218,29 @@ t.test('copy, fill and count', async (t) => {
   await t.rejects(target.copyFrom({} as unknown as Mapping, 0, 0, 1), {
     code: 'ERR_INVALID_ARG_TYPE',
   })
+})
+
+t.test('populate: the pages are there, few or many', async (t) => {
+  for (const size of [4 * page, (8 << 20) + 3 * page]) {
+    using memfd = Memfd.create(size)
+    using mapping = memfd.map()
+    const present = () => fstatSync(memfd.fd).blocks * 512
+    t.equal(present(), 0, 'none is, where nobody has been')
+    await mapping.populate(page, page)
+    t.equal(present(), page)
+    new Uint8Array(mapping.view())[page] = 7
+    await mapping.populate()
+    t.equal(present(), size)
+    t.equal(new Uint8Array(mapping.view())[page], 7, 'what there was stays')
+    const range = { code: 'ERR_OUT_OF_RANGE' }
+    await t.rejects(mapping.populate(8), range)
+    await t.rejects(mapping.populate(0, 8), range)
+    await t.rejects(mapping.populate(page, size), range)
+    using readOnly = memfd.map({ write: false })
+    await t.rejects(readOnly.populate(), { code: 'ERR_INVALID_STATE' })
+    mapping.unmap()
+    await t.rejects(mapping.populate(0, 0), { code: 'ERR_CLOSED' })
+  }
 })
 
 t.test('unmap in the middle of a copy', async (t) => {
