@@ -58,7 +58,9 @@ class Registers : public Napi::ObjectWrap<Registers> {
   template <typename T>
   volatile T* At(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (!range_) throw CodedError(env, "ERR_CLOSED", "the registers are closed");
+    if (!range_ || range_->retired) {
+      throw CodedError(env, "ERR_CLOSED", "the registers are closed");
+    }
     double offset = -1;
     napi_get_value_double(env, info[0], &offset);
     if (!(offset >= 0) || !(offset <= static_cast<double>(range_->size) - sizeof(T)) ||

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstddef>
 
 namespace p2pdma {
@@ -19,6 +20,8 @@ struct MappedRange {
   const size_t lead;
   // A device's memory: only wide_copy.h touches it.
   const bool device;
+  // Whether the memory has gone: only the addresses are kept.
+  std::atomic<bool> retired = false;
 
   MappedRange(void* address, size_t lead_length, size_t length, bool may_write,
               bool is_device = false)
@@ -40,6 +43,7 @@ struct MappedRange {
   // place in one step, so a native request that still holds a pointer (the
   // thread pool's) reads zeros and writes into nowhere. Returns 0 or an errno.
   int Retire() {
+    retired = true;
     void* const placed = mmap(data - lead, lead + size, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return placed == MAP_FAILED ? errno : 0;
