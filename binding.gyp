@@ -9,6 +9,7 @@
         'native/drm.cc',
         'native/eventfd.cc',
         'native/fd.cc',
+        'native/iommufd.cc',
         'native/mapping.cc',
         'native/memfd.cc',
         'native/memory_jobs.cc',

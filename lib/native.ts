@@ -38,6 +38,8 @@ interface FdNative {
   dupFd(fd: NativeFd | number): NativeFd
   /** A duplicate as a plain number, which nobody closes by itself. */
   giveFd(fd: NativeFd): number
+  /** Closes it in the thread pool: for what the kernel takes its time for. */
+  closeFd(fd: NativeFd): Promise<void>
   statFd(fd: NativeFd): FdStat
 }
 
@@ -329,9 +331,42 @@ interface VfioDeviceNative {
     region: number,
     openFlags: number,
     ranges: BigUint64Array,
+  ): NativeFd
+  vfioStartExportDmaBuf(
+    device: NativeFd,
+    region: number,
+    openFlags: number,
+    ranges: BigUint64Array,
   ): Promise<NativeFd>
   vfioRead(device: NativeFd, offset: number, bytes: Uint8Array): number
   vfioWrite(device: NativeFd, offset: number, bytes: Uint8Array): number
+}
+
+type IommufdMap<Memory, Result> = (
+  iommufd: NativeFd,
+  space: number,
+  iova: number,
+  memory: Memory,
+  offset: number,
+  size: number,
+  flags: number,
+) => Result
+
+interface IommufdNative {
+  /** A new address space's id. */
+  iommufdAllocate(iommufd: NativeFd): number
+  /** Both ends inclusive. The alignment is 1 before a device is attached. */
+  iommufdRanges(iommufd: NativeFd, space: number): { alignment: bigint; ranges: bigint[] }
+  vfioBindIommufd(device: NativeFd, iommufd: NativeFd): Promise<void>
+  vfioAttachIommufd(device: NativeFd, space: number): Promise<void>
+  iommufdMap: IommufdMap<NativeMapping, void>
+  iommufdStartMap: IommufdMap<NativeMapping, Promise<void>>
+  /** Of a dma-buf. */
+  iommufdMapFile: IommufdMap<NativeFd, void>
+  iommufdStartMapFile: IommufdMap<NativeFd, Promise<void>>
+  /** ENOENT where less than `size` was mapped. */
+  iommufdUnmap(iommufd: NativeFd, space: number, iova: number, size: number): void
+  iommufdStartUnmap(iommufd: NativeFd, space: number, iova: number, size: number): Promise<void>
 }
 
 /** Stamped blocks (stamp.cc): payload offsets and sequences in Float64Arrays, length in bytes. */
@@ -366,6 +401,7 @@ export type Native = FdNative &
   RegistersNative &
   VfioContainerNative &
   VfioDeviceNative &
+  IommufdNative &
   StampNative &
   SoftwareNative
 

@@ -20,6 +20,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   p2pdma::InitDrm(env, exports);
   p2pdma::InitEventfd(env, exports);
   p2pdma::InitRegisters(env, exports);
+  p2pdma::InitIommufd(env, exports);
   p2pdma::InitVfioContainer(env, exports);
   p2pdma::InitVfioDevice(env, exports);
   p2pdma::InitStamp(env, exports);

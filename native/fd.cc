@@ -11,6 +11,7 @@
 #include "init.h"
 #include "support/args.h"
 #include "support/env_state.h"
+#include "support/syscall_job.h"
 
 namespace p2pdma {
 
@@ -70,6 +71,14 @@ Napi::Value GiveFd(const Napi::CallbackInfo& info) {
   const int fd = fcntl(UnwrapFd(info[0])->get(), F_DUPFD_CLOEXEC, 0);
   if (fd < 0) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
   return Napi::Number::New(env, fd);
+}
+
+// closeFd(fd): a promise; for a close that the kernel takes its time for
+Napi::Value CloseFd(const Napi::CallbackInfo& info) {
+  return StartSyscall(info.Env(), "close", [fd = TakeFd(info[0])]() mutable {
+    fd.reset();
+    return 0;
+  });
 }
 
 // statFd(fd): {type, size, inode, device, seals}. `type` is what may be mapped
@@ -161,6 +170,7 @@ void InitFd(Napi::Env env, Napi::Object exports) {
   exports.Set("adoptFd", Napi::Function::New<AdoptFd>(env, "adoptFd"));
   exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));
   exports.Set("giveFd", Napi::Function::New<GiveFd>(env, "giveFd"));
+  exports.Set("closeFd", Napi::Function::New<CloseFd>(env, "closeFd"));
   exports.Set("statFd", Napi::Function::New<StatFd>(env, "statFd"));
 }
 

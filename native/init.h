@@ -17,6 +17,7 @@ void InitDmaHeap(Napi::Env env, Napi::Object exports);
 void InitDrm(Napi::Env env, Napi::Object exports);
 void InitEventfd(Napi::Env env, Napi::Object exports);
 void InitRegisters(Napi::Env env, Napi::Object exports);
+void InitIommufd(Napi::Env env, Napi::Object exports);
 void InitVfioContainer(Napi::Env env, Napi::Object exports);
 void InitVfioDevice(Napi::Env env, Napi::Object exports);
 void InitStamp(Napi::Env env, Napi::Object exports);

@@ -152,24 +152,35 @@ Napi::Value Reset(const Napi::CallbackInfo& info) {
   });
 }
 
-// vfioExportDmaBuf(device, region, openFlags, ranges): `ranges` a
-// BigUint64Array [offset, length, ...]; a promise of an Fd
-Napi::Value ExportDmaBuf(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  auto device = UnwrapFd(info[0]);
+struct ExportRequest {
+  std::shared_ptr<OwnedFd> device;
+  // struct vfio_device_feature, its payload and the ranges.
+  std::vector<std::byte> memory;
+
+  int Run() {
+    const int fd = ioctl(device->get(), VFIO_DEVICE_FEATURE, memory.data());
+    return fd < 0 ? -errno : fd;
+  }
+};
+
+// (device, region, openFlags, ranges): `ranges` a BigUint64Array [offset,
+// length, ...]
+ExportRequest ExportArgs(const Napi::CallbackInfo& info) {
+  ExportRequest request = {UnwrapFd(info[0]), {}};
   abi::DmaBufFeature feature = {};
   feature.region_index = Uint32Arg(info, 1, "region");
   feature.open_flags = Uint32Arg(info, 2, "openFlags");
   if (!info[3].IsTypedArray() ||
       info[3].As<Napi::TypedArray>().TypedArrayType() != napi_biguint64_array ||
       info[3].As<Napi::TypedArray>().ElementLength() % 2 != 0) {
-    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "ranges must be a BigUint64Array of pairs",
+    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", "ranges must be a BigUint64Array of pairs",
                      "ranges");
   }
   const auto ranges = info[3].As<Napi::BigUint64Array>();
   feature.nr_ranges = static_cast<__u32>(ranges.ElementLength() / 2);
   vfio_device_feature head = {};
-  std::vector<std::byte> memory(sizeof(head) + sizeof(feature) + ranges.ByteLength());
+  std::vector<std::byte>& memory = request.memory;
+  memory.resize(sizeof(head) + sizeof(feature) + ranges.ByteLength());
   head.argsz = static_cast<__u32>(memory.size());
   head.flags = VFIO_DEVICE_FEATURE_GET | abi::kFeatureDmaBuf;
   memcpy(memory.data(), &head, sizeof(head));
@@ -177,11 +188,20 @@ Napi::Value ExportDmaBuf(const Napi::CallbackInfo& info) {
   if (ranges.ByteLength() > 0) {
     memcpy(memory.data() + sizeof(head) + sizeof(feature), ranges.Data(), ranges.ByteLength());
   }
-  return StartFdSyscall(env, "ioctl VFIO_DEVICE_FEATURE",
-                        [device = std::move(device), memory = std::move(memory)]() mutable {
-                          const int fd = ioctl(device->get(), VFIO_DEVICE_FEATURE, memory.data());
-                          return fd < 0 ? -errno : fd;
-                        });
+  return request;
+}
+
+// vfioExportDmaBuf(...): an Fd; on the event loop
+Napi::Value ExportDmaBuf(const Napi::CallbackInfo& info) {
+  const int fd = ExportArgs(info).Run();
+  if (fd < 0) throw SystemError(info.Env(), -fd, "ioctl VFIO_DEVICE_FEATURE");
+  return WrapFd(info.Env(), OwnedFd(fd));
+}
+
+// vfioStartExportDmaBuf(...): a promise of an Fd; a reset makes it wait
+Napi::Value StartExportDmaBuf(const Napi::CallbackInfo& info) {
+  return StartFdSyscall(info.Env(), "ioctl VFIO_DEVICE_FEATURE",
+                        [request = ExportArgs(info)]() mutable { return request.Run(); });
 }
 
 std::pair<std::byte*, size_t> BytesArg(const Napi::CallbackInfo& info, size_t index) {
@@ -226,6 +246,7 @@ void InitVfioDevice(Napi::Env env, Napi::Object exports) {
   set.operator()<SetInterrupts>("vfioSetInterrupts");
   set.operator()<Reset>("vfioReset");
   set.operator()<ExportDmaBuf>("vfioExportDmaBuf");
+  set.operator()<StartExportDmaBuf>("vfioStartExportDmaBuf");
   set.operator()<Read>("vfioRead");
   set.operator()<Write>("vfioWrite");
 }

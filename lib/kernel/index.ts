@@ -12,3 +12,19 @@ export { OwnedFd } from './owned-fd.js'
 export type { WaitOptions } from './poll.js'
 export { SyncFile, type FenceInfo, type SyncFileInfo } from './sync-file.js'
 export { Udmabuf, type UdmabufItem, type UdmabufLimits } from './udmabuf.js'
+export {
+  Command as PciCommand,
+  Config as PciConfig,
+  DmaAccess,
+  VfioDevice,
+  type Capability,
+  type ConfigSpace,
+  type InterruptKind,
+  type Interrupts,
+  type IommuSpace,
+  type IovaAllocator,
+  type IovaRange,
+  type RegionInfo,
+  type Registers,
+  type VfioOpenOptions,
+} from './vfio/index.js'

@@ -288,6 +288,14 @@ export function rows(w: World): Record<string, Row> {
       call: syncFile.setDeadline.bind(syncFile),
       params: [{ good: 1n, takes: (v) => v === 5n }],
     },
+    VfioDevice: {
+      call: build(index.VfioDevice),
+      params: [{ good: '0000:00:00.0', takes: () => true }, only(null)],
+    },
+    'VfioDevice.open': {
+      call: index.VfioDevice.open,
+      params: [only('ffff:ff:1f.7'), options()],
+    },
     'DmaHeap.open': { call: index.DmaHeap.open, params: [only('nowhere')] },
     'DrmDevice.open': { call: index.DrmDevice.open, params: [only({ driver: 'none' })] },
     'Udmabuf.create': { call: index.Udmabuf.create, params: [only(memfd), whole(0), whole(page)] },

@@ -1,4 +1,4 @@
-/** Numbers of include/uapi/linux/vfio.h. */
+/** Numbers of include/uapi/linux/vfio.h and, at the end, iommufd.h. */
 
 export const VFIO_API_VERSION = 0
 
@@ -31,3 +31,6 @@ export const IrqSet = {
   UNMASK: 16,
   TRIGGER: 32,
 } as const
+
+/** Flags of IOMMU_IOAS_MAP and IOMMU_IOAS_MAP_FILE. */
+export const IommufdMap = { FIXED_IOVA: 1, WRITEABLE: 2, READABLE: 4 } as const

@@ -1,35 +1,62 @@
 /** A PCI device that VFIO has handed to us. */
 import { constants } from 'node:fs'
-import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import {
+  P2pdmaError,
+  checkInteger,
+  checkOptions,
+  closedError,
+  rangeError,
+  typeError,
+} from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
 import { call, callAsync } from '../call.js'
 import { DmaBuf } from '../dma-buf.js'
 import { Mapping } from '../mapping.js'
-import { DeviceFlag, Region, RegionFlag } from './abi.js'
+import { DeviceFlag, Region } from './abi.js'
 import { ConfigSpace } from './config-space.js'
-import { groupOf } from './group-members.js'
-import type { IommuSpace } from './iommu-space.js'
+import { type DeviceMemory, type DeviceMemoryUse, noteDeviceMemory } from './device-memory.js'
 import { Interrupts } from './interrupts.js'
+import type { IommuSpace } from './iommu-space.js'
+import { openDevice, type OpenedDevice, type SpaceKind } from './open-device.js'
+import { regionInfo, type RegionInfo } from './region.js'
 import { Registers } from './registers.js'
-import { Type1Space } from './type1.js'
 
-export interface RegionInfo {
-  index: number
-  /** Bytes; 0 where the device has no such region. */
-  size: number
-  readable: boolean
-  writable: boolean
-  /** Whether the CPU can map it. */
-  mappable: boolean
-  /** What can be mapped, where that is not all of it: bytes from its start. */
-  areas: { offset: number; size: number }[] | null
-  /** Whether the table of MSI-X lies in a part that can be mapped. */
-  msixMappable: boolean
+export interface VfioOpenOptions {
+  /**
+   * Only this kind of IOMMU space; ERR_UNSUPPORTED where the kernel has none.
+   * Default: iommufd where there is one, else type1.
+   */
+  space?: SpaceKind
+}
+
+/** The devices that this thread has open, or is opening or closing. */
+const claimed = new Set<string>()
+
+/** What is left to be done for a device that nobody has closed. */
+interface Leftover extends OpenedDevice {
+  address: string
+  abandonInterrupts: () => void
+}
+
+const forgotten = new FinalizationRegistry<Leftover>(
+  ({ fd, space, address, abandonInterrupts }) => {
+    abandonInterrupts()
+    fd.close()
+    space.close()
+    claimed.delete(address)
+  },
+)
+
+const DMA_BUF_HINTS = {
+  ENODEV: 'only a BAR with memory can be exported',
+  EINVAL:
+    'the device has no memory for its peers there (pci_p2pdma), or the range is not page-aligned',
 }
 
 export class VfioDevice {
   /** `0000:00:11.0` */
   readonly address: string
+  /** What the device reaches by DMA; closed with the device. */
   readonly space: IommuSpace
   readonly config: ConfigSpace
   readonly interrupts: Interrupts
@@ -40,8 +67,16 @@ export class VfioDevice {
   readonly #offsets: readonly number[]
   readonly #mappings = new Set<Mapping>()
   readonly #registers = new Set<Registers>()
+  /** By region. */
+  readonly #memory = new Map<number, DeviceMemory & { exported: NativeFd | null }>()
+  readonly #resets = new Set<Promise<void>>()
+  #closing: Promise<void> | null = null
 
-  private constructor(address: string, space: IommuSpace, fd: NativeFd) {
+  private constructor(address: string, opened: OpenedDevice) {
+    if (typeof (opened as Partial<OpenedDevice> | undefined)?.fd?.number !== 'number') {
+      throw typeError('opened', 'an open device: use VfioDevice.open()', opened)
+    }
+    const { fd, space } = opened
     this.address = address
     this.space = space
     this.#fd = fd
@@ -50,48 +85,61 @@ export class VfioDevice {
       throw new P2pdmaError(`${address} is no PCI device to VFIO`, { code: 'ERR_UNSUPPORTED' })
     }
     this.resettable = (flags & DeviceFlag.RESET) !== 0
-    const offsets: number[] = []
-    const infos: RegionInfo[] = []
-    for (let index = 0; index < regions; index++) {
-      const info = regionInfo(fd, index)
-      offsets.push(info.offset)
-      infos.push(info.region)
-    }
-    this.#offsets = offsets
-    this.regions = infos
+    const infos = Array.from({ length: regions }, (_, index) => regionInfo(fd, index))
+    this.#offsets = infos.map(({ offset }) => offset)
+    this.regions = infos.map(({ region }) => region)
+    const config = infos[Region.CONFIG]
     this.config = new ConfigSpace(
       () => this.#handle,
-      offsets[Region.CONFIG] ?? 0,
-      infos[Region.CONFIG]?.size ?? 0,
-      () => [...this.#mappings].every((mapping) => mapping.closed),
+      config?.offset ?? 0,
+      config?.region.size ?? 0,
+      () => [...this.#mappings].some((mapping) => !mapping.closed),
     )
     this.interrupts = new Interrupts(address, () => this.#handle)
+    const { abandon } = this.interrupts
+    forgotten.register(this, { fd, space, address, abandonInterrupts: abandon }, this)
   }
 
   /**
-   * Opens a device that is bound to vfio-pci, by its address. ENODEV where it
-   * is bound to something else, ERR_NO_IOMMU where no IOMMU stands behind it,
-   * ERR_GROUP_NOT_VIABLE where a kernel driver has others of its IOMMU group.
-   * While it is open nobody else can open it.
+   * Opens a device that is bound to vfio-pci, by its address. The device can
+   * do no DMA at first: `config.setMaster(true)`.
+   *
+   * Rejects with ENODEV where there is no such device, ERR_NOT_BOUND where VFIO
+   * does not have it, ERR_NO_IOMMU where no IOMMU stands behind it,
+   * ERR_GROUP_NOT_VIABLE where kernel drivers have others of its IOMMU group
+   * (the message says which), EBUSY where it is open already.
    */
-  static async open(address: string): Promise<VfioDevice> {
-    if (typeof address !== 'string') throw typeError('address', 'a string', address)
-    const group = groupOf(address)
-    if (group === null) throw noGroupError(address)
-    const space = Type1Space.open(group)
-    let fd: NativeFd | undefined
+  static async open(address: string, options: VfioOpenOptions = {}): Promise<VfioDevice> {
+    const name = checkAddress(address)
+    const { space } = checkOptions(options)
+    if (space !== undefined && (space as unknown) !== 'type1' && (space as unknown) !== 'iommufd') {
+      throw typeError('space', "'type1' or 'iommufd'", space)
+    }
+    if (claimed.has(name)) {
+      throw new P2pdmaError(`${name} is open already`, {
+        code: 'EBUSY',
+        argument: 'address',
+        hint: 'close it first, and wait for its close() to end',
+      })
+    }
+    claimed.add(name)
     try {
-      fd = await space.device(address)
-      return new VfioDevice(address, space, fd)
+      const opened = await openDevice(name, space)
+      try {
+        return new VfioDevice(name, opened)
+      } catch (error) {
+        await native.closeFd(opened.fd)
+        opened.space.close()
+        throw error
+      }
     } catch (error) {
-      fd?.close()
-      space.close()
+      claimed.delete(name)
       throw error
     }
   }
 
   get closed(): boolean {
-    return this.#fd.number < 0
+    return this.#closing !== null
   }
 
   get vendorId(): number {
@@ -102,24 +150,39 @@ export class VfioDevice {
     return this.config.read16(2)
   }
 
-  /** Maps a region, whole; ERR_NOT_MAPPABLE where the CPU cannot. Closed with the device. */
+  /**
+   * Maps a region, whole; ERR_NOT_MAPPABLE where the CPU cannot,
+   * ERR_INVALID_STATE while its memory is switched off. Unmapped when the device
+   * is closed. A reset holds accesses back until it is over.
+   */
   mapRegion(index: number): Mapping {
     const { size, mappable, areas } = this.region(index)
     if (size === 0 || !mappable || areas !== null) {
       throw new P2pdmaError(`Region ${index} of ${this.address} cannot be mapped`, {
         code: 'ERR_NOT_MAPPABLE',
         argument: 'index',
-        hint: size === 0 ? 'the device has no such region' : 'it is an I/O BAR, or holds MSI-X',
+        hint: size === 0 ? 'the device has no such region' : 'it is no memory, or holds MSI-X',
+      })
+    }
+    if (!this.config.hasMemory) {
+      throw new P2pdmaError(`The memory of ${this.address} is switched off`, {
+        code: 'ERR_INVALID_STATE',
+        argument: 'index',
+        hint: 'set Command.MEMORY in its Config.COMMAND, and its power state to D0',
       })
     }
     const mapping = Mapping.ofRegion(this.#handle, this.#offsets[index] ?? 0, size)
+    const memory = this.#memoryOf(index)
+    noteDeviceMemory(mapping, memory)
+    for (const each of this.#mappings) if (each.closed) this.#mappings.delete(each)
     this.#mappings.add(mapping)
     return mapping
   }
 
   /** The registers of a region that can be mapped. Closed with the device. */
   openRegisters(index: number): Registers {
-    const registers = new Registers(this.mapRegion(index))
+    const registers = new Registers(this.mapRegion(index), { owned: true })
+    for (const each of this.#registers) if (each.closed) this.#registers.delete(each)
     this.#registers.add(registers)
     return registers
   }
@@ -132,56 +195,105 @@ export class VfioDevice {
 
   /**
    * A dma-buf of page-aligned ranges of a BAR (all of it by default), which
-   * kernel importers can map: VFIO_DEVICE_FEATURE_DMA_BUF. A reset, or memory
-   * switched off in config space, revokes it (vfio_pci_dmabuf.c).
+   * kernel importers can map: VFIO_DEVICE_FEATURE_DMA_BUF. A reset, memory
+   * switched off in config space, and the device's close revoke it; the first
+   * two end, and importers can map it again (vfio_pci_dmabuf.c,
+   * vfio_pci_dma_buf_move). It has no CPU mapping.
    */
   async exportDmaBuf(
     index: number,
-    ranges: readonly { offset: number; size: number }[] = [
-      { offset: 0, size: this.region(index).size },
-    ],
+    ranges?: readonly { offset: number; size: number }[],
   ): Promise<DmaBuf> {
     const { size } = this.region(index)
-    const list: unknown = ranges
-    if (!Array.isArray(list)) throw typeError('ranges', 'an array', list)
-    const pairs = new BigUint64Array(ranges.length * 2)
-    ranges.forEach((range, i) => {
-      pairs[2 * i] = BigInt(checkInteger('ranges', range?.offset, 0, size))
-      pairs[2 * i + 1] = BigInt(checkInteger('ranges', range?.size, 1, size - range.offset))
-    })
+    const pairs = rangePairs(ranges ?? [{ offset: 0, size }], size)
     const fd = await callAsync(
-      () => native.vfioExportDmaBuf(this.#handle, index, constants.O_RDWR, pairs),
-      { unsupported: ['ENOTTY', 'EOPNOTSUPP'], since: '6.19' },
+      () => native.vfioStartExportDmaBuf(this.#handle, index, constants.O_RDWR, pairs),
+      { unsupported: ['ENOTTY', 'EOPNOTSUPP'], since: '6.19', hints: DMA_BUF_HINTS },
     )
     return DmaBuf.fromHandle(fd)
   }
 
-  /** Resets the function: VFIO_DEVICE_RESET. */
+  /**
+   * Resets the function: VFIO_DEVICE_RESET. Its registers are as after power-on,
+   * its configuration space as before; DMA mappings stay. ERR_UNSUPPORTED where
+   * it cannot be reset by itself.
+   */
   async reset(): Promise<void> {
     this.#checkOpen()
-    await callAsync(() => native.vfioReset(this.#fd), { unsupported: ['ENOTTY'] })
+    if (!this.resettable) {
+      throw new P2pdmaError(`${this.address} cannot be reset by itself`, {
+        code: 'ERR_UNSUPPORTED',
+        syscall: 'ioctl VFIO_DEVICE_RESET',
+        hint: `no method in /sys/bus/pci/devices/${this.address}/reset_method`,
+      })
+    }
+    const reset = callAsync(() => native.vfioReset(this.#fd), {
+      hints: { EAGAIN: 'somebody else is working on the device: try again' },
+    })
+    this.#resets.add(reset)
+    try {
+      await reset
+    } finally {
+      this.#resets.delete(reset)
+    }
   }
 
   /**
-   * Takes bus mastering, interrupts, registers and mappings away, and gives the
-   * device back to VFIO. Idempotent.
+   * Takes bus mastering, interrupts, registers and mappings away at once, and
+   * its memory out of every IOMMU space of this process; then gives the device
+   * back to VFIO, which may reset it. Resolves when it can be opened again; never
+   * rejects. Idempotent.
    */
-  close(): void {
-    if (this.closed) return
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    forgotten.unregister(this)
+    // During a reset it would wait for its end; the kernel does the same at the device's last close
+    // (vfio_pci_core_disable).
+    if (this.#resets.size === 0) this.#stopDma()
+    this.interrupts.abandon()
+    for (const each of [...this.#registers, ...this.#mappings]) unmap(each)
+    const fd = this.#fd
+    const memory = [...this.#memory.values()]
+    // What follows sees the device closed.
+    await Promise.allSettled(this.#resets)
+    await Promise.all(memory.flatMap(({ uses }) => [...uses].map((use) => use.revoke())))
+    for (const { exported } of memory) exported?.close()
+    await native.closeFd(fd)
+    this.space.close()
+    claimed.delete(this.address)
+  }
+
+  #stopDma(): void {
     try {
       this.config.setMaster(false)
     } catch {
-      // It has fallen off the bus; the kernel does the same once more.
+      // It has fallen off the bus.
     }
-    this.interrupts.close()
-    for (const registers of this.#registers) registers.close()
-    for (const mapping of this.#mappings) mapping.unmap()
-    this.#fd.close()
-    this.space.close()
   }
 
-  [Symbol.dispose](): void {
-    this.close()
+  #memoryOf(index: number): DeviceMemory {
+    const known = this.#memory.get(index)
+    if (known !== undefined) return known
+    const { size } = this.region(index)
+    const memory = {
+      uses: new Set<DeviceMemoryUse>(),
+      exported: null as NativeFd | null,
+      dmaBuf: () => {
+        const pairs = BigUint64Array.of(0n, BigInt(size))
+        memory.exported ??= native.vfioExportDmaBuf(this.#handle, index, constants.O_RDWR, pairs)
+        return memory.exported
+      },
+    }
+    this.#memory.set(index, memory)
+    return memory
   }
 
   get #handle(): NativeFd {
@@ -194,37 +306,44 @@ export class VfioDevice {
   }
 }
 
-function regionInfo(fd: NativeFd, index: number): { offset: number; region: RegionInfo } {
-  let info
+/** ENOMEM, at the limit of mappings: the rest of a close goes on. */
+function unmap(owner: Registers | Mapping): void {
   try {
-    info = native.vfioRegionInfo(fd, index)
+    owner[Symbol.dispose]()
   } catch {
-    // EINVAL: VGA's region, of a device that is none.
-    info = { flags: 0, size: 0, offset: 0, areas: null, msixMappable: false }
-  }
-  const { flags, size, offset, areas, msixMappable } = info
-  const pairs: { offset: number; size: number }[] = []
-  for (let i = 0; areas !== null && i + 1 < areas.length; i += 2) {
-    pairs.push({ offset: areas[i] ?? 0, size: areas[i + 1] ?? 0 })
-  }
-  return {
-    offset,
-    region: {
-      index,
-      size,
-      readable: (flags & RegionFlag.READ) !== 0,
-      writable: (flags & RegionFlag.WRITE) !== 0,
-      mappable: (flags & RegionFlag.MMAP) !== 0,
-      areas: areas === null ? null : pairs,
-      msixMappable,
-    },
+    // The addresses stay as they are until the collector takes them.
   }
 }
 
-function noGroupError(address: string): P2pdmaError {
-  return new P2pdmaError(`${address} has no IOMMU group, or does not exist`, {
-    code: 'ERR_NO_IOMMU',
-    argument: 'address',
-    hint: 'switch the IOMMU on: in the firmware, and intel_iommu=on on the command line',
-  })
+/** `0000:00:11.0`, in the kernel's spelling. */
+function checkAddress(address: unknown): string {
+  if (typeof address !== 'string') throw typeError('address', 'a string', address)
+  if (!/^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(address)) {
+    throw new P2pdmaError(`${JSON.stringify(address)} is not the address of a PCI device`, {
+      code: 'ERR_INVALID_ARG_VALUE',
+      argument: 'address',
+      hint: 'it looks like 0000:03:00.0: domain, bus, device and function, in hexadecimal',
+    })
+  }
+  return address.toLowerCase()
+}
+
+function rangePairs(
+  ranges: readonly { offset: number; size: number }[],
+  size: number,
+): BigUint64Array {
+  const list: unknown = ranges
+  if (!Array.isArray(list)) throw typeError('ranges', 'an array', list)
+  if (list.length < 1 || list.length > 4096) throw rangeError('ranges', '1 to 4096', list.length)
+  const pairs: bigint[] = []
+  for (const each of list as unknown[]) {
+    const range = checkOptions((each ?? undefined) as { offset: number; size: number }, 'ranges')
+    const offset = checkInteger('ranges', range.offset, 0, size)
+    const length = checkInteger('ranges', range.size, 1, size - offset)
+    if (offset % native.pageSize !== 0 || length % native.pageSize !== 0) {
+      throw rangeError('ranges', `multiples of the page size, ${native.pageSize}`, length)
+    }
+    pairs.push(BigInt(offset), BigInt(length))
+  }
+  return BigUint64Array.from(pairs)
 }

@@ -1,12 +1,16 @@
 /** A device's interrupts, each an eventfd that is read on the caller's event loop. */
-import { P2pdmaError, checkInteger } from '../../errors.js'
+import { P2pdmaError, checkBoolean, checkInteger, rangeError, typeError } from '../../errors.js'
 import { native, type NativeFd, type NativeWatch } from '../../native.js'
 import { call } from '../call.js'
 import { Irq, IrqFlag, IrqSet } from './abi.js'
 
 export type InterruptKind = 'intx' | 'msi' | 'msix'
 
-const indexes: Record<InterruptKind, number> = { intx: Irq.INTX, msi: Irq.MSI, msix: Irq.MSIX }
+const indexes = new Map<unknown, number>([
+  ['intx', Irq.INTX],
+  ['msi', Irq.MSI],
+  ['msix', Irq.MSIX],
+])
 
 /** One vector. */
 interface Vector {
@@ -17,18 +21,28 @@ interface Vector {
 export class Interrupts {
   readonly #address: string
   readonly #device: () => NativeFd
+  readonly #vectors: Vector[] = []
   #kind: InterruptKind | null = null
-  #vectors: Vector[] = []
+  /**
+   * Stops listening; the device is not asked. Holds nothing of the device.
+   * @internal
+   */
+  readonly abandon: () => void
 
   /** @internal */
   constructor(address: string, device: () => NativeFd) {
     this.#address = address
     this.#device = device
+    const vectors = this.#vectors
+    this.abandon = () => {
+      drop(vectors.splice(0))
+    }
   }
 
   /** Vectors that the device has of a kind; 0 where it has none. */
   count(kind: InterruptKind): number {
-    const { flags, count } = call(() => native.vfioInterruptInfo(this.#device(), indexes[kind]))
+    const index = indexOf(kind)
+    const { flags, count } = call(() => native.vfioInterruptInfo(this.#device(), index))
     return (flags & IrqFlag.EVENTFD) !== 0 ? count : 0
   }
 
@@ -38,15 +52,19 @@ export class Interrupts {
   }
 
   /**
-   * Switches on one vector per handler, and only this kind. Each handler is
-   * called with the number of interrupts since. INTx is masked by each
-   * interrupt: `unmask()` when the device has been seen to.
+   * Switches on one vector per handler, and only this kind; ERR_INVALID_STATE
+   * where one is on, ERR_UNSUPPORTED where the device has not so many. Each
+   * handler is called with the number of interrupts since. INTx is masked by
+   * each interrupt: `unmask()` when the device has been seen to. Listening does
+   * not keep the process alive: see `hold()`.
    */
   enable(kind: InterruptKind, handlers: readonly ((count: number) => void)[]): void {
-    checkInteger('handlers', handlers.length, 1, 4096)
+    const index = indexOf(kind)
+    checkHandlers(handlers)
     if (this.#kind !== null) {
       throw new P2pdmaError(`The interrupts of ${this.#address} are ${this.#kind} already`, {
         code: 'ERR_INVALID_STATE',
+        argument: 'kind',
       })
     }
     const count = this.count(kind)
@@ -60,51 +78,92 @@ export class Interrupts {
     try {
       for (const handler of handlers) {
         const eventfd = call(() => native.createEventfd())
-        const watch = call(() => native.watchEventfd(eventfd, handler))
-        watch.hold(false)
-        vectors.push({ eventfd, watch })
+        vectors.push({ eventfd, watch: watch(eventfd, handler) })
       }
       const flags = IrqSet.DATA_EVENTFD | IrqSet.TRIGGER
       const fds = vectors.map(({ eventfd }) => eventfd)
       call(() => {
-        native.vfioSetInterrupts(this.#device(), indexes[kind], 0, fds.length, flags, fds)
+        native.vfioSetInterrupts(this.#device(), index, 0, fds.length, flags, fds)
       })
     } catch (error) {
       drop(vectors)
       throw error
     }
     this.#kind = kind
-    this.#vectors = vectors
+    this.#vectors.push(...vectors)
   }
 
-  /** Whether waiting for this vector keeps the process alive; at first it does not. */
+  /**
+   * Whether listening to this vector keeps the process alive; at first it does
+   * not. ERR_OUT_OF_RANGE where no such vector is on.
+   */
   hold(vector: number, hold: boolean): void {
-    this.#vectors[vector]?.watch.hold(hold)
+    checkInteger('vector', vector)
+    checkBoolean('hold', hold)
+    const found = this.#vectors[vector]
+    if (found === undefined) throw rangeError('vector', 'one that is on', vector)
+    found.watch.hold(hold)
   }
 
-  /** INTx: lets the next one through. */
+  /** INTx: lets the next one through; ERR_INVALID_STATE where INTx is not on. */
   unmask(): void {
+    const device = this.#device()
+    if (this.#kind !== 'intx') {
+      throw new P2pdmaError('Only INTx is masked', { code: 'ERR_INVALID_STATE' })
+    }
     const flags = IrqSet.DATA_NONE | IrqSet.UNMASK
     call(() => {
-      native.vfioSetInterrupts(this.#device(), Irq.INTX, 0, 1, flags, [])
+      native.vfioSetInterrupts(device, Irq.INTX, 0, 1, flags, [])
     })
   }
 
-  /** Switches them off. Idempotent. */
+  /** Switches them off; another kind can be switched on then. Idempotent. */
   close(): void {
     const kind = this.#kind
     if (kind === null) return
     this.#kind = null
-    const vectors = this.#vectors
-    this.#vectors = []
-    try {
-      const flags = IrqSet.DATA_NONE | IrqSet.TRIGGER
-      call(() => {
-        native.vfioSetInterrupts(this.#device(), indexes[kind], 0, 0, flags, [])
-      })
-    } finally {
-      drop(vectors)
-    }
+    this.abandon()
+    const device = this.#device()
+    const flags = IrqSet.DATA_NONE | IrqSet.TRIGGER
+    call(() => {
+      native.vfioSetInterrupts(device, indexOf(kind), 0, 0, flags, [])
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+function indexOf(kind: unknown): number {
+  const index = indexes.get(kind)
+  if (index === undefined) throw typeError('kind', "'intx', 'msi' or 'msix'", kind)
+  return index
+}
+
+function checkHandlers(handlers: unknown): void {
+  if (!Array.isArray(handlers)) throw typeError('handlers', 'an array of functions', handlers)
+  // The kernel's own limit: PCI_MSIX_FLAGS_QSIZE.
+  if (handlers.length < 1 || handlers.length > 2048) {
+    throw rangeError('handlers', '1 to 2048 functions', handlers.length)
+  }
+  for (const handler of handlers as unknown[]) {
+    if (typeof handler !== 'function') throw typeError('handlers', 'an array of functions', handler)
+  }
+}
+
+function watch(eventfd: NativeFd, handler: (count: number) => void): NativeWatch {
+  try {
+    const started = call(() =>
+      native.watchEventfd(eventfd, (count) => {
+        if (count > 0) handler(count)
+      }),
+    )
+    started.hold(false)
+    return started
+  } catch (error) {
+    eventfd.close()
+    throw error
   }
 }
 

@@ -10,9 +10,17 @@ import type { Mapping } from '../mapping.js'
  */
 export class Registers {
   readonly #native: NativeRegisters
+  readonly #owned: Mapping | undefined
+  #closed = false
 
-  constructor(mapping: Mapping) {
+  /** `owned`: the mapping is unmapped by `close()`. */
+  constructor(mapping: Mapping, { owned = false }: { owned?: boolean } = {}) {
     this.#native = call(() => new native.Registers(mapping.handle))
+    if (owned) this.#owned = mapping
+  }
+
+  get closed(): boolean {
+    return this.#closed
   }
 
   read8(offset: number): number {
@@ -79,8 +87,14 @@ export class Registers {
     }
   }
 
-  /** From then on every access is ERR_CLOSED. */
+  /** From then on, as after the mapping's `unmap()`, every access is ERR_CLOSED. Idempotent. */
   close(): void {
+    this.#closed = true
     this.#native.close()
+    this.#owned?.unmap()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
   }
 }

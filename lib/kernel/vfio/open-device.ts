@@ -1,0 +1,91 @@
+/** Opens a device by whichever of its two interfaces is there. */
+import { existsSync } from 'node:fs'
+import { P2pdmaError } from '../../errors.js'
+import type { NativeFd } from '../../native.js'
+import type { DmaSpace } from './dma-space.js'
+import { IOMMUFD, IommufdSpace } from './iommufd.js'
+import { deviceExists, deviceFile, driverOf, groupOf, isVfioDevice } from './sysfs.js'
+import { Type1Space } from './type1.js'
+
+export type SpaceKind = 'type1' | 'iommufd'
+
+export interface OpenedDevice {
+  fd: NativeFd
+  space: DmaSpace
+}
+
+/** `kind`: the only one that is good enough; default: iommufd where the kernel has it. */
+export async function openDevice(
+  address: string,
+  kind: SpaceKind | undefined,
+): Promise<OpenedDevice> {
+  const group = checkDevice(address)
+  if (kind === 'iommufd') return openIommufd(address, group)
+  if (kind === 'type1') return openType1(address, group)
+  // Another device of the group decides: the kernel lets a group be used one way only.
+  if (Type1Space.known(group) !== undefined) return openType1(address, group)
+  const file = existsSync(IOMMUFD) ? deviceFile(address) : null
+  return file === null ? openType1(address, group) : openIommufd(address, group)
+}
+
+/** Returns its IOMMU group. */
+function checkDevice(address: string): string {
+  if (!deviceExists(address)) {
+    throw new P2pdmaError(`There is no PCI device ${address}`, {
+      code: 'ENODEV',
+      argument: 'address',
+      hint: '`ls /sys/bus/pci/devices` shows those that there are',
+    })
+  }
+  const group = groupOf(address)
+  if (group === null) {
+    throw new P2pdmaError(`No IOMMU stands behind ${address}`, {
+      code: 'ERR_NO_IOMMU',
+      argument: 'address',
+      hint: 'switch the IOMMU on: in the firmware, and intel_iommu=on on the command line',
+    })
+  }
+  if (!isVfioDevice(address)) {
+    const driver = driverOf(address)
+    throw new P2pdmaError(
+      `${address} is ${driver === null ? 'not bound to any driver' : `bound to ${driver}`}, not to vfio-pci`,
+      {
+        code: 'ERR_NOT_BOUND',
+        argument: 'address',
+        hint: `\`p2pdma bind ${address}\``,
+      },
+    )
+  }
+  return group
+}
+
+async function openType1(address: string, group: string): Promise<OpenedDevice> {
+  const space = Type1Space.open(group)
+  return closingOnFailure(space, () => space.device(address))
+}
+
+async function openIommufd(address: string, group: string): Promise<OpenedDevice> {
+  const file = deviceFile(address)
+  if (file === null || !existsSync(IOMMUFD)) {
+    const missing = file === null ? 'device files of VFIO (/dev/vfio/devices)' : IOMMUFD
+    throw new P2pdmaError(`This kernel has no ${missing}`, {
+      code: 'ERR_UNSUPPORTED',
+      argument: 'space',
+      hint: 'it needs Linux 6.6 with CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV; `modprobe iommufd`',
+    })
+  }
+  const space = IommufdSpace.open(group)
+  return closingOnFailure(space, () => space.device(file))
+}
+
+async function closingOnFailure(
+  space: DmaSpace,
+  work: () => Promise<NativeFd>,
+): Promise<OpenedDevice> {
+  try {
+    return { fd: await work(), space }
+  } catch (error) {
+    space.close()
+    throw error
+  }
+}
