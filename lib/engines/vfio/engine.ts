@@ -82,7 +82,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
       })
       return engine
     } catch (error) {
-      device.close()
+      await device.close()
       throw error
     }
   }
@@ -356,7 +356,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     this.#isEnded = true
     this.#driver?.close()
     this.#driver = null
-    this.#device.close()
+    await this.#device.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
