@@ -40,6 +40,8 @@ interface FdNative {
   giveFd(fd: NativeFd): number
   /** Closes it in the thread pool: for what the kernel takes its time for. */
   closeFd(fd: NativeFd): Promise<void>
+  /** Moves the file's position to its end. */
+  seekEnd(fd: NativeFd): number
   statFd(fd: NativeFd): FdStat
 }
 

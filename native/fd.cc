@@ -49,6 +49,14 @@ Napi::Value AdoptFd(const Napi::CallbackInfo& info) {
   return WrapFd(env, std::move(fd));
 }
 
+// seekEnd(fd): to the end, as lseek(2) returns it.
+Napi::Value SeekEnd(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const off_t at = lseek(UnwrapFd(info[0])->get(), 0, SEEK_END);
+  if (at < 0) throw SystemError(env, errno, "lseek");
+  return Napi::Number::New(env, static_cast<double>(at));
+}
+
 // dupFd(fd | number): a second descriptor of the same file.
 Napi::Value DupFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -171,6 +179,7 @@ void InitFd(Napi::Env env, Napi::Object exports) {
   exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));
   exports.Set("giveFd", Napi::Function::New<GiveFd>(env, "giveFd"));
   exports.Set("closeFd", Napi::Function::New<CloseFd>(env, "closeFd"));
+  exports.Set("seekEnd", Napi::Function::New<SeekEnd>(env, "seekEnd"));
   exports.Set("statFd", Napi::Function::New<StatFd>(env, "statFd"));
 }
 

@@ -46,6 +46,7 @@ export async function world() {
   const mapping = memfd.map()
   const dmaBuf = index.DmaBuf.fromHandle(memfd.dup().handle)
   const syncFile = index.SyncFile.fromHandle(memfd.dup().handle)
+  const log = new index.KernelLog(memfd.dup().handle)
   return {
     engine,
     importer,
@@ -59,6 +60,7 @@ export async function world() {
     mapping,
     dmaBuf,
     syncFile,
+    log,
   }
 }
 
@@ -71,7 +73,7 @@ const build =
 
 export function rows(w: World): Record<string, Row> {
   const { engine, importer, buffer, attachment, channel, batching, rings, frame } = w
-  const { memfd, mapping, dmaBuf, syncFile } = w
+  const { memfd, mapping, dmaBuf, syncFile, log } = w
   const fence = index.Fence.of(Promise.resolve())
   const reservation = new index.Reservation()
   const context = index.reservationClass.acquire()
@@ -219,6 +221,9 @@ export function rows(w: World): Record<string, Row> {
     'SoftwareEngine#unmap': { call: engine.unmap.bind(engine), params: [whole(9)] },
     'SoftwareEngine#isMapped': { call: engine.isMapped.bind(engine), params: [whole(9)] },
     'SoftwareEngine#inject': { call: engine.inject.bind(engine), params: [only({ kind: 'lost' })] },
+    KernelLog: { call: build(index.KernelLog), params: [only(memfd.handle)] },
+    'KernelLog#readable': { call: log.readable.bind(log), params: [options()] },
+    parseDmarFault: { call: index.parseDmarFault, params: [text('line')] },
     parseBdf: { call: index.parseBdf, params: [only('00:00.0')] },
     pciDevice: { call: index.pciDevice, params: [only('00:00.0')] },
     bindToVfio: { call: index.bindToVfio, params: [none] },
