@@ -371,7 +371,10 @@ interface IommufdNative {
   iommufdStartUnmap(iommufd: NativeFd, space: number, iova: number, size: number): Promise<void>
 }
 
-/** Stamped blocks (stamp.cc): payload offsets and sequences in Float64Arrays, length in bytes. */
+/**
+ * Stamped blocks (stamp.cc): payload offsets and sequences in Float64Arrays, length in bytes.
+ * `header`: what stands right before each payload that has been stamped or has arrived.
+ */
 interface StampNative {
   stampBlocks(
     mapping: NativeMapping,
@@ -379,6 +382,7 @@ interface StampNative {
     sequences: Float64Array,
     length: number,
     seed: bigint,
+    header?: Uint8Array,
   ): Promise<void>
   verifyBlocks(
     mapping: NativeMapping,
@@ -387,6 +391,7 @@ interface StampNative {
     length: number,
     seed: bigint,
     consume: boolean,
+    header?: Uint8Array,
   ): Promise<Uint8Array>
 }
 

@@ -3,7 +3,8 @@
 //
 // A block is a payload of whole lines between two guard lines. A payload that
 // has been read is overwritten with a marker, so that the same bytes arriving
-// a second time are seen.
+// a second time are seen. What a network puts before a payload is a header, at
+// the end of the guard line before it.
 #include <array>
 #include <cstring>
 #include <utility>
@@ -69,12 +70,17 @@ constexpr Line Uniform(uint64_t word) {
   return line;
 }
 
+constexpr Line kMarkerLine = Uniform(kMarker);
+constexpr Line kGuardLine = Uniform(kGuard);
+
 struct Blocks {
   Range range;
   std::vector<uint64_t> offsets;
   std::vector<uint64_t> sequences;
   uint64_t length;
   uint64_t seed;
+  bool has_header = false;
+  Line before = kGuardLine;  // What stands before a payload that has been stamped or has arrived.
 
   Line Get(const std::byte* place) const {
     Line line;
@@ -97,6 +103,7 @@ class StampJob : public Job {
   void Run() override {
     for (size_t i = 0; i < blocks_.offsets.size(); ++i) {
       std::byte* const payload = blocks_.range->data + blocks_.offsets[i];
+      if (blocks_.has_header) blocks_.Put(payload - kLine, blocks_.before);
       for (uint64_t at = 0; at < blocks_.length; at += kLine) {
         blocks_.Put(payload + at, MakeLine(blocks_.sequences[i], at, blocks_.seed));
       }
@@ -117,7 +124,11 @@ class VerifyJob : public Job {
     for (size_t i = 0; i < verdicts_.size(); ++i) {
       std::byte* const payload = blocks_.range->data + blocks_.offsets[i];
       uint8_t verdict = Content(payload, blocks_.sequences[i]);
-      if (!blocks_.Holds(payload - kLine, kGuardLine)) verdict |= kGuardBefore;
+      // Of an untouched payload the guard is whole; any other has come with its header.
+      const bool empty = blocks_.sequences[i] == 0 ? verdict == kIntact : verdict == kUntouched;
+      if (!blocks_.Holds(payload - kLine, empty ? kGuardLine : blocks_.before)) {
+        verdict |= kGuardBefore;
+      }
       if (!blocks_.Holds(payload + blocks_.length, kGuardLine)) verdict |= kGuardAfter;
       verdicts_[i] = verdict;
       if (consume_) Consume(payload);
@@ -131,9 +142,6 @@ class VerifyJob : public Job {
   }
 
  private:
-  static constexpr Line kMarkerLine = Uniform(kMarker);
-  static constexpr Line kGuardLine = Uniform(kGuard);
-
   // Sequence 0 expects the marker.
   uint8_t Content(const std::byte* payload, uint64_t sequence) const {
     for (uint64_t at = 0; at < blocks_.length; at += kLine) {
@@ -196,13 +204,34 @@ std::vector<uint64_t> NumbersArg(const Napi::CallbackInfo& info, size_t index, c
   return numbers;
 }
 
+// At most a line; undefined: none.
+void HeaderArg(const Napi::CallbackInfo& info, size_t index, Blocks* blocks) {
+  const Napi::Env env = info.Env();
+  const Napi::Value value = info[index];
+  if (value.IsUndefined()) return;
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "header must be a Uint8Array", "header");
+  }
+  const auto header = value.As<Napi::Uint8Array>();
+  const size_t length = header.ElementLength();
+  if (length > kLine) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "header must have at most 64 bytes", "header");
+  }
+  if (length == 0) return;
+  blocks->has_header = true;
+  std::memcpy(reinterpret_cast<std::byte*>(blocks->before.data()) + kLine - length, header.Data(),
+              length);
+}
+
 // (mapping, offsets, sequences, length, seed): the payloads' offsets in the
-// mapping, bytes; a sequence for each; the payloads' length, bytes.
-Blocks BlocksArg(const Napi::CallbackInfo& info) {
+// mapping, bytes; a sequence for each; the payloads' length, bytes. `header`:
+// the index of the argument with the bytes that come before each payload.
+Blocks BlocksArg(const Napi::CallbackInfo& info, size_t header) {
   const Napi::Env env = info.Env();
   Blocks blocks{UnwrapMapping(info[0]), NumbersArg(info, 1, "offsets"),
                 NumbersArg(info, 2, "sequences"), UintArg(info, 3, "length", kMaxBytes),
                 BigUintArg(info, 4, "seed")};
+  HeaderArg(info, header, &blocks);
   if (blocks.length == 0 || blocks.length % kLine != 0) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "length must be a multiple of 64 above 0", "length");
   }
@@ -227,16 +256,16 @@ Blocks BlocksArg(const Napi::CallbackInfo& info) {
   return blocks;
 }
 
-// stampBlocks(mapping, offsets, sequences, length, seed)
+// stampBlocks(mapping, offsets, sequences, length, seed, header?)
 Napi::Value StampBlocks(const Napi::CallbackInfo& info) {
-  return StartJob(info.Env(), std::make_unique<StampJob>(BlocksArg(info)), "p2pdma.stamp");
+  return StartJob(info.Env(), std::make_unique<StampJob>(BlocksArg(info, 5)), "p2pdma.stamp");
 }
 
-// verifyBlocks(mapping, offsets, sequences, length, seed, consume): a Uint8Array
-// of verdicts. Sequence 0 expects the marker; `consume` leaves it there.
+// verifyBlocks(mapping, offsets, sequences, length, seed, consume, header?): a
+// Uint8Array of verdicts. Sequence 0 expects the marker; `consume` leaves it there.
 Napi::Value VerifyBlocks(const Napi::CallbackInfo& info) {
   const bool consume = BoolArg(info, 5, "consume");
-  return StartJob(info.Env(), std::make_unique<VerifyJob>(BlocksArg(info), consume),
+  return StartJob(info.Env(), std::make_unique<VerifyJob>(BlocksArg(info, 6), consume),
                   "p2pdma.verify");
 }
 

@@ -30,18 +30,21 @@ const JOB_BYTES = 4 << 20
 export class Stamps {
   readonly #layout: Layout
   readonly #seed: bigint
+  readonly #header: Uint8Array
   #sequence = 0
 
-  constructor(layout: Layout, seed: number) {
+  /** `header`: what stands right before each block on its way, 64 bytes at most. */
+  constructor(layout: Layout, seed: number, header: Uint8Array = new Uint8Array()) {
     this.#layout = layout
     this.#seed = BigInt(seed)
+    this.#header = header
   }
 
   /** Writes a new stamp into each slot; the sequences. */
   async stamp(buffer: MovableBuffer, slots: readonly number[]): Promise<number[]> {
     const sequences = slots.map(() => ++this.#sequence)
     await this.#onSlots(buffer, 'w', slots, sequences, (mapping, offsets, numbers) =>
-      native.stampBlocks(mapping, offsets, numbers, this.#layout.payload, this.#seed),
+      native.stampBlocks(mapping, offsets, numbers, this.#layout.payload, this.#seed, this.#header),
     )
     return sequences
   }
@@ -57,9 +60,9 @@ export class Stamps {
     const mode = consume ? 'rw' : 'r'
     await this.#onSlots(buffer, mode, slots, sequences, async (mapping, offsets, numbers) => {
       const { payload } = this.#layout
-      verdicts.push(
-        ...(await native.verifyBlocks(mapping, offsets, numbers, payload, this.#seed, consume)),
-      )
+      const [seed, header] = [this.#seed, this.#header]
+      const found = native.verifyBlocks(mapping, offsets, numbers, payload, seed, consume, header)
+      verdicts.push(...(await found))
     })
     return verdicts
   }

@@ -41,6 +41,36 @@ void t.test('what was stamped is intact, and is consumed once', async (t) => {
   close()
 })
 
+void t.test('a header travels right before its block', async (t) => {
+  const { mapping, bytes, close } = memory()
+  const header = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+  const numbers = Float64Array.of(7, 8)
+  const run = async (sequences: number[], consume = false) => {
+    const numbers = Float64Array.from(sequences)
+    const { handle } = mapping
+    return [...(await native.verifyBlocks(handle, OFFSETS, numbers, LENGTH, SEED, consume, header))]
+  }
+  await run([0, 0], true)
+  await native.stampBlocks(mapping.handle, OFFSETS, numbers, LENGTH, SEED, header)
+  t.strictSame(bytes.slice(LINE - header.length, LINE), header)
+  t.ok(
+    bytes.subarray(0, LINE - header.length).every((byte) => byte === 0x9a),
+    'the guard stays',
+  )
+  t.strictSame(await run([7, 8]), [Verdict.INTACT, Verdict.INTACT])
+  bytes[LINE - 1] = 0
+  t.strictSame(await run([7, 8]), [Verdict.GUARD_BEFORE, Verdict.INTACT], 'a header that changed')
+  t.strictSame(await run([7, 8], true), [Verdict.GUARD_BEFORE, Verdict.INTACT])
+  t.strictSame(await run([7, 8]), [Verdict.UNTOUCHED, Verdict.UNTOUCHED], 'consumed')
+  t.ok(
+    bytes.subarray(0, LINE).every((byte) => byte === 0x9a),
+    'the guard is whole again',
+  )
+  bytes[LINE - 1] = 14
+  t.strictSame(await run([0, 0]), [Verdict.GUARD_BEFORE, Verdict.INTACT], 'a header, and no block')
+  close()
+})
+
 void t.test('another stamp, another seed, and a part of one are told apart', async (t) => {
   const { mapping, bytes, close } = memory()
   await verify(mapping, [0, 0], true)
@@ -103,6 +133,16 @@ void t.test('bad input is a typed error', async (t) => {
     ['a broken length', () => stampWith(OFFSETS, two, LENGTH + 8), 'RANGE'],
     ['no length', () => stampWith(OFFSETS, two, 0), 'RANGE'],
     ['a huge length', () => stampWith(OFFSETS, two, 2 ** 40), 'RANGE'],
+    [
+      'a header that is an array',
+      () => native.stampBlocks(mapping.handle, OFFSETS, two, LENGTH, SEED, [1] as never),
+      'TYPE',
+    ],
+    [
+      'a header of more than a line',
+      () => native.stampBlocks(mapping.handle, OFFSETS, two, LENGTH, SEED, new Uint8Array(65)),
+      'RANGE',
+    ],
     [
       'no bigint',
       () => native.stampBlocks(mapping.handle, OFFSETS, two, LENGTH, 1 as never),
