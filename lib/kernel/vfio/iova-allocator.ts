@@ -34,6 +34,11 @@ export class IovaAllocator {
       .filter(({ start, end }) => end > start)
   }
 
+  /** How many allocations have not been given back. */
+  get taken(): number {
+    return this.#taken.size
+  }
+
   /** Takes `size` bytes, rounded up to pages; ENOSPC where they are not to be had. */
   allocate(size: number): number {
     checkInteger('size', size, 1)
