@@ -45,6 +45,25 @@ export function layOut(size: number): Layout {
   }
 }
 
+/** Bytes from one frame's slot to the next: what a NIC takes a receive buffer to have. */
+export const FRAME_SLOT = 2048
+/** Whole lines of a frame of 1514 bytes at most, behind its header. */
+const FRAME_PAYLOAD = 23 * LINE
+
+/** For frames: no load, and the last slot is left out, so that each receive buffer is inside. */
+export function layOutFrames(size: number): Layout {
+  const slots = Math.floor(size / FRAME_SLOT) - 1
+  const groupSize = Math.min(MAX_GROUP, Math.floor(slots / MIN_GROUPS))
+  return {
+    slotSize: FRAME_SLOT,
+    payload: FRAME_PAYLOAD,
+    groupSize,
+    groups: Math.floor(slots / groupSize),
+    loadSlot: slots,
+    loadSlots: 0,
+  }
+}
+
 /** Where a slot's block begins, bytes from the buffer's start. */
 export function payloadOffset(layout: Layout, slot: number): number {
   return slot * layout.slotSize + LINE

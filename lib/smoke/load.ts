@@ -50,7 +50,7 @@ export class Load {
       length: this.#length,
     }
     while (!this.#stopping) {
-      const failed = await this.#lane.copy([copy])
+      const { failed } = await this.#lane.copy([copy])
       // It would fail again, at once and for ever.
       if (failed > 0) return
       this.#bytes += this.#length

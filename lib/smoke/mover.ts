@@ -1,16 +1,14 @@
 /** Moves buffers through the placements, and sees whether that hit work in flight. */
 import type { Exporter } from '../move-notify/backing.js'
 import type { Side } from './pair.js'
-import type { Probe } from './probe.js'
 import type { Random } from './random.js'
 import type { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
 import type { Witness } from './witness.js'
 
 export interface MoverParts {
-  /** The placements, in turn. */
-  exporters: readonly Exporter[]
-  probe: Probe
+  /** How long a move waits for work in flight on its buffer, ms. */
+  aimMs: number
   tally: Tally
   random: Random
   watchdog: Watchdog
@@ -19,7 +17,6 @@ export interface MoverParts {
 
 /** Turns of the event loop, in which completions are seen and work is posted. */
 const MIN_TURNS = 2
-const MAX_WAIT_MS = 50
 
 export class Mover {
   readonly #parts: MoverParts
@@ -51,17 +48,17 @@ export class Mover {
    * catch up, so that the moves meet it.
    */
   async #untilBusy(sides: readonly Side[]): Promise<void> {
-    const { probe } = this.#parts
     const ready = () =>
       sides.every(
-        ({ attachment, buffer }) =>
+        ({ attachment, buffer, probe }) =>
           probe.isBusy(attachment.id) && (buffer.cpuBrackets?.isIdle ?? true),
       )
-    for (let turn = 0; turn < MIN_TURNS; turn++) {
+    const deadline = performance.now() + this.#parts.aimMs
+    for (let turn = 0; ; turn++) {
+      // Turn by turn: what a NIC has in flight is gone in the next one.
       await new Promise((resolve) => setImmediate(resolve))
-    }
-    for (let ms = 0; ms < MAX_WAIT_MS && !ready(); ms++) {
-      await new Promise((resolve) => setTimeout(resolve, 1))
+      if (turn < MIN_TURNS) continue
+      if (ready() || performance.now() > deadline) return
     }
   }
 
@@ -82,15 +79,14 @@ export class Mover {
   }
 
   #next(side: Side): Exporter {
-    const { exporters } = this.#parts
     const turn = this.#turns.get(side) ?? 0
     this.#turns.set(side, turn + 1)
-    return exporters[turn % exporters.length] as Exporter
+    return side.to[turn % side.to.length] as Exporter
   }
 
   async #move(side: Side, exporter: Exporter): Promise<void> {
-    const { probe, tally, watchdog, witness } = this.#parts
-    const { buffer, attachment, name } = side
+    const { tally, watchdog, witness } = this.#parts
+    const { buffer, attachment, name, probe } = side
     probe.watch(attachment.id)
     try {
       const what = `moving ${name} from ${buffer.placement} to ${exporter.placement}`

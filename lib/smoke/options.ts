@@ -5,8 +5,10 @@ export const FAULTS = ['lost', 'doubled', 'torn', 'stray'] as const
 export type FaultName = (typeof FAULTS)[number]
 
 export interface SmokeOptions {
-  /** As `openEngine()` spells it. */
+  /** `software`, `vfio` or `vfio:SENDER,RECEIVER`, as `openEngine()` spells them but for the second NIC. */
   engine: string
+  /** The PCI device whose memory is used beside the system's; null: one is looked for. */
+  memory: string | null
   /** Where the buffers are made; as `exporterByName()` spells it. */
   from: string
   /** Where they move to, in turn; `from` has its turn too. */
@@ -41,19 +43,22 @@ export const LIMITS = {
 
 /**
  * Fills in the rest. Without `moves` and `seconds` the run is the default one:
- * 200 moves and 1 GiB verified.
+ * 200 moves, and, in software, 1 GiB verified.
  */
 export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
   const unbounded = (given.moves ?? null) === null && (given.seconds ?? null) === null
+  const engine = given.engine ?? 'software'
+  const isVfio = engine.split(':', 1)[0] === 'vfio'
   return {
-    engine: given.engine ?? 'software',
+    engine,
+    memory: given.memory ?? null,
     from: given.from ?? 'memfd',
     to: given.to ?? ['memfd'],
-    size: given.size ?? 4 << 20,
+    size: given.size ?? (isVfio ? 1 << 19 : 4 << 20),
     buffers: given.buffers ?? 2,
     moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
     seconds: given.seconds ?? null,
-    bytes: given.bytes ?? (unbounded ? DEFAULT_BYTES : 0),
+    bytes: given.bytes ?? (unbounded && !isVfio ? DEFAULT_BYTES : 0),
     seed: given.seed ?? Math.floor(Math.random() * 2 ** 32),
     inject: given.inject ?? null,
   }

@@ -2,11 +2,18 @@
 import { Access } from '../move-notify/engine.js'
 import type { Attachment } from '../move-notify/attachment.js'
 import type { Exporter } from '../move-notify/backing.js'
-import type { Importer } from '../move-notify/importer.js'
 import { MovableBuffer } from '../move-notify/movable-buffer.js'
 import { groupSlots, type Layout, loadSlots } from './layout.js'
+import type { Station } from './plant.js'
+import type { Probe } from './probe.js'
 import type { Stamps } from './stamp.js'
 import type { Tally } from './tally.js'
+
+/** Where a buffer is made, and where it moves, in turn. */
+export interface Placement {
+  from: Exporter
+  to: readonly Exporter[]
+}
 
 /** A buffer with its only attachment. */
 export interface Side {
@@ -14,6 +21,10 @@ export interface Side {
   name: string
   buffer: MovableBuffer
   attachment: Attachment
+  /** Of the device that uses it. */
+  probe: Probe
+  /** Where it moves, in turn. */
+  to: readonly Exporter[]
 }
 
 export class Pair {
@@ -35,20 +46,23 @@ export class Pair {
   static async open(
     index: number,
     size: number,
-    importer: Importer,
-    exporter: Exporter,
+    station: Station,
+    placements: { source: Placement; target: Placement },
     layout: Layout,
     stamps: Stamps,
   ): Promise<Pair> {
     const opened: MovableBuffer[] = []
     try {
-      const side = async (name: string, access: number): Promise<Side> => {
-        const buffer = await MovableBuffer.create(size, exporter, { poison: true })
+      const side = async (which: 'source' | 'target', access: number): Promise<Side> => {
+        const { from, to } = placements[which]
+        const { importer, probe } = station[which]
+        const buffer = await MovableBuffer.create(size, from, { poison: true })
         opened.push(buffer)
-        return { name, buffer, attachment: await importer.attach(buffer, { access }) }
+        const attachment = await importer.attach(buffer, { access })
+        return { name: `${which} ${index}`, buffer, attachment, probe, to }
       }
-      const source = await side(`source ${index}`, Access.READ)
-      const target = await side(`target ${index}`, Access.WRITE)
+      const source = await side('source', Access.READ)
+      const target = await side('target', Access.WRITE)
       const load = loadSlots(layout)
       // Guards first: a load operation copies whole slots, guards and all.
       await stamps.clear(source.buffer, load)

@@ -5,6 +5,7 @@
  * has been looked at once more: what was written a second time is seen there.
  */
 import { P2pdmaError } from '../errors.js'
+import type { MovableBuffer } from '../move-notify/movable-buffer.js'
 import { groupSlots, type Layout, payloadOffset } from './layout.js'
 import type { Lane } from './lanes.js'
 import type { Pair } from './pair.js'
@@ -101,7 +102,9 @@ export class Pipeline {
       stamps.stamp(source.buffer, slots),
     )
     await watchdog.over(`the second look at ${name}`, this.#settled(pair, places))
-    const failed = await watchdog.over(
+    const identify = (count: number) =>
+      this.#identify(target.buffer, places.slice(0, count), sequences)
+    const { failed, order } = await watchdog.over(
       `copying ${name} from ${source.name} to ${target.name}`,
       lane.copy(
         slots.map((slot, i) => ({
@@ -111,16 +114,44 @@ export class Pipeline {
           toOffset: payloadOffset(layout, places[i] ?? 0),
           length: layout.payload,
         })),
+        identify,
       ),
     )
     if (failed > 0) throw failedError(failed, name)
     const verdicts = await watchdog.over(
       `verifying ${name} in ${target.name}`,
-      stamps.verify(target.buffer, places, sequences, true),
+      stamps.verify(target.buffer, places, expected(sequences, order), true),
     )
     for (const verdict of verdicts) tally.arrived(verdict, layout.payload)
     this.#done++
     this.#report()
+  }
+
+  /** Which of the sequences each place holds, by their indexes; -1: none. Mostly in order. */
+  async #identify(
+    buffer: MovableBuffer,
+    places: readonly number[],
+    sequences: readonly number[],
+  ): Promise<number[]> {
+    const { stamps } = this.#parts
+    const left = sequences.map((_, index) => index)
+    let next = 0
+    const order: number[] = []
+    for (const place of places) {
+      const candidates = [...left.filter((i) => i >= next), ...left.filter((i) => i < next)]
+      let found = -1
+      for (const index of candidates) {
+        const [verdict] = await stamps.verify(buffer, [place], [sequences[index] ?? 0], false)
+        if (((verdict ?? 0) & Verdict.CONTENT) !== Verdict.INTACT) continue
+        found = index
+        break
+      }
+      order.push(found)
+      if (found < 0) continue
+      left.splice(left.indexOf(found), 1)
+      next = found + 1
+    }
+    return order
   }
 
   /** What was consumed must still be so. */
@@ -139,6 +170,16 @@ export class Pipeline {
     this.#progress = []
     for (const resolve of waiting) resolve()
   }
+}
+
+/** What is due at each place; where nothing known came, what came nowhere else. */
+function expected(sequences: readonly number[], order: readonly number[] | null): number[] {
+  if (order === null) return [...sequences]
+  const nowhere = sequences.filter((_, index) => !order.includes(index))
+  return sequences.map((_, place) => {
+    const index = order[place] ?? -1
+    return (index < 0 ? nowhere.shift() : sequences[index]) ?? 0
+  })
 }
 
 function failedError(failed: number, name: string): P2pdmaError {

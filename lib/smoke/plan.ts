@@ -10,10 +10,14 @@ export interface Step {
 }
 
 /** Scenarios for which too few moves are left are left out; the first gets what remains. */
-export function plan(options: SmokeOptions, now: number): Step[] {
+export function plan(
+  options: SmokeOptions,
+  now: number,
+  all: readonly Scenario[] = scenarios,
+): Step[] {
   const { moves, seconds, bytes, buffers } = options
   let timeShare = 0
-  const steps = scenarios.map((scenario) => {
+  const steps = all.map((scenario) => {
     const pairs = scenario.pairs(buffers)
     const atOnce = scenario.movesAtOnce(pairs)
     timeShare += scenario.share
@@ -40,9 +44,13 @@ export function plan(options: SmokeOptions, now: number): Step[] {
  * move at once, do not fit into memory: shared memory that does not fit is no
  * error to the kernel, it ends some process instead (mm/oom_kill.c).
  */
-export function checkMemory(options: SmokeOptions, available = process.availableMemory()): void {
+export function checkMemory(
+  options: SmokeOptions,
+  available = process.availableMemory(),
+  all: readonly Scenario[] = scenarios,
+): void {
   const { size, buffers } = options
-  const backings = plan(options, 0).map(
+  const backings = plan(options, 0, all).map(
     ({ scenario, pairs }) => 2 * pairs + scenario.movesAtOnce(pairs),
   )
   const needed = size * Math.max(...backings)

@@ -3,17 +3,19 @@ import { availableExporters } from '../exporters/index.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { type Environment, rigCommand } from './environment.js'
 import type { SmokeOptions } from './options.js'
+import type { Plant } from './plant.js'
 
 export function preface(
   options: SmokeOptions,
   environment: Environment,
   exporters: readonly Exporter[],
+  plant: Pick<Plant, 'facts' | 'aimMs'>,
 ): string[] {
   const { kernel, arch, cpus, hypervisor, node, version } = environment
   const machine = hypervisor ? 'a virtual machine' : 'a machine'
   const lines = [
     `p2pdma smoke ${version}: Linux ${kernel} ${arch} on ${machine} with ${cpus} CPUs, node ${node}`,
-    `engine ${options.engine}: embedded, a DMA engine in software on a thread of its own`,
+    ...plant.facts,
   ]
   for (const { placement, kind } of exporters) {
     lines.push(
@@ -41,7 +43,7 @@ export function preface(
     `${describeGoal(options)}; ${options.buffers} pairs of buffers of ${options.size} bytes; seed ${options.seed}`,
   )
   lines.push(
-    'a move waits up to 50 ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would',
+    `a move waits up to ${plant.aimMs} ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would`,
   )
   if (options.inject !== null) lines.push(`one operation is broken on purpose: ${options.inject}`)
   return lines

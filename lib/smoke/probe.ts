@@ -64,6 +64,10 @@ export class Probe implements Engine {
     return this.#engine.unmap(id)
   }
 
+  release(id: number): void {
+    this.#engine.release?.(id)
+  }
+
   /** Leaves the engine open: it is not the probe's. */
   close(): void {}
 }

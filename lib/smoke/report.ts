@@ -30,6 +30,8 @@ export interface SmokeReport extends Counts {
   seed: number
   /** The fault that was made on purpose. */
   inject: FaultName | null
+  /** Of our devices; null where there is no IOMMU to judge, or its log cannot be read. */
+  dmaFaults: number | null
   pauseMs: Quantiles
   /** Null where the scenario that measures it did not run to its end. */
   throughput: Throughput | null
@@ -62,7 +64,7 @@ export function smokeReport(
   exporters: ExporterReport[],
   total: Tally,
   scenarios: ScenarioReport[],
-  state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs'>,
+  state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>,
 ): SmokeReport {
   return {
     ok: state.ok,
@@ -75,6 +77,7 @@ export function smokeReport(
     seed: options.seed,
     inject: options.inject,
     ...total.counts,
+    dmaFaults: state.dmaFaults,
     pauseMs: rounded(quantiles(total.pausesMs)),
     throughput: scenarios.find((each) => each.throughput !== null)?.throughput ?? null,
     durationMs: Math.round(state.durationMs),

@@ -1,12 +1,12 @@
 /** Runs the scenarios and reports: TAP as they end, and the whole as one object. */
-import { openEngine } from '../engines/index.js'
 import { P2pdmaError } from '../errors.js'
 import { exporterByName } from '../exporters/index.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { environment, rigCommand } from './environment.js'
-import { layOut } from './layout.js'
 import { rotation, type SmokeOptions } from './options.js'
-import { checkMemory, plan, type Step } from './plan.js'
+import { openPlant } from './open-plant.js'
+import { plan, type Step } from './plan.js'
+import type { Conclusion, Plant } from './plant.js'
 import { preface } from './preface.js'
 import { type ScenarioReport, scenarioReport, type SmokeReport, smokeReport } from './report.js'
 import type { Check, Outcome } from './scenarios.js'
@@ -37,7 +37,6 @@ const PROGRESS_MS = 250
 /** Of all moves, those that meet work in flight, at least. */
 const IN_FLIGHT_SHARE = 0.9
 const JUDGED_MOVES = 50
-const JUDGED_SIZE = 4 << 20
 
 /**
  * Runs the smoke test. Rejects with ERR_INVALID_ARG_VALUE for an engine or
@@ -52,20 +51,30 @@ export async function runSmoke(
   const start = performance.now()
   const from = exporterByName(options.from)
   const exporters = rotation(options).map(exporterByName)
-  checkMemory(options)
-  await using engine = await openEngine('software')
+  const plant = await openPlant(options, { from, to: exporters })
+  try {
+    plant.check(options)
+    return await run(start, { options, plant, from, exporters, signal }, output)
+  } finally {
+    await plant.close()
+  }
+}
+
+async function run(
+  start: number,
+  given: Omit<Run, 'stamps' | 'watchdog' | 'witness'>,
+  output: SmokeOutput,
+): Promise<SmokeResult> {
+  const { options, plant, exporters, signal } = given
   const { tap } = output
   const here = environment()
   tap.version()
-  for (const line of preface(options, here, exporters)) tap.comment(line)
+  for (const line of preface(options, here, exporters, plant)) tap.comment(line)
 
   const watchdog = new Watchdog(STEP_LIMIT_MS + options.size / SLOWEST)
   const witness = new Witness(exporters)
-  const stamps = new Stamps(layOut(options.size), options.seed)
-  const session = new Session(
-    { options, engine, from, exporters, stamps, watchdog, witness, signal },
-    output,
-  )
+  const stamps = new Stamps(plant.layOut(options.size), options.seed, plant.header)
+  const session = new Session({ ...given, stamps, watchdog, witness }, output)
   let error: unknown = null
   let hung = false
   try {
@@ -82,6 +91,7 @@ export async function runSmoke(
     ok: error === null && !signal.aborted && session.isOk,
     interrupted: signal.aborted,
     error: error === null ? null : describe(error),
+    dmaFaults: session.conclusion?.dmaFaults ?? null,
     durationMs: performance.now() - start,
   })
   conclude(tap, report)
@@ -102,6 +112,8 @@ class Session {
   readonly reports: ScenarioReport[] = []
   /** Whether every test so far was. */
   isOk = true
+  /** Of the devices; null before the end, and where there is nothing to say. */
+  conclusion: Conclusion | null = null
   readonly #run: Run
   readonly #output: SmokeOutput
   readonly #done = new Tally()
@@ -122,13 +134,25 @@ class Session {
 
   async play(): Promise<void> {
     for (const exporter of this.#run.exporters) await checkExporter(exporter)
-    const steps = plan(this.#run.options, performance.now())
-    this.#output.tap.plan(steps.length + 1)
+    const { options, plant } = this.#run
+    const steps = plan(options, performance.now(), plant.scenarios)
+    this.#output.tap.plan(steps.length + (plant.concludes ? 2 : 1))
     for (const [index, step] of steps.entries()) {
       if (this.#run.signal.aborted) return
       await this.#play(step, index, `${index + 1}/${steps.length}`)
     }
-    if (!this.#run.signal.aborted) this.#checkPower()
+    if (this.#run.signal.aborted) return
+    this.#checkPower()
+    await this.#conclude(plant)
+  }
+
+  async #conclude(plant: Plant): Promise<void> {
+    const closing = plant.conclude()
+    this.conclusion = await this.#run.watchdog.over('closing the devices', closing)
+    if (this.conclusion === null) return
+    const { ok, name } = this.conclusion.check
+    this.isOk &&= ok
+    this.#output.tap.test(ok, name)
   }
 
   /**
@@ -139,11 +163,12 @@ class Session {
   #checkPower(): void {
     const { moves, movesWithWorkInFlight } = this.#done.counts
     const met = `work was in flight on the buffer at ${movesWithWorkInFlight} of ${moves} moves`
-    const judged = moves >= JUDGED_MOVES && this.#run.options.size >= JUDGED_SIZE
+    const { options, plant } = this.#run
+    const judged = moves >= JUDGED_MOVES && options.size >= plant.judgedSize
     const ok = !judged || movesWithWorkInFlight >= IN_FLIGHT_SHARE * moves
     const rule = judged
       ? '9 of 10 are needed'
-      : `not judged below ${JUDGED_MOVES} moves or --size ${JUDGED_SIZE}`
+      : `not judged below ${JUDGED_MOVES} moves or --size ${plant.judgedSize}`
     this.isOk &&= ok
     this.#output.tap.test(ok, `${met}; ${rule}`)
   }
@@ -151,7 +176,7 @@ class Session {
   async #play(step: Step, index: number, ordinal: string): Promise<void> {
     const { scenario, pairs, goal } = step
     const start = performance.now()
-    const stage = await Stage.open(this.#run, index, pairs)
+    const stage = await Stage.open(this.#run, index, pairs, scenario)
     this.#stage = stage
     const stopProgress = this.#showProgress(`${ordinal} ${scenario.name}`, stage, goal.moves)
     let outcome: Outcome = { checks: [] }
@@ -178,7 +203,7 @@ class Session {
     this.isOk &&= ok
     this.#done.add(stage.tally)
     this.#stage = null
-    this.#write(report, checks)
+    this.#write(report, checks, outcome.saw?.())
   }
 
   #commonChecks(tally: Tally, error: unknown): Check[] {
@@ -198,13 +223,14 @@ class Session {
     return checks
   }
 
-  #write(report: ScenarioReport, checks: readonly Check[]): void {
+  #write(report: ScenarioReport, checks: readonly Check[], saw: string | undefined): void {
     const { tap } = this.#output
-    const subtest = tap.subtest(report.name)
+    const title = saw === undefined ? report.name : `${report.name}: ${saw}`
+    const subtest = tap.subtest(title)
     for (const { ok, name } of checks) subtest.test(ok, name)
     subtest.plan(checks.length)
-    const { name, ok, ...figures } = report
-    tap.test(ok, name, figures)
+    const { name: _, ok, ...figures } = report
+    tap.test(ok, title, figures)
   }
 
   #showProgress(title: string, stage: Stage, moves: number): () => void {

@@ -1,7 +1,7 @@
 /** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
 import type { Form, Lane } from './lanes.js'
 import { Load } from './load.js'
-import type { Pair } from './pair.js'
+import type { Pair, Placement } from './pair.js'
 import { Pipeline } from './pipeline.js'
 import type { Stage } from './stage.js'
 
@@ -29,6 +29,8 @@ export interface Outcome {
   /** What must hold beside what holds for every scenario. */
   checks: Check[]
   throughput?: Throughput
+  /** What it saw, for its line; asked when all has been counted. */
+  saw?: () => string
 }
 
 export interface Scenario {
@@ -41,6 +43,8 @@ export interface Scenario {
   pairs: (asked: number) => number
   /** Moves come in multiples of this. */
   movesAtOnce: (pairs: number) => number
+  /** Where its buffers are, where that is not as the options have it. */
+  placements?: { source: Placement; target: Placement }
   run: (stage: Stage, goal: Goal) => Promise<Outcome>
 }
 
@@ -109,9 +113,34 @@ function isOver(stage: Stage, goal: Goal): boolean {
 
 /** Stamped blocks on one channel, the load on another, and one move after the other. */
 async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean): Promise<Outcome> {
-  const { pairs, tally, mover, run } = stage
   const lane = stage.lane(form)
-  const load = startLoad(stage, stage.lane(form), pairs)
+  const load = startLoad(stage, stage.lane(form), stage.pairs)
+  const faultAt =
+    injects && stage.run.options.inject !== null ? Math.floor(finite(goal.moves) / 2) : -1
+  try {
+    await stampedUnderMoves(stage, goal, lane, (move, pipeline) => {
+      if (move !== faultAt) return 0
+      stage.inject(lane, pipeline.restBlocks)
+      // So that each slot is looked at again.
+      return pipeline.done + 3 * pipeline.lap
+    })
+  } finally {
+    await load.stop()
+  }
+  return { checks: [] }
+}
+
+/**
+ * Stamped blocks on one channel, and one move after the other. `before` is
+ * called before each move; it returns how many groups are to be done at least.
+ */
+export async function stampedUnderMoves(
+  stage: Stage,
+  goal: Goal,
+  lane: Lane,
+  before: (move: number, pipeline: Pipeline) => number | Promise<number> = () => 0,
+): Promise<void> {
+  const { pairs, tally, mover } = stage
   const pipeline = openPipeline(stage, lane, pairs)
   const running = pipeline.run()
   running.catch(() => {})
@@ -120,27 +149,21 @@ async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean)
   const until = async (reached: () => boolean) => {
     while (!reached() && !over()) await pipeline.progress()
   }
-  const faultAt = injects && run.options.inject !== null ? Math.floor(finite(goal.moves) / 2) : -1
   let groups = 0
   try {
     for (let move = 0; move < goal.moves && !over(); move++) {
       // Moves and bytes come to their ends together.
       const due = goal.bytes === 0 ? 0 : (goal.bytes * move) / goal.moves
       await until(() => tally.counts.bytesVerified >= due && pipeline.done > 0)
-      if (move === faultAt) {
-        stage.inject(lane, pipeline.restBlocks)
-        // So that each slot is looked at again.
-        groups = pipeline.done + 3 * pipeline.lap
-      }
+      groups = Math.max(groups, await before(move, pipeline))
       await mover.moveOne(sides)
     }
     await until(() => tally.counts.bytesVerified >= goal.bytes && pipeline.done >= groups)
   } finally {
     pipeline.stop()
-    await Promise.allSettled([running, load.stop()])
+    await Promise.allSettled([running])
   }
   await running
-  return { checks: [] }
 }
 
 /** Where the number of moves is open, an early one is as good as any. */
@@ -204,16 +227,16 @@ const SHORTEST_PHASE = 20
 /** The load alone, with and without moves in turn: the figures share whatever else happens. */
 async function throughput(stage: Stage, goal: Goal): Promise<Outcome> {
   const { pairs, mover } = stage
-  const { engine } = stage.run
+  const { plant } = stage.run
   const load = startLoad(stage, stage.lane('batch'), pairs)
   const sides = pairs.flatMap((pair) => pair.sides)
   const steady = { bytes: 0, ms: 0 }
   const moving = { bytes: 0, ms: 0 }
   const phase = async (sum: { bytes: number; ms: number }, work: () => Promise<void>) => {
     // The device's own count, chunk by chunk: only the load runs.
-    const [bytes, at] = [engine.stats().bytes, performance.now()]
+    const [bytes, at] = [plant.bytes, performance.now()]
     await work()
-    sum.bytes += engine.stats().bytes - bytes
+    sum.bytes += plant.bytes - bytes
     sum.ms += performance.now() - at
   }
   try {
@@ -238,6 +261,6 @@ async function throughput(stage: Stage, goal: Goal): Promise<Outcome> {
   }
 }
 
-function sleep(ms: number): Promise<void> {
+export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }

@@ -1,16 +1,14 @@
-/** What one scenario plays on: an importer of its own, pairs of buffers, and its counts. */
+/** What one scenario plays on: importers of its own, pairs of buffers, and its counts. */
 import { trace, type ChannelTransition } from '../move-notify/trace.js'
 import type { Exporter } from '../move-notify/backing.js'
-import { Importer } from '../move-notify/importer.js'
-import type { SoftwareEngine } from '../engines/index.js'
-import { SoftwareChannel } from '../engines/software/channel.js'
-import { type Form, type Lane, openLane } from './lanes.js'
-import { type Layout, layOut } from './layout.js'
+import type { Form, Lane } from './lanes.js'
+import type { Layout } from './layout.js'
 import { Mover } from './mover.js'
 import type { SmokeOptions } from './options.js'
 import { Pair } from './pair.js'
-import { Probe } from './probe.js'
+import type { Plant, Station } from './plant.js'
 import { Random } from './random.js'
+import type { Scenario } from './scenarios.js'
 import type { Stamps } from './stamp.js'
 import { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
@@ -19,7 +17,7 @@ import type { Witness } from './witness.js'
 /** What all scenarios of a run share. */
 export interface Run {
   options: SmokeOptions
-  engine: SoftwareEngine
+  plant: Plant
   /** Where buffers are made. */
   from: Exporter
   /** Where they move, in turn. */
@@ -38,33 +36,40 @@ export class Stage {
   readonly random: Random
   readonly mover: Mover
   readonly pairs: Pair[] = []
-  readonly #probe: Probe
-  readonly #importer: Importer
+  readonly station: Station
   readonly #lanes: Lane[] = []
   /** Whether the load has covered its area: whether there is something to verify. */
   #loaded = new Set<Pair>()
   readonly #onTransition = (message: unknown) => {
     const { importer, pauseMs } = message as ChannelTransition
-    if (importer === this.#importer.name && pauseMs !== undefined) this.tally.pausesMs.push(pauseMs)
+    const { source, target } = this.station
+    if (pauseMs === undefined) return
+    if (importer !== source.importer.name && importer !== target.importer.name) return
+    this.tally.pausesMs.push(pauseMs)
   }
 
   private constructor(run: Run, index: number) {
     this.run = run
-    this.layout = layOut(run.options.size)
+    this.layout = run.plant.layOut(run.options.size)
     this.random = new Random(run.options.seed + index)
-    this.#probe = new Probe(run.engine)
-    this.#importer = new Importer(this.#probe)
-    const { exporters, watchdog, witness } = run
+    this.station = run.plant.open()
+    const { plant, watchdog, witness } = run
     const { tally, random } = this
-    this.mover = new Mover({ exporters, probe: this.#probe, tally, random, watchdog, witness })
+    const { aimMs } = plant
+    this.mover = new Mover({ aimMs, tally, random, watchdog, witness })
     trace.channel.subscribe(this.#onTransition)
   }
 
   /** Makes and prepares the buffers of scenario number `index`. */
-  static async open(run: Run, index: number, pairs: number): Promise<Stage> {
+  static async open(
+    run: Run,
+    index: number,
+    pairs: number,
+    { placements }: Pick<Scenario, 'placements'>,
+  ): Promise<Stage> {
     const stage = new Stage(run, index)
     try {
-      for (let i = 0; i < pairs; i++) await stage.#openPair(i)
+      for (let i = 0; i < pairs; i++) await stage.#openPair(i, placements)
     } catch (error) {
       await stage.close()
       throw error
@@ -72,17 +77,20 @@ export class Stage {
     return stage
   }
 
-  async #openPair(i: number): Promise<void> {
-    const { options, from, stamps, watchdog, witness } = this.run
-    const opening = Pair.open(i, options.size, this.#importer, from, this.layout, stamps)
-    const pair = await watchdog.over(`making pair ${i} in ${from.placement}`, opening)
+  async #openPair(i: number, placements: Scenario['placements']): Promise<void> {
+    const { options, from, exporters, stamps, watchdog, witness } = this.run
+    const usual = { from, to: exporters }
+    const places = placements ?? { source: usual, target: usual }
+    const opening = Pair.open(i, options.size, this.station, places, this.layout, stamps)
+    const where = [places.source, places.target].map((each) => each.from.placement).join(' and ')
+    const pair = await watchdog.over(`making pair ${i} in ${where}`, opening)
     this.pairs.push(pair)
     for (const { buffer } of pair.sides) witness.look(buffer.backing)
   }
 
   /** Opens one more channel, used in this form. */
-  lane(form: Form, depth = 256): Lane {
-    const lane = openLane(form, this.#importer.channel({ depth }), this.tally)
+  lane(form: Form): Lane {
+    const lane = this.station.lane(form, this.tally)
     this.#lanes.push(lane)
     return lane
   }
@@ -95,12 +103,7 @@ export class Stage {
   /** Breaks the next operation of that lane, or the next unmap, on purpose. */
   inject(lane: Lane, restBlocks: number): void {
     const kind = this.run.options.inject
-    if (kind === null) return
-    const channel = this.#probe.channels[this.#lanes.indexOf(lane)]
-    if (!(channel instanceof SoftwareChannel)) return
-    if (kind === 'doubled') this.run.engine.inject({ kind, channel, after: restBlocks })
-    else if (kind === 'stray') this.run.engine.inject({ kind, offset: this.layout.slotSize })
-    else this.run.engine.inject({ kind, channel })
+    if (kind !== null) this.station.inject(kind, lane, this.layout, restBlocks)
   }
 
   /** The last look at every target, when all is quiet. */
@@ -120,6 +123,6 @@ export class Stage {
     for (const [i, pair] of this.pairs.splice(0).entries()) {
       await watchdog.over(`closing pair ${i}`, pair.close(this.tally))
     }
-    await watchdog.over('closing the importer', this.#importer.close())
+    await watchdog.over('closing the importers', this.station.close())
   }
 }

@@ -22,6 +22,12 @@ export interface Counts {
   operationsParked: number
   stops: number
   forcedStops: number
+  /** Frames that a device says it has dropped. */
+  framesDropped: number
+  /** Frames sent once more: the receiver had not got them. */
+  framesResent: number
+  /** Operations of which a reset left open whether they were done; settled with the receiver. */
+  outcomesUnknown: number
 }
 
 const zero: Counts = {
@@ -37,6 +43,9 @@ const zero: Counts = {
   operationsParked: 0,
   stops: 0,
   forcedStops: 0,
+  framesDropped: 0,
+  framesResent: 0,
+  outcomesUnknown: 0,
 }
 
 export class Tally {
