@@ -33,6 +33,13 @@ export interface Link {
   isFullDuplex: boolean
 }
 
+/**
+ * `reset`: the device forgets what it was told, as in a reset by somebody else.
+ * `link-down`: the link goes down, and comes up again by itself.
+ * `hang-tx`: it sends nothing any more, until it is reset.
+ */
+export type DeviceFault = 'reset' | 'link-down' | 'hang-tx'
+
 /** What the device is in. `gone`: it answers all ones; `reset`: it has lost what it was told. */
 export type Health = 'sound' | 'reset' | 'gone'
 
@@ -55,6 +62,8 @@ export interface DriverDevice {
   halt(): void
   /** After `halt()`: as `Driver.open`, with the queues that are open set up again, empty and off. */
   revive(): Promise<void>
+  /** Deliberate faults, behind the engine's back; ERR_UNSUPPORTED for one that it cannot make. */
+  inject(fault: DeviceFault): void
   /** Sums since it was opened. Names are the datasheet's. */
   statistics(): Readonly<Record<string, number>>
   /** What of the statistics are frames that the device dropped. */

@@ -3,7 +3,7 @@
  * so a buffer keeps its IOVA across a move, and rings need no rewriting.
  */
 import { EventEmitter } from 'node:events'
-import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
 import { Mapping } from '../../kernel/mapping.js'
 import { roundUp } from '../../kernel/memfd.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
@@ -11,10 +11,12 @@ import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { DmaMemory } from './dma-memory.js'
-import type { DriverDevice, Health, Link } from './driver.js'
+import type { DeviceFault, DriverDevice, Health, Link } from './driver.js'
 import { driverOf } from './drivers.js'
 import { MappingState, MappingTable } from './mapping-table.js'
 import { RingChannel, type RingHost } from './ring-channel.js'
+
+const FAULTS: readonly DeviceFault[] = ['reset', 'link-down', 'hang-tx']
 
 const MAX_ID = 2 ** 32 - 1
 
@@ -280,6 +282,19 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
       this.#last = { device, dropped: driver.dropped, resets: this.#resets }
     }
     return this.#last ?? { device: {}, dropped: 0, resets: 0 }
+  }
+
+  /** Breaks something on purpose: see `DeviceFault`. ERR_UNSUPPORTED where the driver cannot. */
+  inject(fault: { kind: DeviceFault }): void {
+    this.#checkOpen()
+    const kind = checkOptions(fault, 'fault').kind
+    if (!FAULTS.includes(kind)) {
+      throw new P2pdmaError(`fault.kind must be one of ${FAULTS.join(', ')}`, {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: 'fault.kind',
+      })
+    }
+    this.#usable.inject(kind)
   }
 
   /** @internal */

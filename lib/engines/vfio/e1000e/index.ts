@@ -6,16 +6,27 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pdmaError } from '../../../errors.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
-import type { Driver, DriverDevice, DriverHost, Health, Link, RingQueue } from '../driver.js'
+import type {
+  DeviceFault,
+  Driver,
+  DriverDevice,
+  DriverHost,
+  Health,
+  Link,
+  RingQueue,
+} from '../driver.js'
 import {
   Cause,
   Ctrl,
   DESCRIPTOR_BYTES,
   IVAR,
+  MDIC_WRITE,
   MTA_ENTRIES,
+  Phy,
   RING_ENTRIES,
   Rctl,
   Reg,
+  Ring,
   StatusBit,
   TIPG,
   TXDCTL,
@@ -93,8 +104,7 @@ class E1000e implements DriverDevice {
     this.#registers.write32(Reg.IMS, Cause.LINK | Cause.OTHER)
   }
 
-  #lookAtLink(): void {
-    const status = this.#registers.read32(Reg.STATUS)
+  #lookAtLink(status = this.#registers.read32(Reg.STATUS)): void {
     const isUp = (status & StatusBit.LINK_UP) !== 0
     const speed = isUp ? ([10, 100, 1000, 1000][(status >>> StatusBit.SPEED_SHIFT) & 3] ?? 0) : 0
     const isFullDuplex = isUp && (status & StatusBit.FULL_DUPLEX) !== 0
@@ -137,13 +147,15 @@ class E1000e implements DriverDevice {
     this.#host.device.interrupts.hold(queue === 'tx' ? Vector.TX : Vector.RX, hold)
   }
 
-  /** A ring's base is lost in every reset, and STATUS has bits that are never all set. */
+  /** TIPG and the rings' bases are lost in every reset; STATUS has bits that are never all set. */
   health(): Health {
-    if (this.#registers.read32(Reg.STATUS) === ALL) return 'gone'
-    // Address, interrupts and rings: all of them or none.
+    const status = this.#registers.read32(Reg.STATUS)
+    if (status === ALL) return 'gone'
+    // A link that goes down raises no interrupt everywhere.
+    if (this.#isOn) this.#lookAtLink(status)
     if (this.#registers.read32(Reg.TIPG) !== TIPG) return 'reset'
     for (const { ring } of this.#rings.values()) if (!ring.isKnown) return 'reset'
-    return (this.#registers.read32(Reg.TCTL) & Tctl.ENABLE) === 0 ? 'reset' : 'sound'
+    return 'sound'
   }
 
   /** 5.2.3: without bus mastering the device sends no request; a read flushes those before. */
@@ -202,6 +214,22 @@ class E1000e implements DriverDevice {
         })
       }
       await sleep(1)
+    }
+  }
+
+  inject(fault: DeviceFault): void {
+    const registers = this.#registers
+    if (fault === 'hang-tx') registers.write32(Reg.TCTL, TCTL_ON & ~Tctl.ENABLE)
+    else if (fault === 'link-down') {
+      const control = Phy.AUTONEGOTIATE | Phy.RESTART
+      registers.write32(Reg.MDIC, (control | (Phy.CONTROL << 16) | MDIC_WRITE) >>> 0)
+    } else {
+      registers.write32(Reg.CTRL, (registers.read32(Reg.CTRL) | Ctrl.RESET) >>> 0)
+      // QEMU's device forgets nothing before version 8: what a reset leaves is written.
+      for (const offset of [Reg.RCTL, Reg.TCTL, Reg.TIPG]) registers.write32(offset, 0)
+      for (const base of [Reg.RDBAL, Reg.TDBAL]) {
+        for (const offset of Object.values(Ring)) registers.write32(base + offset, 0)
+      }
     }
   }
 

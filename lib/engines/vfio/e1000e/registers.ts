@@ -3,7 +3,7 @@
 export const Reg = {
   CTRL: 0x0000,
   STATUS: 0x0008,
-  CTRL_EXT: 0x0018,
+  MDIC: 0x0020,
   ICR: 0x00c0,
   IMS: 0x00d0,
   IMC: 0x00d8,
@@ -59,6 +59,13 @@ export const TXDCTL = (1 << 22) | (1 << 24)
 
 /** 10.2.6.2: the inter-packet gaps of IEEE 802.3. */
 export const TIPG = 8 | (8 << 10) | (6 << 20)
+
+/** 10.2.2.7: a write to a register of the PHY, whose address is 1. */
+export const MDIC_WRITE = (1 << 21) | (1 << 26)
+export const MDIC_READY = 1 << 28
+
+/** IEEE 802.3, clause 22: the PHY's control register. */
+export const Phy = { CONTROL: 0, AUTONEGOTIATE: 1 << 12, RESTART: 1 << 9 } as const
 
 /** Causes of interrupts, in ICR, IMS, IMC and EIAC. */
 export const Cause = {
