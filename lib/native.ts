@@ -79,6 +79,15 @@ interface MappingNative {
   populateSlice(mapping: NativeMapping, offset: number, length: number): Promise<void>
   /** On the event loop; at most 64 KiB. */
   populateSliceNow(mapping: NativeMapping, offset: number, length: number): void
+  /** `at`: in `source` and in `before`. */
+  storeChangesSlice(
+    target: NativeMapping,
+    targetOffset: number,
+    source: NativeMapping,
+    before: NativeMapping,
+    at: number,
+    length: number,
+  ): Promise<void>
   fillSlice(mapping: NativeMapping, offset: number, length: number, pattern: bigint): Promise<void>
   countRunsSlice(
     mapping: NativeMapping,

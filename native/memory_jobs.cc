@@ -72,6 +72,37 @@ class CopyJob : public Job {
   const uint64_t length_;
 };
 
+class StoreChangesJob : public Job {
+ public:
+  StoreChangesJob(Range target, uint64_t target_offset, Range source, Range before, uint64_t at,
+                  uint64_t length)
+      : target_(std::move(target)),
+        source_(std::move(source)),
+        before_(std::move(before)),
+        target_offset_(target_offset),
+        at_(at),
+        length_(length) {}
+
+  void Run() override {
+    auto* const words = reinterpret_cast<volatile uint64_t*>(target_->data + target_offset_);
+    const auto* const now = reinterpret_cast<const uint64_t*>(source_->data + at_);
+    const auto* const then = reinterpret_cast<const uint64_t*>(before_->data + at_);
+    for (uint64_t i = 0; i < length_ / kWord; ++i) {
+      if (now[i] != then[i]) words[i] = now[i];
+    }
+    DeviceFence();
+  }
+  Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
+
+ private:
+  const Range target_;
+  const Range source_;
+  const Range before_;
+  const uint64_t target_offset_;
+  const uint64_t at_;
+  const uint64_t length_;
+};
+
 class FillJob : public Job {
  public:
   FillJob(Range range, uint64_t offset, uint64_t length, uint64_t pattern)
@@ -240,6 +271,26 @@ Napi::Value PopulateSliceNow(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// storeChangesSlice(target, targetOffset, source, before, at, length): those words
+// of `source` that differ from `before`; `at` is in both of them
+Napi::Value StoreChangesSlice(const Napi::CallbackInfo& info) {
+  const uint64_t target_offset = UintArg(info, 1, "targetOffset");
+  const uint64_t at = UintArg(info, 4, "at");
+  const uint64_t length = UintArg(info, 5, "length");
+  CheckWords(info.Env(), target_offset | at, length);
+  Range target = SliceArg(info, 0, target_offset, length, true);
+  Range source = SliceArg(info, 2, at, length, false);
+  Range before = SliceArg(info, 3, at, length, false);
+  if (source->device || before->device) {
+    throw CodedError(info.Env(), "ERR_UNSUPPORTED", "only ordinary memory is compared", "source");
+  }
+  return StartJob(
+      info.Env(),
+      std::make_unique<StoreChangesJob>(std::move(target), target_offset, std::move(source),
+                                        std::move(before), at, length),
+      "p2pdma.storeChanges");
+}
+
 // fillSlice(mapping, offset, length, pattern): words, in the host's byte order
 Napi::Value FillSlice(const Napi::CallbackInfo& info) {
   const uint64_t offset = UintArg(info, 1, "offset");
@@ -273,6 +324,8 @@ void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
   exports.Set("copySliceNow", Napi::Function::New<CopySliceNow>(env, "copySliceNow"));
   exports.Set("populateSlice", Napi::Function::New<PopulateSlice>(env, "populateSlice"));
   exports.Set("populateSliceNow", Napi::Function::New<PopulateSliceNow>(env, "populateSliceNow"));
+  exports.Set("storeChangesSlice",
+              Napi::Function::New<StoreChangesSlice>(env, "storeChangesSlice"));
   exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
   exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));
   Napi::Array ways = Napi::Array::New(env);

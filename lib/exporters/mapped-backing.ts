@@ -6,20 +6,21 @@ import { Mapping } from '../kernel/mapping.js'
 import type { Memfd } from '../kernel/memfd.js'
 import type { Backing, CpuWindow } from '../move-notify/backing.js'
 import { HeldBacking } from '../move-notify/residency/held-backing.js'
-import type { MappedFile } from './mapped-file.js'
+import type { BackingFile } from './mapped-file.js'
 import { POISON } from './poison.js'
+import { StagedWindow } from './staged-window.js'
 
 /** Small on purpose: there may be a hundred thousand. No closures, everything shared in the file. */
 export class MappedBacking implements Backing {
   readonly offset: number
   readonly size: number
-  #file: MappedFile | null
+  #file: BackingFile | null
   readonly #placement: string
   /** Work on the memory that has not settled; the memory is given back after it. */
   #busy: Promise<unknown> | null = null
-  #windows: Set<MappedWindow> | null = null
+  #windows: Set<MappedWindow | StagedWindow> | null = null
 
-  constructor(file: MappedFile, offset: number, size: number) {
+  constructor(file: BackingFile, offset: number, size: number) {
     this.#file = file
     this.#placement = file.placement
     this.offset = offset
@@ -31,7 +32,7 @@ export class MappedBacking implements Backing {
   }
 
   get fd(): number {
-    return this.#file?.memory.fd ?? -1
+    return this.#file?.memory?.fd ?? -1
   }
 
   get isDmaBuf(): boolean {
@@ -41,6 +42,11 @@ export class MappedBacking implements Backing {
   /** Null once freed. */
   get mapping(): Mapping | null {
     return this.#file?.mapping ?? null
+  }
+
+  /** Null for memory that an IOMMU's type1 cannot pin, and once freed. */
+  get dmaMapping(): Mapping | null {
+    return this.#file?.dmaMapping ?? null
   }
 
   /** The dma-buf, where it is one. */
@@ -54,7 +60,7 @@ export class MappedBacking implements Backing {
   }
 
   /** The file it is part of; ERR_CLOSED once freed. @internal */
-  get file(): MappedFile {
+  get file(): BackingFile {
     if (this.#file === null) throw closedError('Backing')
     return this.#file
   }
@@ -85,26 +91,20 @@ export class MappedBacking implements Backing {
   }
 
   async openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
-    const held = this.file.memory.dup()
-    let mapping: Mapping | null = null
-    try {
-      mapping = Mapping.map(held.handle, { offset: this.offset, length: this.size })
-      if (held instanceof DmaBuf) await held.beginCpuAccess(mode)
-      const window = new MappedWindow(mapping, held, mode)
-      // Freed while this waited for fences.
-      if (this.#file === null) {
-        await window.end()
-        throw closedError('Backing')
-      }
-      this.#windows ??= new Set()
-      for (const other of this.#windows) if (other.ended) this.#windows.delete(other)
-      this.#windows.add(window)
-      return window
-    } catch (error) {
-      mapping?.unmap()
-      held.close()
-      throw error
+    const { mapping, memory } = this.file
+    const window =
+      mapping.isDevice || memory === null
+        ? await this.#track(StagedWindow.open(mapping, this.offset, this.size, mode))
+        : await MappedWindow.open(memory, this.offset, this.size, mode)
+    // Freed while this waited.
+    if (this.#file === null) {
+      await window.end()
+      throw closedError('Backing')
     }
+    this.#windows ??= new Set()
+    for (const other of this.#windows) if (other.ended) this.#windows.delete(other)
+    this.#windows.add(window)
+    return window
   }
 
   async free(): Promise<void> {
@@ -136,15 +136,16 @@ export class MappedBacking implements Backing {
         file.mapping.copyFrom(mapping, source.offset, this.offset, length),
       )
     if (source instanceof MappedBacking) await source.#track(source.#bracket('r', copy))
-    else if (source.isDmaBuf) await bracketFd(source.fd, copy)
+    else if (source.isDmaBuf && !mapping.isDevice) await bracketFd(source.fd, copy)
     else await copy()
   }
 
   /** Runs `work` between begin and end of the CPU's access, where that means anything. */
-  async #bracket<T>(mode: CpuAccessMode, work: (file: MappedFile) => Promise<T>): Promise<T> {
+  async #bracket<T>(mode: CpuAccessMode, work: (file: BackingFile) => Promise<T>): Promise<T> {
     const { file } = this
-    const { dmaBuf } = file
-    if (dmaBuf === null) return work(file)
+    const { dmaBuf, mapping } = file
+    // The CPU reaches a device's memory past the dma-buf: vfio's has nothing to do for it.
+    if (dmaBuf === null || mapping.isDevice) return work(file)
     await dmaBuf.beginCpuAccess(mode)
     try {
       return await work(file)
@@ -173,6 +174,25 @@ class MappedWindow implements CpuWindow {
     this.#mapping = mapping
     this.#memory = memory
     this.#mode = mode
+  }
+
+  static async open(
+    memory: Memfd | DmaBuf,
+    offset: number,
+    size: number,
+    mode: CpuAccessMode,
+  ): Promise<MappedWindow> {
+    const held = memory.dup()
+    let mapping: Mapping | null = null
+    try {
+      mapping = Mapping.map(held.handle, { offset, length: size })
+      if (held instanceof DmaBuf) await held.beginCpuAccess(mode)
+      return new MappedWindow(mapping, held, mode)
+    } catch (error) {
+      mapping?.unmap()
+      held.close()
+      throw error
+    }
   }
 
   get ended(): boolean {

@@ -2,16 +2,30 @@
 import { callAsync } from '../kernel/call.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
-import type { Memfd } from '../kernel/memfd.js'
+import { Memfd } from '../kernel/memfd.js'
 import { native } from '../native.js'
 
-export class MappedFile {
+/** What backings that lie in one file, or in one BAR, share. */
+export interface BackingFile {
   readonly placement: string
-  /** What the descriptor is of. */
-  readonly memory: Memfd | DmaBuf
+  /** What the descriptor is of; null where there is none. */
+  readonly memory: Memfd | DmaBuf | null
   /** The memfd that a udmabuf's pages are of: an engine may register that. */
   readonly memfd: Memfd | null
   readonly mapping: Mapping
+  readonly dmaBuf: DmaBuf | null
+  /** What an IOMMU can be given, at the same offsets as `mapping`. */
+  readonly dmaMapping: Mapping | null
+  /** The backing at `offset` is done with it. */
+  release(offset: number, size: number): Promise<void>
+}
+
+export class MappedFile implements BackingFile {
+  readonly placement: string
+  readonly memory: Memfd | DmaBuf
+  readonly memfd: Memfd | null
+  readonly mapping: Mapping
+  #pages: Mapping | null = null
 
   constructor(placement: string, memory: Memfd | DmaBuf, memfd: Memfd | null = null) {
     this.placement = placement
@@ -30,13 +44,21 @@ export class MappedFile {
     return this.memory instanceof DmaBuf ? this.memory : null
   }
 
-  /** The backing at `offset` is done with it. */
+  /** A udmabuf's own mapping is of bare frames, which type1 does not pin: its memfd's is not. */
+  get dmaMapping(): Mapping | null {
+    if (this.memory instanceof Memfd) return this.mapping
+    if (this.memfd === null) return null
+    this.#pages ??= this.memfd.map()
+    return this.#pages
+  }
+
   release(_offset: number, _size: number): Promise<void> {
     return this.close()
   }
 
   /** Gives the memory back, off the event loop. Called once. */
   async close(): Promise<void> {
+    const pages = this.#pages
     const files = this.memfd === null ? [this.memory] : [this.memory, this.memfd]
     const done = callAsync(() =>
       native.letGo(
@@ -46,6 +68,7 @@ export class MappedFile {
     )
     // The descriptors are closed by now; this rejects who waits on them.
     for (const file of files) file.close()
+    if (pages !== null) await callAsync(() => native.letGo(pages.handle, []))
     await done
   }
 }

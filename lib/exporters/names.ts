@@ -8,7 +8,9 @@ import { drm } from './drm.js'
 import { heap } from './heap.js'
 import { memfd } from './memfd.js'
 import type { MappedExporter } from './slab.js'
+import { memoryDevices } from './memory-devices.js'
 import { udmabuf } from './udmabuf.js'
+import { vfioBar } from './vfio-bar.js'
 
 /** What there is, or could be, on this machine. */
 export interface ExporterStatus {
@@ -20,9 +22,24 @@ export interface ExporterStatus {
   readonly hint?: string
 }
 
-const NAMES = ['memfd', 'memfd:hugetlb', 'udmabuf', 'udmabuf:hugetlb', 'heap:NAME', 'drm:DRIVER']
+const NAMES = [
+  'memfd',
+  'memfd:hugetlb',
+  'udmabuf',
+  'udmabuf:hugetlb',
+  'heap:NAME',
+  'drm:DRIVER',
+  'vfio-bar:ADDRESS[/BAR]',
+]
 
-/** `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, ...; ERR_INVALID_ARG_VALUE for another name. */
+const BAR_NAME = /^vfio-bar:([0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?:\/([0-5]))?$/
+
+const barHints = {
+  EACCES: 'run as root, or give the user /dev/vfio',
+  ENOENT: 'load the driver: `modprobe vfio-pci`',
+}
+
+/** `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, `vfio-bar:0000:03:00.0/2`, ...; ERR_INVALID_ARG_VALUE for another name. */
 export function exporterByName(name: string): MappedExporter {
   if (typeof name !== 'string') throw typeError('exporter', 'a string', name)
   switch (name) {
@@ -38,6 +55,10 @@ export function exporterByName(name: string): MappedExporter {
   const [, kind, parameter = ''] = /^(heap|drm):([\w.,+@-]+)$/.exec(name) ?? []
   if (kind === 'heap') return heap(parameter)
   if (kind === 'drm') return drm({ driver: parameter })
+  const [, address, bar] = BAR_NAME.exec(name) ?? []
+  if (address !== undefined) {
+    return vfioBar(address, bar === undefined ? {} : { region: Number(bar) })
+  }
   throw new P2pdmaError(`Unknown exporter ${JSON.stringify(name)}; there are ${NAMES.join(', ')}`, {
     code: 'ERR_INVALID_ARG_VALUE',
     argument: 'exporter',
@@ -55,6 +76,9 @@ export function availableExporters(): ExporterStatus[] {
       status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, dmaHeapHints)),
     ),
     status('drm:vgem', 'kernel', vgem()),
+    ...memoryDevices().map((address) =>
+      status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', barHints)),
+    ),
   ]
 }
 

@@ -8,7 +8,7 @@ import { native } from '../native.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { checkExporter } from '../move-notify/exporting.js'
 import { MappedBacking } from './mapped-backing.js'
-import type { MappedFile } from './mapped-file.js'
+import type { BackingFile } from './mapped-file.js'
 
 export interface SlabOptions {
   /** Bytes of one shared file. Default 16 MiB. */
@@ -29,11 +29,11 @@ interface Slot {
 }
 
 /** One shared file, divided into slots of one size. */
-class Slab {
+class Slab implements BackingFile {
   readonly placement: string
-  readonly memory: MappedFile['memory']
-  readonly memfd: MappedFile['memfd']
-  readonly mapping: MappedFile['mapping']
+  readonly memory: BackingFile['memory']
+  readonly memfd: BackingFile['memfd']
+  readonly mapping: BackingFile['mapping']
   readonly #backing: MappedBacking
   readonly #class: SizeClass
   /** Offsets of slots that were used and given back: not zero any more. */
@@ -53,8 +53,12 @@ class Slab {
     this.#fresh = backing.offset
   }
 
-  get dmaBuf(): MappedFile['dmaBuf'] {
+  get dmaBuf(): BackingFile['dmaBuf'] {
     return this.#backing.dmaBuf
+  }
+
+  get dmaMapping(): BackingFile['dmaMapping'] {
+    return this.#backing.file.dmaMapping
   }
 
   get full(): boolean {

@@ -233,6 +233,34 @@ export class Mapping {
     }
   }
 
+  /**
+   * Writes those 64-bit words of `source` to `offset` here that differ from
+   * `before`, both from their starts, and no others; off the event loop. Both
+   * numbers: multiples of 8.
+   */
+  async storeChanges(
+    offset: number,
+    source: Mapping,
+    before: Mapping,
+    length: number,
+  ): Promise<void> {
+    this.#checkWords(offset, length)
+    if (!(source instanceof Mapping)) throw typeError('source', 'a Mapping', source)
+    if (!(before instanceof Mapping)) throw typeError('before', 'a Mapping', before)
+    source.#checkWords(0, length)
+    before.#checkWords(0, length)
+    await inSlices(length, (at, bytes) =>
+      native.storeChangesSlice(
+        this.#native,
+        offset + at,
+        source.#native,
+        before.#native,
+        at,
+        bytes,
+      ),
+    )
+  }
+
   /** Overwrites bytes with a 64-bit pattern, off the event loop. Both numbers: multiples of 8. */
   async fill(pattern: bigint, offset = 0, length = this.length - offset): Promise<void> {
     this.#checkWords(offset, length)

@@ -140,19 +140,10 @@ std::vector<WideCopy> FindWideCopies() {
   return found;
 }
 
-// Not satisfied from lines that were streamed before; and nothing left in a
-// write-combining buffer when the device is told.
+// Loads are not satisfied from lines that were streamed before.
 inline void Before() {
 #if defined(__x86_64__)
   asm volatile("mfence" ::: "memory");
-#elif defined(__aarch64__)
-  asm volatile("dmb osh" ::: "memory");
-#endif
-}
-
-inline void After() {
-#if defined(__x86_64__)
-  asm volatile("sfence" ::: "memory");
 #elif defined(__aarch64__)
   asm volatile("dmb osh" ::: "memory");
 #endif
@@ -256,7 +247,16 @@ void CopyBytes(std::byte* to, bool to_device, const std::byte* from, bool from_d
       Forward({to + length, from + length, to_device, from_device}, piece, way);
     }
   }
-  After();
+  DeviceFence();
+}
+
+// Nothing is left in a write-combining buffer.
+void DeviceFence() {
+#if defined(__x86_64__)
+  asm volatile("sfence" ::: "memory");
+#elif defined(__aarch64__)
+  asm volatile("dmb osh" ::: "memory");
+#endif
 }
 
 void FillWords(std::byte* to, bool to_device, uint64_t pattern, size_t length) {

@@ -32,4 +32,7 @@ void CopyBytes(std::byte* to, bool to_device, const std::byte* from, bool from_d
 // Fills with a pattern of 8 bytes; `to` and `length` are multiples of 8.
 void FillWords(std::byte* to, bool to_device, uint64_t pattern, size_t length);
 
+// What was stored before is visible to the device before what comes next.
+void DeviceFence();
+
 }  // namespace p2pdma

@@ -61,6 +61,9 @@ for (const name of all) {
       t.equal(countInDebugfs(kernelName), listed + 1, 'the kernel lists it')
       t.equal(backing.dmaBuf?.info().exporter, kernelName)
     }
+    const pages = name.startsWith('memfd') || name.startsWith('udmabuf')
+    t.equal(backing.dmaMapping !== null, pages, 'type1 takes what has pages')
+    t.equal(backing.dmaMapping === backing.mapping, name.startsWith('memfd'))
     t.equal(backing.memfd !== null, name.startsWith('udmabuf'), 'a udmabuf keeps its memfd')
     t.ok(
       (await read(backing)).every((byte) => byte === 0),

@@ -120,6 +120,11 @@ export function rows(w: World): Record<string, Row> {
     udmabuf: { call: index.udmabuf, params: [options()] },
     heap: { call: index.heap, params: [optional(text('system'))] },
     drm: { call: index.drm, params: [optional(only({ driver: 'vgem' }))] },
+    vfioBar: { call: index.vfioBar, params: [text('0000:00:10.0'), options()] },
+    VfioBarExporter: {
+      call: build(index.VfioBarExporter),
+      params: [text('0000:00:10.0'), options()],
+    },
     slab: { call: index.slab, params: [only(exporter), options()] },
     Batch: { call: build(index.Batch), params: [whole(4, 1, 1 << 20)] },
     Completions: { call: build(index.Completions), params: [whole(4, 1, 1 << 20)] },
@@ -245,6 +250,10 @@ export function rows(w: World): Record<string, Row> {
     'Mapping#populate': {
       call: mapping.populate.bind(mapping),
       params: [optional(whole(0, 0, page)), optional(whole(page, 0, page))],
+    },
+    'Mapping#storeChanges': {
+      call: mapping.storeChanges.bind(mapping),
+      params: [whole(0, 0, page), only(mapping), only(mapping), whole(8, 0, page)],
     },
     'Mapping#fill': {
       call: mapping.fill.bind(mapping),

@@ -58,6 +58,7 @@ const badOptions: [string, Record<string, unknown>][] = [
   ['Memfd.create', { name: 5, seals: 64, sealable: 1, hugetlb: 4097 }],
   ['Mapping.map', { offset: 1, length: 0, write: 1, populate: 'yes' }],
   ['slab', { slabSize: 1 }],
+  ['vfioBar', { region: 6 }],
   ['ResidentSet', { budget: 0 }],
   ['DmaBuf#readable', { signal: 1, timeoutMs: -1 }],
 ]
@@ -95,7 +96,9 @@ const exempt = [
   'MovableBuffer#revoke',
   'MovableBuffer#countStrayWrites',
   'OwnedFd#stat',
-  ...['Udmabuf', 'Slab', 'Heap', 'Drm'].map((each) => `${each}Exporter#allocate`),
+  'VfioBarExporter#capacity',
+  'VfioBarExporter#available',
+  ...['Udmabuf', 'Slab', 'Heap', 'Drm', 'VfioBar'].map((each) => `${each}Exporter#allocate`),
 ]
 
 /** What only a device of the guest's can be asked: test/kernel/vfio.test.ts. */

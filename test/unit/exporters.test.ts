@@ -178,7 +178,24 @@ t.test('a hundred thousand slab backings', async (t) => {
   t.equal(openFds(), before)
 })
 
+t.test('what an IOMMU can be given', async (t) => {
+  const sliced = await slab(memfd(), { slabSize: 16 * page }).allocate(page)
+  const whole = await memfd().allocate(page)
+  for (const each of [sliced, whole]) {
+    t.equal(each.dmaMapping, each.mapping)
+    await each.free()
+    t.equal(each.dmaMapping, null)
+  }
+})
+
 t.test('names', async (t) => {
+  t.equal(exporterByName('vfio-bar:0000:00:10.0').placement, 'vfio-bar:0000:00:10.0')
+  t.equal(exporterByName('vfio-bar:0000:00:10.0/2').placement, 'vfio-bar:0000:00:10.0/2')
+  for (const bad of ['vfio-bar:', 'vfio-bar:10.0', 'vfio-bar:0000:00:10.0/6']) {
+    t.throws(() => exporterByName(bad), { code: 'ERR_INVALID_ARG_VALUE', argument: 'exporter' })
+  }
+  await t.rejects(exporterByName('vfio-bar:0000:ff:1f.7').allocate(page), { name: 'P2pdmaError' })
+
   t.equal(exporterByName('memfd').placement, 'memfd')
   t.equal(exporterByName('udmabuf').placement, 'udmabuf')
   t.equal(exporterByName('heap:system').placement, 'heap:system')

@@ -86,6 +86,19 @@ t.test('what a mapping of a device does', async (t) => {
   t.equal(await device.countRuns(0x0807060504030201n, 8, 4096 + 24), 3, 'over the seams of blocks')
   await source.plain.copyFrom(device, 0, 0, SIZE)
   t.ok(source.bytes.equals(bytes), 'read')
+
+  const before = memory()
+  before.bytes.set(source.bytes)
+  source.bytes.fill(9, 16, 17)
+  bytes.fill(0xee)
+  await device.storeChanges(8, source.plain, before.plain, 4096)
+  t.equal(bytes[24], 9)
+  t.equal(
+    bytes.filter((byte) => byte !== 0xee).length,
+    8,
+    'the word that was changed, and no other',
+  )
+  await t.rejects(device.storeChanges(0, device, before.plain, 8), { code: 'ERR_UNSUPPORTED' })
 })
 
 t.test('few bytes are copied before the promise is returned', async (t) => {

@@ -36,9 +36,18 @@ export class HeldBacking<Owner> implements Backing {
     return this.inner.mapping
   }
 
+  get dmaMapping(): Mapping | null {
+    const { dmaMapping, mapping } = this.inner
+    return dmaMapping === undefined ? mapping : dmaMapping
+  }
+
   copyFrom(source: Backing): Promise<void> {
     // The exporter's own kind of backing, where it is one: it keeps what it copies from alive.
     return this.inner.copyFrom(source instanceof HeldBacking ? source.inner : source)
+  }
+
+  async populate(): Promise<void> {
+    await this.inner.populate?.()
   }
 
   openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {

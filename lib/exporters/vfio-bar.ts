@@ -1,0 +1,279 @@
+/**
+ * A device's BAR as video memory, through VFIO: the CPU has it mapped, an
+ * IOMMU can be given it, and where the kernel can (6.19) it is a dma-buf.
+ */
+import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
+import type { DmaBuf } from '../kernel/dma-buf.js'
+import type { Mapping } from '../kernel/mapping.js'
+import { VfioDevice } from '../kernel/vfio/index.js'
+import { native } from '../native.js'
+import type { Exporter } from '../move-notify/backing.js'
+import { MappedBacking } from './mapped-backing.js'
+import type { BackingFile } from './mapped-file.js'
+import { RangeAllocator } from './range-allocator.js'
+
+const BARS = 6
+
+export interface VfioBarOptions {
+  /** Which BAR, 0 to 5. Default: the largest that the CPU can map. */
+  region?: number | undefined
+}
+
+/** A device whose BARs are memory here. One for each address: its ranges are handed out once. */
+class Card {
+  readonly device: VfioDevice
+  readonly #isOurs: boolean
+  readonly #opening = new Map<number, Promise<Bar>>()
+  readonly #bars: Bar[] = []
+  #users = 0
+
+  private constructor(device: VfioDevice, isOurs: boolean) {
+    this.device = device
+    this.#isOurs = isOurs
+  }
+
+  static readonly #open = new Map<string, Promise<Card>>()
+  /** Those that are being given back: nobody can open them yet. */
+  static readonly #closing = new Map<string, Promise<void>>()
+
+  /** One user more. */
+  static async acquire(device: string | VfioDevice): Promise<Card> {
+    const address = (typeof device === 'string' ? device : device.address).toLowerCase()
+    for (;;) {
+      await Card.#closing.get(address)
+      let opening = Card.#open.get(address)
+      if (opening === undefined) {
+        opening = Card.#make(device)
+        Card.#open.set(address, opening)
+        void opening.catch(() => Card.#open.delete(address))
+      }
+      const card = await opening
+      // Its last user may have left in between.
+      if (Card.#open.get(address) !== opening) continue
+      card.#users++
+      return card
+    }
+  }
+
+  static async #make(device: string | VfioDevice): Promise<Card> {
+    if (typeof device !== 'string') return new Card(device, false)
+    return new Card(await VfioDevice.open(device), true)
+  }
+
+  use(): void {
+    this.#users++
+  }
+
+  /** One user less; the last one gives the device back. */
+  async release(): Promise<void> {
+    if (--this.#users > 0) return
+    const { address } = this.device
+    Card.#open.delete(address)
+    for (const bar of this.#bars) bar.close()
+    if (!this.#isOurs) return
+    const closed = this.device.close().finally(() => Card.#closing.delete(address))
+    Card.#closing.set(address, closed)
+    await closed
+  }
+
+  async bar(region: number | undefined): Promise<Bar> {
+    const index = region ?? largest(this.device)
+    let opening = this.#opening.get(index)
+    if (opening === undefined) {
+      opening = this.#openBar(index)
+      this.#opening.set(index, opening)
+      void opening.catch(() => this.#opening.delete(index))
+    }
+    return opening
+  }
+
+  async #openBar(index: number): Promise<Bar> {
+    const mapping = this.device.mapRegion(index)
+    try {
+      const bar = new Bar(this, mapping, await exported(this.device, index))
+      this.#bars.push(bar)
+      return bar
+    } catch (error) {
+      mapping.unmap()
+      throw error
+    }
+  }
+}
+
+/** A whole BAR, of which backings are parts. */
+class Bar {
+  readonly card: Card
+  readonly mapping: Mapping
+  /** Null where the kernel has no dma-bufs of BARs. */
+  readonly dmaBuf: DmaBuf | null
+  readonly ranges: RangeAllocator
+
+  constructor(card: Card, mapping: Mapping, dmaBuf: DmaBuf | null) {
+    this.card = card
+    this.mapping = mapping
+    this.dmaBuf = dmaBuf
+    const { pageSize } = native
+    this.ranges = new RangeAllocator(mapping.length - (mapping.length % pageSize), pageSize)
+  }
+
+  close(): void {
+    this.dmaBuf?.close()
+    this.mapping.unmap()
+  }
+}
+
+/** A BAR under the name of one of its exporters. */
+class BarFile implements BackingFile {
+  readonly placement: string
+  readonly bar: Bar
+  readonly memfd = null
+
+  constructor(placement: string, bar: Bar) {
+    this.placement = placement
+    this.bar = bar
+  }
+
+  get memory(): DmaBuf | null {
+    return this.bar.dmaBuf
+  }
+
+  get dmaBuf(): DmaBuf | null {
+    return this.bar.dmaBuf
+  }
+
+  get mapping(): Mapping {
+    return this.bar.mapping
+  }
+
+  get dmaMapping(): Mapping {
+    return this.bar.mapping
+  }
+
+  async allocate(size: number): Promise<MappedBacking> {
+    const { card, ranges } = this.bar
+    const offset = ranges.allocate(size)
+    card.use()
+    const backing = new MappedBacking(this, offset, ranges.rounded(size))
+    try {
+      await backing.fill(0n)
+      return backing
+    } catch (error) {
+      await backing.free()
+      throw error
+    }
+  }
+
+  release(offset: number): Promise<void> {
+    this.bar.ranges.free(offset)
+    return this.bar.card.release()
+  }
+}
+
+export class VfioBarExporter implements Exporter {
+  readonly kind = 'kernel'
+  readonly placement: string
+  readonly #device: string | VfioDevice
+  readonly #region: number | undefined
+  /** Keeps the device open from the first backing to the close. */
+  #held: BarFile | null = null
+  #closing: Promise<void> | null = null
+
+  constructor(device: string | VfioDevice, options: VfioBarOptions = {}) {
+    if (typeof device !== 'string' && !(device instanceof VfioDevice)) {
+      throw typeError('device', 'a PCI address or a VfioDevice', device)
+    }
+    const { region } = checkOptions(options)
+    if (region !== undefined) checkInteger('region', region, 0, BARS - 1)
+    this.#device = device
+    this.#region = region
+    const address = typeof device === 'string' ? device : device.address
+    this.placement = `vfio-bar:${address}${region === undefined ? '' : `/${region}`}`
+  }
+
+  /** Zeroed; ENOSPC where the BAR has no such piece left. The first one opens the device. */
+  async allocate(size: number): Promise<MappedBacking> {
+    checkInteger('size', size, 1)
+    return this.#within(async (file) => {
+      const backing = await file.allocate(size)
+      try {
+        this.#checkOpen()
+      } catch (error) {
+        await backing.free()
+        throw error
+      }
+      if (this.#held === null) file.bar.card.use()
+      this.#held ??= file
+      return backing
+    })
+  }
+
+  /** Bytes of the BAR: what a budget can be at most. */
+  capacity(): Promise<number> {
+    return this.#within(({ bar }) => bar.ranges.size)
+  }
+
+  /** Bytes of the BAR that nobody has, in one piece or many. */
+  available(): Promise<number> {
+    return this.#within(({ bar }) => bar.ranges.left)
+  }
+
+  /**
+   * Allocates no more. The device is given back as soon as the last backing
+   * has been, and every other exporter of it closed. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#held?.bar.card.release() ?? Promise.resolve()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** Opens the device, or has it open, for as long as `use` takes. */
+  async #within<T>(use: (file: BarFile) => T | Promise<T>): Promise<T> {
+    this.#checkOpen()
+    const card = await Card.acquire(this.#device)
+    try {
+      return await use(new BarFile(this.placement, await card.bar(this.#region)))
+    } finally {
+      await card.release()
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== null) throw closedError('The exporter')
+  }
+}
+
+/**
+ * Allocates from a BAR of a device that is bound to vfio-pci, by its PCI address
+ * or as it is open already.
+ */
+export function vfioBar(device: string | VfioDevice, options: VfioBarOptions = {}) {
+  return new VfioBarExporter(device, options)
+}
+
+function largest({ address, regions }: VfioDevice): number {
+  const [best] = regions
+    .slice(0, BARS)
+    .filter(({ mappable, areas, size }) => mappable && areas === null && size > 0)
+    .sort((one, other) => other.size - one.size)
+  if (best !== undefined) return best.index
+  throw new P2pdmaError(`${address} has no BAR that can be mapped`, {
+    code: 'ERR_NOT_MAPPABLE',
+    argument: 'device',
+  })
+}
+
+/** Null where the kernel, or this device's, cannot. */
+async function exported(device: VfioDevice, region: number): Promise<DmaBuf | null> {
+  try {
+    return await device.exportDmaBuf(region)
+  } catch (error) {
+    // EINVAL: of a device that takes no part in peer-to-peer (pcim_p2pdma_init failed).
+    const { code } = error as { code?: unknown }
+    if (code === 'ERR_UNSUPPORTED' || code === 'EINVAL') return null
+    throw error
+  }
+}
