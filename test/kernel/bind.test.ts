@@ -48,7 +48,7 @@ t.test('given back, a NIC has its network interface again; taken, it has none', 
   t.throws(() => interfacesOf(NIC), { code: 'ENOENT' })
   const device = await VfioDevice.open(NIC)
   t.equal(device.vendorId, 0x8086, 'it can be driven')
-  device.close()
+  await device.close()
 })
 
 t.test('what is open is not given back', async (t) => {
@@ -64,7 +64,7 @@ t.test('what is open is not given back', async (t) => {
     }
   })
   t.equal(own.length, 2, 'the container and the group')
-  device.close()
+  await device.close()
   t.match(await unbindFromVfio(NIC), [{ to: 'e1000e' }])
   t.match(await bindToVfio(NIC), [{ to: 'vfio-pci' }])
 })

@@ -107,7 +107,7 @@ async function faultAfter(t: Test, log: KernelLog): Promise<DmaFault | undefined
 
 t.test('a NIC that reads and writes what is not mapped for it', async (t) => {
   using log = KernelLog.open()
-  using device = await VfioDevice.open(NIC)
+  await using device = await VfioDevice.open(NIC)
   using memory = Memfd.create(2 * page)
   const mapping = memory.map()
   const ring = 0x200000
