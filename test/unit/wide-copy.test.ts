@@ -101,6 +101,23 @@ t.test('what a mapping of a device does', async (t) => {
   await t.rejects(device.storeChanges(0, device, before.plain, 8), { code: 'ERR_UNSUPPORTED' })
 })
 
+t.test('stamps on a device', async (t) => {
+  const { device, plain, bytes } = target
+  bytes.fill(0)
+  const [offsets, sequences] = [Float64Array.of(128, 1024), Float64Array.of(7, 8)]
+  const verify = (mapping: Mapping, consume: boolean) =>
+    native.verifyBlocks(mapping.handle, offsets, sequences, 256, 3n, consume)
+  await native.stampBlocks(device.handle, offsets, sequences, 256, 3n)
+  const written = Buffer.from(bytes)
+  bytes.fill(0)
+  await native.stampBlocks(plain.handle, offsets, sequences, 256, 3n)
+  t.ok(bytes.equals(written), 'the same bytes')
+  t.same([...(await verify(device, true))], [12, 12], 'intact, without guards')
+  const consumed = await verify(plain, false)
+  t.same(await verify(device, false), consumed, 'the same verdicts')
+  t.same([...consumed], [1, 1], 'consumed: the marker, and whole guards')
+})
+
 t.test('few bytes are copied before the promise is returned', async (t) => {
   const long = Memfd.create(256 << 10)
   const mapping = long.map()
