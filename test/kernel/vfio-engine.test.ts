@@ -150,7 +150,7 @@ t.test('what an IOMMU cannot take fails that attachment alone', async (t) => {
   await heapBuffer.close()
   const posted = rx.receive(into, 0, SLOT)
   await rig.target.move(heap('system'))
-  await t.rejects(posted, { code: 'ERR_UNSUPPORTED' }, 'its work is rejected with the reason')
+  await t.rejects(posted, { code: 'ERR_REMAP_FAILED' }, 'its work is rejected with the reason')
   t.equal(into.state, 'failed')
   t.equal(rx.state, 'running')
   await into.close()
