@@ -14,6 +14,7 @@ import { DmaBuf } from '../dma-buf.js'
 import { Mapping } from '../mapping.js'
 import { DeviceFlag, Region } from './abi.js'
 import { ConfigSpace } from './config-space.js'
+import { parseBdf } from '../pci/address.js'
 import { type DeviceMemory, type DeviceMemoryUse, noteDeviceMemory } from './device-memory.js'
 import { Interrupts } from './interrupts.js'
 import type { IommuSpace } from './iommu-space.js'
@@ -110,7 +111,7 @@ export class VfioDevice {
    * (the message says which), EBUSY where it is open already.
    */
   static async open(address: string, options: VfioOpenOptions = {}): Promise<VfioDevice> {
-    const name = checkAddress(address)
+    const name = parseBdf(address)
     const { space } = checkOptions(options)
     if (space !== undefined && (space as unknown) !== 'type1' && (space as unknown) !== 'iommufd') {
       throw typeError('space', "'type1' or 'iommufd'", space)
@@ -313,19 +314,6 @@ function unmap(owner: Registers | Mapping): void {
   } catch {
     // The addresses stay as they are until the collector takes them.
   }
-}
-
-/** `0000:00:11.0`, in the kernel's spelling. */
-function checkAddress(address: unknown): string {
-  if (typeof address !== 'string') throw typeError('address', 'a string', address)
-  if (!/^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(address)) {
-    throw new P2pdmaError(`${JSON.stringify(address)} is not the address of a PCI device`, {
-      code: 'ERR_INVALID_ARG_VALUE',
-      argument: 'address',
-      hint: 'it looks like 0000:03:00.0: domain, bus, device and function, in hexadecimal',
-    })
-  }
-  return address.toLowerCase()
 }
 
 function rangePairs(

@@ -1,16 +1,6 @@
 /** Why an IOMMU group cannot be had. */
 import { P2pdmaError } from '../../errors.js'
-import { groupMembers } from './sysfs.js'
-
-/** Drivers that leave the DMA of a group to its owner (`driver_managed_dma`). */
-const harmless: readonly (string | null)[] = [null, 'pcieport', 'pci-stub']
-
-/** The group's devices that kernel drivers have, each with its driver. */
-export function inTheWay(group: string): string[] {
-  return groupMembers(group)
-    .filter(({ driver }) => !harmless.includes(driver) && driver?.includes('vfio') !== true)
-    .map(({ address, driver }) => `${address} (${driver ?? ''})`)
-}
+import { inTheWay } from './sysfs.js'
 
 /** ERR_GROUP_NOT_VIABLE, with the names of those in the way. */
 export function notViableError(group: string, cause?: unknown): P2pdmaError {

@@ -5,9 +5,10 @@ import { native, type NativeFd } from '../../native.js'
 import { call, callAsync, translate } from '../call.js'
 import { IommufdMap } from './abi.js'
 import { type DmaRequest, DmaSpace, usableRanges } from './dma-space.js'
-import { inTheWay, notViableError } from './group-errors.js'
+import { notViableError } from './group-errors.js'
 import { DmaAccess } from './iommu-space.js'
 import { IovaAllocator } from './iova-allocator.js'
+import { inTheWay } from './sysfs.js'
 
 export const IOMMUFD = '/dev/iommu'
 

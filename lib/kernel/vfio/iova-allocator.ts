@@ -13,6 +13,9 @@ export interface IovaRange {
  */
 const GUARD_PAGES = 1
 
+/** What is as large as a large page begins at one's boundary: the IOMMU may map it by these. */
+const LARGE_PAGE = 2 << 20
+
 export class IovaAllocator {
   /** What the IOMMU can translate, ascending. */
   readonly ranges: readonly IovaRange[]
@@ -28,7 +31,7 @@ export class IovaAllocator {
     this.#free = ranges
       // Address 0 is left out: too many devices take it for none.
       .map(({ start, end }) => ({
-        start: Math.max(pageSize, Math.ceil(start / pageSize) * pageSize),
+        start: Math.max(pageSize, roundUp(start, pageSize)),
         end: Math.floor((end + 1) / pageSize) * pageSize,
       }))
       .filter(({ start, end }) => end > start)
@@ -43,14 +46,20 @@ export class IovaAllocator {
   allocate(size: number): number {
     checkInteger('size', size, 1)
     const length = (Math.ceil(size / this.#pageSize) + GUARD_PAGES) * this.#pageSize
-    const index = this.#free.findIndex(({ start, end }) => end - start >= length)
+    const alignment = size >= LARGE_PAGE ? LARGE_PAGE : this.#pageSize
+    const index = this.#free.findIndex(
+      ({ start, end }) => end - roundUp(start, alignment) >= length,
+    )
     const range = this.#free[index]
     if (range === undefined) {
       throw new P2pdmaError(`The IOMMU has no ${size} bytes of addresses left`, { code: 'ENOSPC' })
     }
-    const iova = range.start
-    range.start += length
-    if (range.start === range.end) this.#free.splice(index, 1)
+    const iova = roundUp(range.start, alignment)
+    const left = [
+      { start: range.start, end: iova },
+      { start: iova + length, end: range.end },
+    ]
+    this.#free.splice(index, 1, ...left.filter(({ start, end }) => start < end))
     this.#taken.set(iova, length)
     return iova
   }
@@ -85,4 +94,9 @@ export class IovaAllocator {
       { code: 'ERR_OUT_OF_RANGE', argument: 'iova' },
     )
   }
+}
+
+/** Not by bit operations: addresses have up to 53 bits. */
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple
 }

@@ -4,7 +4,7 @@ import { P2pdmaError } from '../../errors.js'
 import type { NativeFd } from '../../native.js'
 import type { DmaSpace } from './dma-space.js'
 import { IOMMUFD, IommufdSpace } from './iommufd.js'
-import { deviceExists, deviceFile, driverOf, groupOf, isVfioDevice } from './sysfs.js'
+import { type VfioFacts, vfioFacts } from './sysfs.js'
 import { Type1Space } from './type1.js'
 
 export type SpaceKind = 'type1' | 'iommufd'
@@ -19,44 +19,33 @@ export async function openDevice(
   address: string,
   kind: SpaceKind | undefined,
 ): Promise<OpenedDevice> {
-  const group = checkDevice(address)
-  if (kind === 'iommufd') return openIommufd(address, group)
-  if (kind === 'type1') return openType1(address, group)
+  const facts = vfioFacts(address)
+  const group = checkDevice(facts)
+  if (kind === 'iommufd') return openIommufd(facts.file, group)
   // Another device of the group decides: the kernel lets a group be used one way only.
-  if (Type1Space.known(group) !== undefined) return openType1(address, group)
-  const file = existsSync(IOMMUFD) ? deviceFile(address) : null
-  return file === null ? openType1(address, group) : openIommufd(address, group)
+  const known = Type1Space.known(group) !== undefined
+  if (kind === 'type1' || known || facts.file === null || !existsSync(IOMMUFD)) {
+    return openType1(address, group)
+  }
+  return openIommufd(facts.file, group)
 }
 
 /** Returns its IOMMU group. */
-function checkDevice(address: string): string {
-  if (!deviceExists(address)) {
-    throw new P2pdmaError(`There is no PCI device ${address}`, {
-      code: 'ENODEV',
-      argument: 'address',
-      hint: '`ls /sys/bus/pci/devices` shows those that there are',
-    })
-  }
-  const group = groupOf(address)
-  if (group === null) {
+function checkDevice({ address, iommuGroup, isNoIommu, isVfio, driver }: VfioFacts): string {
+  if (iommuGroup === null || isNoIommu) {
     throw new P2pdmaError(`No IOMMU stands behind ${address}`, {
       code: 'ERR_NO_IOMMU',
       argument: 'address',
       hint: 'switch the IOMMU on: in the firmware, and intel_iommu=on on the command line',
     })
   }
-  if (!isVfioDevice(address)) {
-    const driver = driverOf(address)
-    throw new P2pdmaError(
-      `${address} is ${driver === null ? 'not bound to any driver' : `bound to ${driver}`}, not to vfio-pci`,
-      {
-        code: 'ERR_NOT_BOUND',
-        argument: 'address',
-        hint: `\`p2pdma bind ${address}\``,
-      },
-    )
-  }
-  return group
+  if (isVfio) return iommuGroup
+  const now = driver === null ? 'not bound to any driver' : `bound to ${driver}`
+  throw new P2pdmaError(`${address} is ${now}, not to vfio-pci`, {
+    code: 'ERR_NOT_BOUND',
+    argument: 'address',
+    hint: `\`p2pdma bind ${address}\``,
+  })
 }
 
 async function openType1(address: string, group: string): Promise<OpenedDevice> {
@@ -64,8 +53,7 @@ async function openType1(address: string, group: string): Promise<OpenedDevice> 
   return closingOnFailure(space, () => space.device(address))
 }
 
-async function openIommufd(address: string, group: string): Promise<OpenedDevice> {
-  const file = deviceFile(address)
+async function openIommufd(file: string | null, group: string): Promise<OpenedDevice> {
   if (file === null || !existsSync(IOMMUFD)) {
     const missing = file === null ? 'device files of VFIO (/dev/vfio/devices)' : IOMMUFD
     throw new P2pdmaError(`This kernel has no ${missing}`, {
