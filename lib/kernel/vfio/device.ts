@@ -199,13 +199,20 @@ export class VfioDevice {
    * kernel importers can map: VFIO_DEVICE_FEATURE_DMA_BUF. A reset, memory
    * switched off in config space, and the device's close revoke it; the first
    * two end, and importers can map it again (vfio_pci_dmabuf.c,
-   * vfio_pci_dma_buf_move). It has no CPU mapping.
+   * vfio_pci_dma_buf_move). It has no CPU mapping. ERR_NOT_EXPORTABLE where the
+   * region is no BAR.
    */
   async exportDmaBuf(
     index: number,
     ranges?: readonly { offset: number; size: number }[],
   ): Promise<DmaBuf> {
     const { size } = this.region(index)
+    if (index >= Region.ROM || size === 0) {
+      throw new P2pdmaError(`Region ${index} of ${this.address} is no BAR`, {
+        code: 'ERR_NOT_EXPORTABLE',
+        argument: 'index',
+      })
+    }
     const pairs = rangePairs(ranges ?? [{ offset: 0, size }], size)
     const fd = await callAsync(
       () => native.vfioStartExportDmaBuf(this.#handle, index, constants.O_RDWR, pairs),

@@ -107,6 +107,8 @@ export abstract class DmaSpace implements IommuSpace {
   }
 
   #note({ iova, size, device }: DmaRequest): void {
+    // What was revoked there is past: the next unmap is of this one.
+    this.#forget(iova, size)
     if (device === undefined) return
     const revoke = async (): Promise<void> => {
       use.revoked = true
@@ -119,14 +121,15 @@ export abstract class DmaSpace implements IommuSpace {
     this.#uses.set(iova, use)
   }
 
-  /** Whether it was revoked: then there is nothing left to unmap. */
+  /** Whether just that was revoked: then there is nothing left to unmap. */
   #forget(iova: number, size: number): boolean {
-    let revoked = false
+    if (this.#uses.size === 0) return false
+    const same = this.#uses.get(iova)
+    const revoked = same?.size === size && same.revoked
     for (const [at, use] of this.#uses) {
-      if (at < iova || at >= iova + size) continue
+      if (at >= iova + size || at + use.size <= iova) continue
       this.#uses.delete(at)
       use.device.uses.delete(use)
-      revoked ||= use.revoked
     }
     return revoked
   }

@@ -55,8 +55,9 @@ export class Interrupts {
    * Switches on one vector per handler, and only this kind; ERR_INVALID_STATE
    * where one is on, ERR_UNSUPPORTED where the device has not so many. Each
    * handler is called with the number of interrupts since. INTx is masked by
-   * each interrupt: `unmask()` when the device has been seen to. Listening does
-   * not keep the process alive: see `hold()`.
+   * each interrupt: `unmask()` when the device has been seen to. The others are
+   * writes of the device, which need `config.setMaster(true)`. Listening does not
+   * keep the process alive: see `hold()`.
    */
   enable(kind: InterruptKind, handlers: readonly ((count: number) => void)[]): void {
     const index = indexOf(kind)
