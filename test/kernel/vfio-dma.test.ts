@@ -35,7 +35,8 @@ t.test('mappings, and what is refused', async (t) => {
   const memory = memfd.map()
   const iova = space.iovas.allocate(memory.length)
   await space.map(iova, memory, 0, memory.length, BOTH)
-  const taken = { code: 'EEXIST', syscall: 'ioctl VFIO_IOMMU_MAP_DMA', hint: /unmap it first/ }
+  const syscall = space.kind === 'type1' ? 'ioctl VFIO_IOMMU_MAP_DMA' : 'ioctl IOMMU_IOAS_MAP'
+  const taken = { code: 'EEXIST', syscall, hint: /unmap it first/ }
   await t.rejects(space.map(iova, memory, 0, memory.length, BOTH), taken)
   await t.rejects(space.map(iova + page, memory, 0, page, BOTH), taken, 'within another')
   t.throws(() => space.mapNow(iova, memory, 0, page, BOTH), taken)
