@@ -16,13 +16,19 @@ export const summary = 'move buffers under live transfers and check every byte'
 
 export const usage = `[OPTIONS]
 
-  --engine NAME      the engine (software)
+  --engine NAME      software, or vfio: two NICs behind the IOMMU, one of which sends
+                     what the other receives; vfio:ADDRESS,ADDRESS names them, else
+                     two are taken that are bound to vfio-pci (software)
+  --memory ADDRESS   with vfio: the device whose BAR is video memory (the one that is
+                     bound to vfio-pci and has the largest)
+  --witness          with vfio: only frames to a revoked mapping, and the IOMMU's faults
   --from EXPORTER    where the buffers are made (memfd)
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
                      exporters: memfd udmabuf heap:NAME drm:DRIVER
-  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4194304)
+  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4194304;
+                     with vfio 524288)
   --buffers N        pairs of a source and a target (2)
-  --moves N          end after so many moves (200, and 1 GiB verified)
+  --moves N          end after so many moves (200, and in software 1 GiB verified)
   --seconds S        end after so many seconds; with --moves, whichever comes first
   --seed N           repeat the order of blocks and moves
   --json FILE|-      write the report as JSON; '-': to stdout, and TAP to stderr
@@ -38,6 +44,8 @@ const options = {
   size: { type: 'string' },
   buffers: { type: 'string' },
   moves: { type: 'string' },
+  memory: { type: 'string' },
+  witness: { type: 'boolean' },
   seconds: { type: 'string' },
   seed: { type: 'string' },
   json: { type: 'string' },
@@ -56,7 +64,7 @@ export async function run(argv: string[]): Promise<number> {
     const { min, max } = LIMITS[name]
     return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
   }
-  const { engine, from, to, inject, json } = values
+  const { engine, from, to, inject, json, memory, witness } = values
   if (json === '') throw new UsageError('--json needs a file, or -')
   const fault = FAULTS.find((name) => name === inject)
   if (inject !== undefined && fault === undefined) {
@@ -66,6 +74,8 @@ export async function run(argv: string[]): Promise<number> {
     ...(engine !== undefined && { engine }),
     ...(from !== undefined && { from }),
     ...(to !== undefined && { to: to.split(',') }),
+    ...(memory !== undefined && { memory }),
+    ...(witness !== undefined && { witness }),
     ...(fault !== undefined && { inject: fault }),
     ...number('size'),
     ...number('buffers'),

@@ -1,5 +1,5 @@
 /** Moves buffers through the placements, and sees whether that hit work in flight. */
-import type { Exporter } from '../move-notify/backing.js'
+import type { Backing, Exporter } from '../move-notify/backing.js'
 import type { Side } from './pair.js'
 import type { Random } from './random.js'
 import type { Tally } from './tally.js'
@@ -17,6 +17,11 @@ export interface MoverParts {
 
 /** Turns of the event loop, in which completions are seen and work is posted. */
 const MIN_TURNS = 2
+
+/** The backing, with something else for `populate()`. */
+function prepared(backing: Backing, populate: (() => Promise<void>) | undefined): Backing {
+  return Object.defineProperty(backing, 'populate', { value: populate })
+}
 
 export class Mover {
   readonly #parts: MoverParts
@@ -36,8 +41,12 @@ export class Mover {
     const { placement, kind } = exporter
     const allocate = async (size: number) => {
       const backing = await exporter.allocate(size)
-      await this.#untilBusy([side])
-      return backing
+      const populate = backing.populate?.bind(backing)
+      // Between its last preparation and the stop nothing must come in between.
+      return prepared(backing, async () => {
+        await populate?.()
+        await this.#untilBusy([side])
+      })
     }
     await this.#move(side, { placement, kind, allocate })
   }
@@ -53,12 +62,14 @@ export class Mover {
         ({ attachment, buffer, probe }) =>
           probe.isBusy(attachment.id) && (buffer.cpuBrackets?.isIdle ?? true),
       )
-    const deadline = performance.now() + this.#parts.aimMs
-    for (let turn = 0; ; turn++) {
-      // Turn by turn: what a NIC has in flight is gone in the next one.
+    for (let turn = 0; turn < MIN_TURNS; turn++) {
       await new Promise((resolve) => setImmediate(resolve))
-      if (turn < MIN_TURNS) continue
-      if (ready() || performance.now() > deadline) return
+    }
+    const deadline = performance.now() + this.#parts.aimMs
+    const probes = new Set(sides.map(({ probe }) => probe))
+    while (!ready() && performance.now() < deadline) {
+      const posted = [...probes].map((probe) => probe.posted())
+      await Promise.race([...posted, new Promise((resolve) => setTimeout(resolve, 1))])
     }
   }
 
@@ -67,15 +78,17 @@ export class Mover {
    * are invalidated in the same turn.
    */
   async moveTogether(sides: readonly Side[]): Promise<void> {
-    const prepared: Exporter[] = []
+    const exporters: Exporter[] = []
     for (const side of sides) {
       const exporter = this.#next(side)
       const { placement, kind } = exporter
       const backing = await exporter.allocate(side.buffer.size)
-      prepared.push({ placement, kind, allocate: () => Promise.resolve(backing) })
+      await backing.populate?.()
+      prepared(backing, undefined)
+      exporters.push({ placement, kind, allocate: () => Promise.resolve(backing) })
     }
     await this.#untilBusy(sides)
-    await Promise.all(sides.map((side, i) => this.#move(side, prepared[i] as Exporter)))
+    await Promise.all(sides.map((side, i) => this.#move(side, exporters[i] as Exporter)))
   }
 
   #next(side: Side): Exporter {

@@ -15,6 +15,12 @@ export async function openPlant(options: SmokeOptions, system: Placement): Promi
   const { engine, inject } = options
   const vfio = /^vfio(?::(.*))?$/.exec(engine)
   if (vfio === null) {
+    if (options.witness || options.memory !== null) {
+      throw new P2pdmaError('--memory and --witness are for the engine vfio', {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: options.witness ? 'witness' : 'memory',
+      })
+    }
     // Whatever else there is to say of a name.
     const software = await openEngine(engine)
     if (engine === 'software') return new SoftwarePlant(software as SoftwareEngine)

@@ -23,6 +23,8 @@ export interface SmokeOptions {
   seconds: number | null
   /** Distinct stamped bytes to verify at least, unless the time is over before. */
   bytes: number
+  /** Only the scenario in which the IOMMU is the witness. */
+  witness: boolean
   /** Makes the order of blocks and moves repeatable. */
   seed: number
   /** A fault to make on purpose. */
@@ -59,6 +61,7 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
     moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
     seconds: given.seconds ?? null,
     bytes: given.bytes ?? (unbounded && !isVfio ? DEFAULT_BYTES : 0),
+    witness: given.witness ?? false,
     seed: given.seed ?? Math.floor(Math.random() * 2 ** 32),
     inject: given.inject ?? null,
   }

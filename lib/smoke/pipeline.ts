@@ -14,8 +14,6 @@ import { CONSUMED, type Stamps, Verdict } from './stamp.js'
 import type { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
 
-const MAX_WINDOW = 4
-
 export interface PipelineParts {
   pairs: readonly Pair[]
   layout: Layout
@@ -24,6 +22,8 @@ export interface PipelineParts {
   tally: Tally
   random: Random
   watchdog: Watchdog
+  /** Groups under way at most. */
+  window: number
 }
 
 export class Pipeline {
@@ -39,7 +39,7 @@ export class Pipeline {
   constructor(parts: PipelineParts) {
     this.#parts = parts
     const all = parts.pairs.length * parts.layout.groups
-    this.#window = Math.min(MAX_WINDOW, Math.max(1, Math.floor((all - 1) / 2)))
+    this.#window = Math.min(parts.window, Math.max(1, Math.floor((all - 1) / 2)))
   }
 
   /** Groups verified. */

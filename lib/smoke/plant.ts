@@ -38,6 +38,8 @@ export interface Plant {
   readonly scenarios: readonly Scenario[]
   /** Smaller buffers are done before a move begins: whether it met work is not judged there. */
   readonly judgedSize: number
+  /** Groups of blocks under way at most, on so many pairs of buffers. */
+  window(pairs: number): number
   /** How long a move waits for work in flight on its buffer at most, ms. */
   readonly aimMs: number
   /** What stands before each block on its way. */

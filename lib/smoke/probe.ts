@@ -9,6 +9,7 @@ import type { Engine, EngineChannel, EngineChannelOptions } from '../move-notify
 export class Probe implements Engine {
   readonly #engine: Engine
   readonly #channels: EngineChannel[] = []
+  readonly #waiting: (() => void)[] = []
   readonly #watched = new Map<number, boolean>()
 
   constructor(engine: Engine) {
@@ -27,7 +28,26 @@ export class Probe implements Engine {
   openChannel(options: EngineChannelOptions): EngineChannel {
     const channel = this.#engine.openChannel(options)
     this.#channels.push(channel)
+    const post = channel.post.bind(channel)
+    const value = (...work: Parameters<typeof post>) => {
+      const accepted = post(...work)
+      if (accepted > 0) this.#wake()
+      return accepted
+    }
+    Object.defineProperty(channel, 'post', { value })
     return channel
+  }
+
+  /**
+   * Resolves when something has been posted next, in the same turn: a NIC may
+   * have finished it in the next one.
+   */
+  posted(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
   /** Whether work in flight names attachment `id` now. */

@@ -97,7 +97,8 @@ export const scenarios: readonly Scenario[] = [
 function openPipeline(stage: Stage, lane: Lane, pairs: readonly Pair[]): Pipeline {
   const { layout, tally, random, run } = stage
   const { stamps, watchdog } = run
-  return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog })
+  const window = run.plant.window(pairs.length)
+  return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog, window })
 }
 
 function startLoad(stage: Stage, lane: Lane, pairs: readonly Pair[]): Load {

@@ -17,6 +17,7 @@ export class SoftwarePlant implements Plant {
   readonly scenarios = scenarios
   readonly judgedSize = 4 << 20
   readonly aimMs = 50
+  readonly window = () => 4
   readonly header = new Uint8Array()
   readonly layOut = layOut
   readonly concludes = false

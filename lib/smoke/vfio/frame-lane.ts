@@ -10,6 +10,7 @@
  */
 import { P2pdmaError } from '../../errors.js'
 import type { VfioEngine } from '../../engines/index.js'
+import type { Link } from '../../engines/vfio/driver.js'
 import type { Channel } from '../../move-notify/channel.js'
 import {
   type Copied,
@@ -55,31 +56,35 @@ interface Group {
 
 export class FrameLane implements Lane {
   readonly channel: Channel
-  readonly #sender: Nic
-  readonly #receiver: Nic
+  readonly sender: Nic
+  readonly receiver: Nic
   readonly #form: FrameForm
   readonly #tally: Tally
   #receives = 0
-  #resets = 0
+  /** Resets, and links that went down: what is lost then is counted by no device. */
+  #upsets = 0
   /** Frames dropped by the devices' count, as far as they have been accounted for. */
   #dropped: number
-  readonly #onReset = () => void this.#resets++
+  readonly #onReset = () => void this.#upsets++
+  readonly #onLink = ({ isUp }: Link) => {
+    if (!isUp) this.#upsets++
+  }
   /** The group before has been settled. */
   #before: Promise<unknown> = Promise.resolve()
 
   constructor(form: Form, sender: Nic, receiver: Nic, tally: Tally) {
     const Frames = form === 'promise' ? PromiseFrames : BatchFrames
     this.#form = new Frames(sender.channel, receiver.channel, tally)
-    this.#sender = sender
-    this.#receiver = receiver
+    this.sender = sender
+    this.receiver = receiver
     this.#tally = tally
     this.channel = receiver.channel
     this.#dropped = this.#drops()
-    for (const { engine } of this.#nics) engine.on('reset', this.#onReset)
+    for (const { engine } of this.#nics) engine.on('reset', this.#onReset).on('link', this.#onLink)
   }
 
   get #nics(): Nic[] {
-    return [this.#sender, this.#receiver]
+    return [this.sender, this.receiver]
   }
 
   copy(copies: readonly Copy[], identify: Identify): Promise<Copied> {
@@ -117,7 +122,7 @@ export class FrameLane implements Lane {
 
   async #transmit(group: Group): Promise<Copied> {
     const { copies } = group
-    const resets = this.#resets
+    const upsets = this.#upsets
     /** Of the copies, those that have not arrived. */
     let missing = copies.map((_, index) => index)
     let order: number[] | null = null
@@ -127,14 +132,14 @@ export class FrameLane implements Lane {
       await this.#credit(group)
       const unknown = await this.#send(group, missing)
       isInDoubt ||= unknown.size > 0 || round > 0
-      await this.#quiet(group, () => unknown.size > 0 || this.#resets > resets || this.#hasDropped)
+      await this.#quiet(group, () => unknown.size > 0 || this.#upsets > upsets || this.#hasDropped)
       if (group.error !== null) return this.#fail(missing.length, group.error)
       if (group.arrived === copies.length && !isInDoubt) break
       order = await group.identify(group.arrived)
       const here = new Set(order)
       missing = missing.filter((index) => !here.has(index))
       const unexplained = missing.filter((index) => !unknown.has(index)).length - this.#newDrops()
-      if (unexplained > 0 && this.#resets === resets) this.#tally.counts.lost += unexplained
+      if (unexplained > 0 && this.#upsets === upsets) this.#tally.counts.lost += unexplained
       if (group.arrived === copies.length) break
       this.#tally.counts.framesResent += missing.length
     }
@@ -211,9 +216,10 @@ export class FrameLane implements Lane {
   }
 
   count(): void {
-    for (const { engine } of this.#nics) engine.off('reset', this.#onReset)
-    countChannel(this.#sender.channel, this.#tally)
-    countChannel(this.#receiver.channel, this.#tally)
+    for (const { engine } of this.#nics)
+      engine.off('reset', this.#onReset).off('link', this.#onLink)
+    countChannel(this.sender.channel, this.#tally)
+    countChannel(this.receiver.channel, this.#tally)
     this.#form.count()
   }
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { VfioEngine } from '../../engines/index.js'
 import { P2pdmaError } from '../../errors.js'
+import { type VfioBarExporter, vfioBar } from '../../exporters/index.js'
 import { Importer } from '../../move-notify/importer.js'
 import type { Form, Lane } from '../lanes.js'
 import { type Layout, layOutFrames } from '../layout.js'
@@ -15,8 +16,9 @@ import type { Scenario } from '../scenarios.js'
 import type { Tally } from '../tally.js'
 import { type Cast, castDevices } from './devices.js'
 import { FrameLane } from './frame-lane.js'
+import { FaultWatch } from './faults.js'
 import { ethernetHeader } from './header.js'
-import { frameScenarios } from './scenarios.js'
+import { frameScenarios, witnessScenario } from './scenarios.js'
 
 /** How long the links may take to come up, ms: autonegotiation takes a few seconds. */
 const LINK_MS = 10_000
@@ -29,15 +31,27 @@ export async function openVfioPlant(
   const locked = lockedBytes()
   const cast = castDevices(nics, options.memory)
   const engines: VfioEngine[] = []
+  const faults = new FaultWatch([cast.sender, cast.receiver, cast.memory ?? ''])
   try {
     for (const address of [cast.sender, cast.receiver]) engines.push(await VfioEngine.open(address))
     for (const engine of engines) await untilLinkIsUp(engine)
     const [sender, receiver] = engines as [VfioEngine, VfioEngine]
-    return new VfioPlant(cast, sender, receiver, system, locked)
+    const memory = cast.memory === null ? null : await openMemory(cast.memory)
+    const parts = { cast, sender, receiver, memory, faults, locked }
+    return new VfioPlant(parts, system, options.witness)
   } catch (error) {
+    faults.close()
     for (const engine of engines) await engine.close()
     throw error
   }
+}
+
+/** What cannot be opened is said now, not in the middle of the run. */
+async function openMemory(address: string): Promise<VfioBarExporter> {
+  const memory = vfioBar(address)
+  const backing = await memory.allocate(1)
+  await backing.free()
+  return memory
 }
 
 async function untilLinkIsUp(engine: VfioEngine): Promise<void> {
@@ -59,32 +73,45 @@ function lockedBytes(): number {
   return Number(/^VmLck:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
 }
 
+interface Parts {
+  cast: Cast
+  sender: VfioEngine
+  receiver: VfioEngine
+  memory: VfioBarExporter | null
+  faults: FaultWatch
+  /** Bytes pinned before the devices were opened. */
+  locked: number
+}
+
 export class VfioPlant implements Plant {
   readonly sender: VfioEngine
   readonly receiver: VfioEngine
+  readonly faults: FaultWatch
   readonly facts: readonly string[]
   readonly scenarios: readonly Scenario[]
   readonly judgedSize = 0
-  readonly aimMs = 1000
+  readonly aimMs = 500
+  /** While the frames of one are on their way nobody has a bracket open on its buffers. */
+  readonly window = (pairs: number) => pairs
   readonly header: Uint8Array
   readonly layOut = layOutFrames
   readonly concludes = true
-  /** Addresses in use with nothing attached, and bytes pinned before the devices were opened. */
+  /** Addresses in use with nothing attached. */
   readonly #idle: readonly number[]
   readonly #locked: number
+  readonly #memory: VfioBarExporter | null
 
-  constructor(
-    cast: Cast,
-    sender: VfioEngine,
-    receiver: VfioEngine,
-    system: Placement,
-    locked: number,
-  ) {
+  constructor(parts: Parts, system: Placement, isWitness: boolean) {
+    const { cast, sender, receiver, memory, faults, locked } = parts
+    this.faults = faults
+    this.#memory = memory
     this.sender = sender
     this.receiver = receiver
     this.header = ethernetHeader(receiver.mac ?? '', sender.mac ?? '')
-    this.scenarios = frameScenarios(this, system)
-    this.facts = facts(cast)
+    this.scenarios = isWitness
+      ? [witnessScenario(this, system)]
+      : frameScenarios(this, system, memory)
+    this.facts = facts(cast, faults)
     this.#idle = this.#taken()
     this.#locked = locked
   }
@@ -108,33 +135,42 @@ export class VfioPlant implements Plant {
   async conclude(): Promise<Conclusion> {
     const ranges = this.#taken().map((count, i) => count - (this.#idle[i] ?? 0))
     const left = ranges.reduce((sum, count) => sum + count, 0)
+    const faults = this.faults.unexpected
     await this.close()
     const pinned = lockedBytes() - this.#locked
+    const count = faults?.length ?? null
+    const seen = count === null ? 'nobody to see DMA faults' : `${count} unexpected DMA faults`
+    const first = faults?.[0]
+    const which = first === undefined ? '' : ` (${first.device} at 0x${first.iova.toString(16)})`
     return {
       check: {
-        ok: left === 0 && pinned === 0,
-        name: `given back: ${left} IOVA ranges and ${pinned} pinned bytes are left`,
+        ok: left === 0 && pinned === 0 && (count ?? 0) === 0,
+        name: `${seen}${which}; ${left} IOVA ranges and ${pinned} pinned bytes are left`,
       },
-      dmaFaults: null,
+      dmaFaults: count,
     }
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.sender.close(), this.receiver.close()])
+    await Promise.all([this.sender.close(), this.receiver.close(), this.#memory?.close()])
+    this.faults.close()
   }
 }
 
-function facts({ sender, receiver, memory }: Cast): string[] {
+function facts({ sender, receiver, memory }: Cast, { missing }: FaultWatch): string[] {
   return [
     `engine vfio: real, ${sender} sends what ${receiver} receives, each behind the IOMMU`,
     memory === null
       ? 'no memory device: `p2pdma bind` one, and name it by --memory'
       : `memory device ${memory}: real, frames go out of its BAR and into it`,
+    missing === null
+      ? "the IOMMU's faults are read from the kernel's log"
+      : `the IOMMU's faults cannot be read: ${missing}`,
   ]
 }
 
 /** Frames on the way at most. */
-const DEPTH = 256
+const DEPTH = 1024
 
 class VfioStation implements Station {
   readonly source: Port
