@@ -11,18 +11,25 @@ import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
 import { postSuite } from './post.js'
+import { vfioSuite } from './vfio/suite.js'
 
-const USAGE = 'usage: npm run bench -- [--suite core|post|moves|import] [--json FILE|-] [--quick]'
+const USAGE =
+  'usage: npm run bench -- [--suite core|post|moves|import|vfio] [--json FILE|-] [--quick]'
 
-/** What the issue asks for, at most. */
-const limits: Readonly<Record<string, number>> = {
-  post_batch32_vs_cpp: 2,
-  move_100k_vs_10: 1.2,
-  slice_p999_ms: 2,
-  bytes_per_attachment: 256,
+/** What the issues ask for: at most, or at least. */
+const limits: Readonly<Record<string, string>> = {
+  post_batch32_vs_cpp: '2',
+  move_100k_vs_10: '1.2',
+  slice_p999_ms: '2',
+  bytes_per_attachment: '256',
+  frames_batch32_vs_c: '>= 0.7',
+  pause_64k_bar_to_system: '1.5',
+  pause_64k_system_to_bar: '1.5',
+  pause_16m_bar_to_system: '1.5',
+  pause_16m_system_to_bar: '1.5',
 }
 
-const suites = ['core', 'post', 'moves', 'import'] as const
+const suites = ['core', 'post', 'moves', 'import', 'vfio'] as const
 
 function options(): { suite: (typeof suites)[number]; json: string | undefined; quick: boolean } {
   try {
@@ -78,7 +85,7 @@ function table(results: Result[], ratios: Ratio[]): string {
       number(each.median),
       each.spread.map(number).join(' .. '),
       each.unit,
-      String(limits[each.name] ?? ''),
+      limits[each.name] ?? '',
       of.join(', '),
     ])
   }
@@ -111,6 +118,16 @@ if (wants('moves')) {
 if (wants('import')) {
   progress('import')
   results.push(importTime(quick))
+}
+// Not of the core: it needs devices.
+if (suite === 'vfio') {
+  progress('vfio: frames and pauses against C')
+  try {
+    ratios.push(...(await vfioSuite(quick)))
+  } catch (error) {
+    printError(error)
+    process.exit(1)
+  }
 }
 
 const text = table(results, ratios)

@@ -1,0 +1,130 @@
+/** Frames per second through two NICs, against the same loop in C (test/bench/e1000e/frames.c). */
+import { openEngine } from '../../../lib/engines/index.js'
+import { memfd } from '../../../lib/exporters/index.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
+import type { Channel } from '../../../lib/move-notify/channel.js'
+import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { pairs, type Ratio } from '../measure.js'
+import type { Devices } from './devices.js'
+import { runPeer } from './peer.js'
+
+const FRAME = 1514
+/** What RCTL.BSIZE says: a receive takes this much room. */
+const ROOM = 2048
+const DEPTH = 512
+
+interface Side {
+  channel: Channel
+  batch: Batch
+  out: Completions
+  attachment: number
+}
+
+/** Fills and posts `count` rows for the places from `place` on; one doorbell. */
+function post({ channel, batch, attachment }: Side, op: number, place: number, count: number) {
+  const sends = op === Op.SEND
+  const ids = sends ? batch.source : batch.target
+  const offsets = sends ? batch.sourceOffset : batch.targetOffset
+  const length = sends ? FRAME : ROOM
+  for (let row = 0; row < count; row++) {
+    batch.op[row] = op
+    ids[row] = attachment
+    offsets[row] = (place + row) * ROOM
+    batch.length[row] = length
+    batch.cookie[row] = place + row
+  }
+  const accepted = channel.post(batch, 0, count)
+  if (accepted !== count) throw new Error(`${accepted} of ${count} rows were accepted`)
+}
+
+function reap({ channel, out }: Side, length: number): number {
+  const count = channel.reap(out)
+  for (let row = 0; row < count; row++) {
+    if (out.status[row] !== Status.OK || out.result[row] !== length) {
+      throw new Error(`status ${out.status[row]}, ${out.result[row]} bytes`)
+    }
+  }
+  return count
+}
+
+/** The loop of frames.c; returns nanoseconds. */
+function exchange(tx: Side, rx: Side, size: number, frames: number, places: number): number {
+  let posted = 0
+  let received = 0
+  let sent = 0
+  let done = 0
+  const start = process.hrtime.bigint()
+  while (received < frames || done < frames) {
+    while (posted < frames && posted - received + size <= places) {
+      post(rx, Op.RECEIVE, posted % places, size)
+      posted += size
+    }
+    // Credit: a frame is sent only where a receive waits for it.
+    if (sent + size <= posted && sent - done + size <= places) {
+      post(tx, Op.SEND, sent % places, size)
+      sent += size
+    }
+    done += reap(tx, FRAME)
+    received += reap(rx, FRAME)
+  }
+  return Number(process.hrtime.bigint() - start)
+}
+
+async function typescript(devices: Devices, size: number, frames: number): Promise<number> {
+  const places = Math.floor(DEPTH / size) * size
+  await using source = await MovableBuffer.create(places * ROOM, memfd())
+  await using target = await MovableBuffer.create(places * ROOM, memfd())
+  await source.withCpuAccess('w', (cpu) => {
+    for (let place = 0; place < places; place++) {
+      const frame = cpu.view(place * ROOM, FRAME)
+      for (let i = 0; i < FRAME; i++) frame[i] = place + i
+      frame.fill(0xff, 0, 6)
+      frame.fill(0x02, 6, 12)
+      frame.set([0x88, 0xb5], 12)
+    }
+  })
+  await using sender = await openEngine(`vfio:${devices.sender}`)
+  await using receiver = await openEngine(`vfio:${devices.receiver}`)
+  const [out, into] = [sender.importer(), receiver.importer()]
+  const side = (channel: Channel, attachment: number): Side => {
+    return { channel, attachment, batch: new Batch(size), out: new Completions(DEPTH) }
+  }
+  const tx = side(out.channel({ queue: 'tx', depth: DEPTH }), (await out.attach(source)).id)
+  const rx = side(into.channel({ queue: 'rx', depth: DEPTH }), (await into.attach(target)).id)
+  const ns = exchange(tx, rx, size, frames, places)
+  await checkBytes(source, target, Math.min(places, frames))
+  return ns / frames
+}
+
+async function checkBytes(source: MovableBuffer, target: MovableBuffer, places: number) {
+  await source.withCpuAccess('r', (sent) =>
+    target.withCpuAccess('r', (got) => {
+      for (let place = 0; place < places; place++) {
+        const [a, b] = [sent, got].map((cpu) => Buffer.from(cpu.view(place * ROOM, FRAME)))
+        if (a === undefined || b === undefined || !a.equals(b)) {
+          throw new Error(`frame ${place} has other bytes`)
+        }
+      }
+    }),
+  )
+}
+
+/** How many frames per second, as a share of what the C program does. */
+export async function framesRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
+  const ratios: Ratio[] = []
+  for (const size of [1, 32, 256]) {
+    const frames = quick ? 512 : size === 1 ? 4096 : 16_384
+    const perSecond = (ns: number) => 1e9 / ns
+    const c = () => {
+      const { ns } = runPeer('frames', devices, { batch: size, frames, depth: DEPTH }) as {
+        ns: number
+      }
+      return perSecond(ns / frames)
+    }
+    const ours = async () => perSecond(await typescript(devices, size, frames))
+    const parameters = { batch: size, frames, bytes: FRAME }
+    const name = `frames_batch${size}_vs_c`
+    ratios.push(await pairs(name, quick ? 1 : 9, 'frames/s', ours, c, parameters))
+  }
+  return ratios
+}
