@@ -89,8 +89,11 @@ export interface RingQueue {
   write(slot: number, iova: number, length: number): void
   /** Hands the slots before `tail` to the device: one store to a register. */
   ring(tail: number): void
-  /** How many of the `pending` slots from `head` the device has finished, in order. */
-  done(head: number, pending: number): number
+  /**
+   * How many slots from `head` the device has finished, in order; it need not
+   * look at more than `most`, nor at any that is not pending.
+   */
+  done(head: number, most: number): number
   /** Of a finished slot: the bytes, or where it went wrong, minus the device's own error code. */
   result(slot: number): number
   /**

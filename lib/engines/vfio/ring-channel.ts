@@ -1,11 +1,10 @@
 /** A channel over one ring of a device: what all rings have in common. */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
 import { Batch, Completions, Op, Status } from '../../move-notify/batch.js'
-import { Access } from '../../move-notify/engine.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
-import { PostError } from '../../move-notify/post-error.js'
 import type { RingQueue } from './driver.js'
-import { MappingState, type MappingTable } from './mapping-table.js'
+import type { MappingTable } from './mapping-table.js'
+import { RingRows, type RowsWritten, type RowTarget, writeRows } from './ring-rows.js'
 
 /** What the channel asks of its engine. */
 export interface RingHost {
@@ -32,12 +31,9 @@ export class RingChannel implements EngineChannel {
   readonly #host: RingHost
   readonly #options: EngineChannelOptions
   readonly #mask: number
-  /** By slot: what was posted there. */
-  readonly #cookies: Float64Array
-  readonly #ids: Uint32Array
-  readonly #offsets: Float64Array
-  readonly #lengths: Float64Array
-  readonly #isSend: boolean
+  readonly #rows: RingRows
+  readonly #target: RowTarget
+  readonly #written: RowsWritten = { count: 0 }
   /** The oldest slot that has not been reaped, and how many from there the device has. */
   #head = 0
   #pending = 0
@@ -57,11 +53,10 @@ export class RingChannel implements EngineChannel {
     this.#host = host
     this.#options = options
     this.#mask = entries - 1
-    this.#cookies = new Float64Array(entries)
-    this.#ids = new Uint32Array(entries)
-    this.#offsets = new Float64Array(entries)
-    this.#lengths = new Float64Array(entries)
-    this.#isSend = queue.op === Op.SEND
+    const rows = new RingRows(entries)
+    const isSend = queue.op === Op.SEND
+    this.#rows = rows
+    this.#target = { queue, rows, table: host.table, isSend, mask: entries - 1 }
   }
 
   get inFlight(): number {
@@ -80,82 +75,18 @@ export class RingChannel implements EngineChannel {
     if (!this.#running) return 0
     const room = this.depth - this.#pending - this.#finished.length
     const rows = count < room ? count : room
-    let accepted = 0
+    const written = this.#written
+    written.count = 0
     try {
-      while (accepted < rows && this.#postRow(batch, first + accepted, accepted)) accepted++
+      const slot = (this.#head + this.#pending) & this.#mask
+      writeRows(this.#target, batch, first, rows, slot, written)
     } finally {
-      if (accepted > 0) {
-        this.#pending += accepted
+      if (written.count > 0) {
+        this.#pending += written.count
         if (!this.#host.isDown) this.queue.ring((this.#head + this.#pending) & this.#mask)
       }
     }
-    return accepted
-  }
-
-  /** False where the row has to wait; `accepted` rows come before it. */
-  #postRow(batch: Batch, row: number, accepted: number): boolean {
-    const { table } = this.#host
-    const isSend = this.#isSend
-    if (batch.op[row] !== this.queue.op) throw this.#opError(row, accepted)
-    const id = (isSend ? batch.source[row] : batch.target[row]) ?? 0
-    const place = table.find(id)
-    if (place < 0 || table.states[place] !== MappingState.OPEN) return false
-    const offset = (isSend ? batch.sourceOffset[row] : batch.targetOffset[row]) ?? 0
-    const length = batch.length[row] ?? 0
-    const { minLength, maxLength } = this.queue.limits
-    if (
-      !(length >= minLength && length <= maxLength && Math.floor(length) === length) ||
-      !(offset >= 0 && offset + length <= (table.sizes[place] ?? 0)) ||
-      Math.floor(offset) !== offset ||
-      ((table.access[place] ?? 0) & (isSend ? Access.READ : Access.WRITE)) === 0
-    ) {
-      throw this.#rowError(row, accepted, offset, length, place)
-    }
-    const slot = (this.#head + this.#pending + accepted) & this.#mask
-    this.#cookies[slot] = batch.cookie[row] ?? 0
-    this.#ids[slot] = id
-    this.#offsets[slot] = offset
-    this.#lengths[slot] = length
-    this.queue.write(slot, (table.iovas[place] ?? 0) + offset, length)
-    return true
-  }
-
-  #opError(row: number, accepted: number): PostError {
-    const does = this.#isSend ? 'sends' : 'receives'
-    return new PostError(
-      `batch.op[${row}] must be ${this.queue.op}: the queue ${this.queue.name} ${does}`,
-      {
-        code: 'ERR_UNSUPPORTED',
-        argument: `batch.op[${row}]`,
-        hint: `open a channel on another queue than ${this.queue.name}`,
-      },
-      accepted,
-    )
-  }
-
-  #rowError(
-    row: number,
-    accepted: number,
-    offset: number,
-    length: number,
-    place: number,
-  ): PostError {
-    const { minLength, maxLength } = this.queue.limits
-    const side = this.#isSend ? 'source' : 'target'
-    const lengthFits = Number.isInteger(length) && length >= minLength && length <= maxLength
-    const size = this.#host.table.sizes[place] ?? 0
-    const offsetFits = Number.isInteger(offset) && offset >= 0 && offset + length <= size
-    const [column, what] = !lengthFits
-      ? ['length', `must be a whole number from ${minLength} to ${maxLength}, is ${length}`]
-      : !offsetFits
-        ? [`${side}Offset`, `must leave ${length} of the ${size} bytes, is ${offset}`]
-        : [side, `must name an attachment that may be ${this.#isSend ? 'read' : 'written'}`]
-    const argument = `batch.${column}[${row}]`
-    return new PostError(
-      `${argument} ${what}`,
-      { code: 'ERR_INVALID_ARG_VALUE', argument },
-      accepted,
-    )
+    return written.count
   }
 
   reap(out: Completions): number {
@@ -163,19 +94,25 @@ export class RingChannel implements EngineChannel {
     if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
     let count = this.#finished.length > 0 ? this.#reapFinished(out) : 0
     if (this.#host.isDown) return count
+    const mask = this.#mask
     const room = out.capacity - count
-    const done = this.queue.done(this.#head, this.#pending)
-    const taken = done < room ? done : room
+    const most = this.#pending < room ? this.#pending : room
+    // Sends are done by batches: more may be than there is room for.
+    const taken = Math.min(most, this.queue.done(this.#head, most))
+    const kept = this.#rows.cookies
     const epoch = this.#epoch
-    for (let i = 0; i < taken; i++, count++) {
-      const slot = (this.#head + i) & this.#mask
-      const result = this.queue.result(slot)
-      out.cookie[count] = this.#cookies[slot] ?? 0
-      out.result[count] = result < 0 ? -result : result
-      out.status[count] = result < 0 ? Status.DEVICE_ERROR : Status.OK
-      out.epoch[count] = epoch
+    const { queue } = this
+    const { cookie, result: results, status, epoch: epochs } = out
+    let slot = this.#head
+    for (const end = count + taken; count < end; count++) {
+      const result = queue.result(slot)
+      cookie[count] = kept[slot] ?? 0
+      results[count] = result < 0 ? -result : result
+      status[count] = result < 0 ? Status.DEVICE_ERROR : Status.OK
+      epochs[count] = epoch
+      slot = (slot + 1) & mask
     }
-    this.#head = (this.#head + taken) & this.#mask
+    this.#head = slot
     this.#pending -= taken
     return count
   }
@@ -221,7 +158,7 @@ export class RingChannel implements EngineChannel {
 
   uses(id: number): boolean {
     for (let i = 0; i < this.#pending; i++) {
-      if (this.#ids[(this.#head + i) & this.#mask] === id) return true
+      if (this.#rows.ids[(this.#head + i) & this.#mask] === id) return true
     }
     return false
   }
@@ -284,7 +221,7 @@ export class RingChannel implements EngineChannel {
     if (table.unmapped === 0 && table.removals === this.#removals) return false
     this.#removals = table.removals
     for (let i = 0; i < this.#pending; i++) {
-      if (!table.isMapped(this.#ids[(this.#head + i) & this.#mask] ?? 0)) return true
+      if (!table.isMapped(this.#rows.ids[(this.#head + i) & this.#mask] ?? 0)) return true
     }
     return false
   }
@@ -330,7 +267,7 @@ export class RingChannel implements EngineChannel {
   }
 
   #finish(slot: number, status: number, result: number): void {
-    this.#finished.push({ cookie: this.#cookies[slot] ?? 0, result, status })
+    this.#finished.push({ cookie: this.#rows.cookies[slot] ?? 0, result, status })
   }
 
   /** Finishes what names an attachment that is gone. */
@@ -340,18 +277,11 @@ export class RingChannel implements EngineChannel {
     let kept = 0
     for (let i = 0; i < before; i++) {
       const slot = (this.#head + i) & this.#mask
-      if (table.isMapped(this.#ids[slot] ?? 0)) this.#move(slot, (this.#head + kept++) & this.#mask)
+      if (table.isMapped(this.#rows.ids[slot] ?? 0))
+        this.#rows.move(slot, (this.#head + kept++) & this.#mask)
       else this.#finish(slot, Status.NOT_MAPPED, 0)
     }
     this.#pending = kept
-  }
-
-  #move(from: number, to: number): void {
-    if (from === to) return
-    this.#cookies[to] = this.#cookies[from] ?? 0
-    this.#ids[to] = this.#ids[from] ?? 0
-    this.#offsets[to] = this.#offsets[from] ?? 0
-    this.#lengths[to] = this.#lengths[from] ?? 0
   }
 
   /** Writes what is held into an empty ring; the queue is off. */
@@ -359,18 +289,18 @@ export class RingChannel implements EngineChannel {
     const { table } = this.#host
     const slots = Array.from({ length: this.#pending }, (_, i) => (this.#head + i) & this.#mask)
     const held = slots.map((slot) => ({
-      cookie: this.#cookies[slot] ?? 0,
-      id: this.#ids[slot] ?? 0,
-      offset: this.#offsets[slot] ?? 0,
-      length: this.#lengths[slot] ?? 0,
+      cookie: this.#rows.cookies[slot] ?? 0,
+      id: this.#rows.ids[slot] ?? 0,
+      offset: this.#rows.offsets[slot] ?? 0,
+      length: this.#rows.lengths[slot] ?? 0,
     }))
     this.queue.setUp()
     this.#head = 0
     held.forEach(({ cookie, id, offset, length }, slot) => {
-      this.#cookies[slot] = cookie
-      this.#ids[slot] = id
-      this.#offsets[slot] = offset
-      this.#lengths[slot] = length
+      this.#rows.cookies[slot] = cookie
+      this.#rows.ids[slot] = id
+      this.#rows.offsets[slot] = offset
+      this.#rows.lengths[slot] = length
       this.queue.write(slot, (table.iovas[table.find(id)] ?? 0) + offset, length)
     })
     if (held.length > 0) this.queue.ring(held.length)

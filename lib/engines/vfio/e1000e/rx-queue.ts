@@ -40,7 +40,7 @@ export class RxQueue implements RingQueue {
     const words = this.#words
     const at = slot * 4
     words[at] = iova
-    words[at + 1] = iova / 2 ** 32
+    words[at + 1] = iova > 0x7fffffff ? iova / 2 ** 32 : 0
     words[at + 3] = 0
   }
 
@@ -48,14 +48,17 @@ export class RxQueue implements RingQueue {
     this.#ring.tail = tail
   }
 
-  done(head: number, pending: number): number {
+  done(head: number, most: number): number {
     const words = this.#words
+    const mask = this.#mask
+    let at = head * 4 + 3
     let done = 0
-    while (done < pending) {
-      const slot = (head + done) & this.#mask
-      if ((Atomics.load(words, slot * 4 + 3) & DONE) === 0) break
+    while (done < most && ((words[at] ?? 0) & DONE) !== 0) {
       done++
+      at = ((head + done) & mask) * 4 + 3
     }
+    // The device writes them in order: what it wrote before the last one is read after this.
+    if (done > 0) Atomics.load(words, ((head + done - 1) & mask) * 4 + 3)
     return done
   }
 

@@ -40,7 +40,7 @@ export class TxQueue implements RingQueue {
     const words = this.#words
     const at = slot * 4
     words[at] = iova
-    words[at + 1] = iova / 2 ** 32
+    words[at + 1] = iova > 0x7fffffff ? iova / 2 ** 32 : 0
     words[at + 2] = length | END_OF_PACKET | INSERT_CRC
     words[at + 3] = 0
   }
@@ -55,7 +55,7 @@ export class TxQueue implements RingQueue {
   }
 
   /** The sends of a batch are done together. */
-  done(head: number, _pending: number): number {
+  done(head: number, _most: number): number {
     this.#look()
     return (this.#doneTo - head) & this.#mask
   }
