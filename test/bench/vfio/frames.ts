@@ -17,23 +17,27 @@ interface Side {
   channel: Channel
   batch: Batch
   out: Completions
-  attachment: number
 }
 
-/** Fills and posts `count` rows for the places from `place` on; one doorbell. */
-function post({ channel, batch, attachment }: Side, op: number, place: number, count: number) {
+/** A row for each place in the buffer: they are made once, and posted again and again. */
+function side(channel: Channel, op: number, attachment: number, places: number): Side {
+  const batch = new Batch(places)
   const sends = op === Op.SEND
-  const ids = sends ? batch.source : batch.target
   const offsets = sends ? batch.sourceOffset : batch.targetOffset
-  const length = sends ? FRAME : ROOM
-  for (let row = 0; row < count; row++) {
-    batch.op[row] = op
-    ids[row] = attachment
-    offsets[row] = (place + row) * ROOM
-    batch.length[row] = length
-    batch.cookie[row] = place + row
+  const ids = sends ? batch.source : batch.target
+  batch.op.fill(op)
+  batch.length.fill(sends ? FRAME : ROOM)
+  ids.fill(attachment)
+  for (let place = 0; place < places; place++) {
+    offsets[place] = place * ROOM
+    batch.cookie[place] = place
   }
-  const accepted = channel.post(batch, 0, count)
+  return { channel, batch, out: new Completions(DEPTH) }
+}
+
+/** Posts the rows of `count` places; one doorbell. */
+function post({ channel, batch }: Side, place: number, count: number): void {
+  const accepted = channel.post(batch, place, count)
   if (accepted !== count) throw new Error(`${accepted} of ${count} rows were accepted`)
 }
 
@@ -56,12 +60,12 @@ function exchange(tx: Side, rx: Side, size: number, frames: number, places: numb
   const start = process.hrtime.bigint()
   while (received < frames || done < frames) {
     while (posted < frames && posted - received + size <= places) {
-      post(rx, Op.RECEIVE, posted % places, size)
+      post(rx, posted % places, size)
       posted += size
     }
     // Credit: a frame is sent only where a receive waits for it.
     if (sent + size <= posted && sent - done + size <= places) {
-      post(tx, Op.SEND, sent % places, size)
+      post(tx, sent % places, size)
       sent += size
     }
     done += reap(tx, FRAME)
@@ -86,12 +90,13 @@ async function typescript(devices: Devices, size: number, frames: number): Promi
   await using sender = await openEngine(`vfio:${devices.sender}`)
   await using receiver = await openEngine(`vfio:${devices.receiver}`)
   const [out, into] = [sender.importer(), receiver.importer()]
-  const side = (channel: Channel, attachment: number): Side => {
-    return { channel, attachment, batch: new Batch(size), out: new Completions(DEPTH) }
-  }
-  const tx = side(out.channel({ queue: 'tx', depth: DEPTH }), (await out.attach(source)).id)
-  const rx = side(into.channel({ queue: 'rx', depth: DEPTH }), (await into.attach(target)).id)
-  const ns = exchange(tx, rx, size, frames, places)
+  const tx = out.channel({ queue: 'tx', depth: DEPTH })
+  const rx = into.channel({ queue: 'rx', depth: DEPTH })
+  const from = await out.attach(source)
+  const to = await into.attach(target)
+  const sends = side(tx, Op.SEND, from.id, places)
+  const receives = side(rx, Op.RECEIVE, to.id, places)
+  const ns = exchange(sends, receives, size, frames, places)
   await checkBytes(source, target, Math.min(places, frames))
   return ns / frames
 }

@@ -7,5 +7,5 @@ import { buildPeer } from './peer.js'
 export async function vfioSuite(quick: boolean): Promise<Ratio[]> {
   const devices = findDevices()
   buildPeer()
-  return await framesRatios(devices, quick)
+  return framesRatios(devices, quick)
 }
