@@ -118,7 +118,7 @@ async function checkBytes(source: MovableBuffer, target: MovableBuffer, places: 
 export async function framesRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
   const ratios: Ratio[] = []
   for (const size of [1, 32, 256]) {
-    const frames = quick ? 512 : size === 1 ? 4096 : 16_384
+    const frames = quick ? 512 : size === 1 ? 16_384 : 131_072
     const perSecond = (ns: number) => 1e9 / ns
     const c = () => {
       const { ns } = runPeer('frames', devices, { batch: size, frames, depth: DEPTH }) as {
