@@ -1,0 +1,62 @@
+/** The smoke test on two NICs, and the examples that drive them. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import type { SmokeReport } from '../../lib/smoke/index.js'
+
+const dist = join(dirname(fileURLToPath(import.meta.url)), '../..')
+const main = join(dist, 'lib/cli/main.js')
+
+t.setTimeout(400_000)
+
+t.test('every scenario, with the IOMMU as a judge', async (t) => {
+  const { stdout, stderr, status } = spawnSync(
+    process.execPath,
+    [main, 'smoke', '--engine', 'vfio', '--moves', '28', '--size', '262144', '--json', '-'],
+    { encoding: 'utf8' },
+  )
+  t.equal(status, 0, stderr)
+  const report = JSON.parse(stdout) as SmokeReport
+  t.match(report, { error: null, ok: true, moves: 28, failedMoves: 0, dmaFaults: 0 })
+  t.match(report, { lost: 0, doubled: 0, torn: 0, strayWrites: 0, framesDropped: 0 })
+  t.equal(report.scenarios.length, 7)
+  for (const { name, bytesVerified, moves } of report.scenarios) {
+    t.ok(bytesVerified > 0 && moves > 0, name)
+  }
+})
+
+t.test('what is missing is said', async (t) => {
+  for (const [args, message] of [
+    [['--engine', 'vfio:0000:00:11.0,0000:00:11.0'], /two NICs/],
+    [['--engine', 'vfio:0000:00:1f.0,0000:00:11.0'], /p2pdma bind 0000:00:1f.0/],
+    [['--engine', 'vfio', '--inject', 'lost'], /in the engine software only/],
+    [['--engine', 'vfio', '--memory', '0000:99:00.0'], /no PCI device/],
+    [['--witness'], /for the engine vfio/],
+  ] as const) {
+    const { stderr, status } = spawnSync(process.execPath, [main, 'smoke', ...args], {
+      encoding: 'utf8',
+    })
+    t.not(status, 0)
+    t.match(stderr, message)
+  }
+})
+
+t.test('the sink takes what the generator sends', async (t) => {
+  const sink = spawn(process.execPath, [join(dist, 'examples/packet-sink.js')], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  sink.stdout.setEncoding('utf8')
+  while (!text.includes('listens')) text += String((await once(sink.stdout, 'data'))[0])
+  sink.stdout.on('data', (chunk: string) => (text += chunk))
+  const generator = spawnSync(process.execPath, [join(dist, 'examples/packet-generator.js')], {
+    encoding: 'utf8',
+  })
+  t.equal(generator.status, 0, generator.stderr)
+  t.match(generator.stdout, /1024 sent, 0 dropped/)
+  const [code] = (await once(sink, 'close')) as [number]
+  t.equal(code, 0)
+  t.match(text, /^1024 frames, 1550336 bytes/m)
+})
