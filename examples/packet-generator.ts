@@ -3,6 +3,7 @@
  * (by default the first 82574 that is bound to vfio-pci, see `p2pdma bind`),
  * how many frames, and their length. Nobody has to listen.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Batch, Completions, memfd, MovableBuffer, Op, openEngine, pciDevices } from 'p2pdma'
 
 const BATCH = 32
@@ -34,6 +35,8 @@ batch.op.fill(Op.SEND)
 batch.source.fill(id)
 batch.length.fill(Number(size))
 for (let row = 0; row < BATCH; row++) batch.sourceOffset[row] = row * SLOT
+while (engine.link?.isUp !== true) await sleep(10)
+
 const completions = new Completions(BATCH)
 const count = Number(frames)
 const start = performance.now()

@@ -1,5 +1,6 @@
 /**
- * Takes frames as they come, in batches, until none has come for two seconds.
+ * Takes frames as they come, in batches, until none has come for two seconds,
+ * or none at all for ten.
  * Takes the PCI address of a NIC (by default the second 82574 that is bound to
  * vfio-pci, see `p2pdma bind`). packet-generator.ts has the frames.
  */
@@ -8,6 +9,7 @@ import { Batch, Completions, memfd, MovableBuffer, Op, openEngine, pciDevices } 
 const SLOTS = 256
 const SLOT = 2048
 const QUIET_MS = 2000
+const FIRST_MS = 10_000
 
 const [, nic] = pciDevices().filter(
   ({ vendor, device, driver }) => vendor === 0x8086 && device === 0x10d3 && driver === 'vfio-pci',
@@ -46,7 +48,7 @@ for (;;) {
   if (count > 0) last = performance.now()
   if (frames === count) first = last
   if (count > 0) continue
-  const quiet = AbortSignal.timeout(QUIET_MS)
+  const quiet = AbortSignal.timeout(frames === 0 ? FIRST_MS : QUIET_MS)
   await channel.completions({ signal: quiet }).catch(() => {})
   if (quiet.aborted) break
 }

@@ -34,12 +34,13 @@ export class FaultWatch {
   /** The faults since the last call. */
   look(): DmaFault[] {
     const faults: DmaFault[] = []
-    for (let records = this.#log?.read() ?? []; records.length > 0;) {
+    if (this.#log === null || this.#log.closed) return faults
+    for (let records = this.#log.read(); records.length > 0;) {
       for (const { text } of records) {
         const fault = parseDmarFault(text)
         if (fault !== null && this.#devices.includes(fault.device)) faults.push(fault)
       }
-      records = this.#log?.read() ?? []
+      records = this.#log.read()
     }
     this.#unexpected.push(...faults.filter((fault) => !this.#isExpected(fault)))
     return faults
@@ -57,8 +58,8 @@ export class FaultWatch {
     return this.#log === null ? null : this.#unexpected
   }
 
+  /** Idempotent. */
   close(): void {
-    this.look()
     this.#log?.close()
   }
 }

@@ -135,8 +135,8 @@ export class VfioPlant implements Plant {
   async conclude(): Promise<Conclusion> {
     const ranges = this.#taken().map((count, i) => count - (this.#idle[i] ?? 0))
     const left = ranges.reduce((sum, count) => sum + count, 0)
+    await this.#closeDevices()
     const faults = this.faults.unexpected
-    await this.close()
     const pinned = lockedBytes() - this.#locked
     const count = faults?.length ?? null
     const seen = count === null ? 'nobody to see DMA faults' : `${count} unexpected DMA faults`
@@ -152,8 +152,12 @@ export class VfioPlant implements Plant {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.sender.close(), this.receiver.close(), this.#memory?.close()])
+    await this.#closeDevices()
     this.faults.close()
+  }
+
+  async #closeDevices(): Promise<void> {
+    await Promise.all([this.sender.close(), this.receiver.close(), this.#memory?.close()])
   }
 }
 
