@@ -312,6 +312,30 @@ t.test('a reset by somebody else: sends are unknown, receives stay', async (t) =
   t.equal(isMaster(SENDER), true)
 })
 
+t.test('a reset in the middle of a move: receives stay', async (t) => {
+  await using rig = await Rig.open()
+  const { from, into, tx, rx } = await rig.play()
+  const received = range(0, 8).map((slot) => rx.receive(into, slot * SLOT, SLOT))
+  const exporter = udmabuf()
+  const { placement, kind } = exporter
+  const allocate = async (size: number) => {
+    const backing = await exporter.allocate(size)
+    const copy = backing.copyFrom.bind(backing)
+    const value = async (source: Parameters<typeof copy>[0]) => {
+      // Unmapped, and the receiver stopped for it.
+      rig.receiver.inject({ kind: 'reset' })
+      while (rig.receiver.stats().resets === 0 || rig.receiver.isDown) await sleep(5)
+      await copy(source)
+    }
+    return Object.defineProperty(backing, 'copyFrom', { value })
+  }
+  await rig.target.move({ placement, kind, allocate })
+  await Promise.all(range(0, 8).map((slot) => tx.send(from, slot * SLOT, 700)))
+  const bytes = (await Promise.all(received)).map((each) => each.bytes)
+  t.strictSame(bytes, Array(8).fill(700))
+  t.strictSame(await rig.matching(range(0, 8), 700), range(0, 8))
+})
+
 t.test('the link goes down and comes up: frames wait', async (t) => {
   await using rig = await Rig.open()
   const { from, into, tx, rx } = await rig.play()

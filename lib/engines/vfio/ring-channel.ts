@@ -42,6 +42,8 @@ export class RingChannel implements EngineChannel {
   /** The table's count of removals when the ring was last looked through. */
   #removals = 0
   #running = true
+  /** What is in the ring is not the device's: a reset came while it was stopped. */
+  #isHeld = false
   #closed = false
   #armed = false
   /** Called back when it is seen that the queue is quiet. */
@@ -206,7 +208,7 @@ export class RingChannel implements EngineChannel {
     }
     this.#running = true
     if (this.#host.isDown) return
-    if (this.#namesGone()) {
+    if (this.#isHeld || this.#namesGone()) {
       this.#harvest()
       this.#dropGone()
       this.#rebuild()
@@ -252,9 +254,15 @@ export class RingChannel implements EngineChannel {
   /** The device has been reset, and its rings are empty. */
   afterReset(): void {
     if (this.#closed) return
-    this.#dropGone()
-    this.#rebuild()
-    if (this.#running) this.queue.start()
+    if (this.#running) {
+      this.#dropGone()
+      this.#rebuild()
+      this.queue.start()
+    } else {
+      // A move is under way: what it has unmapped comes back, and until then nobody may reach it.
+      this.#rebuild(false)
+      this.#isHeld = true
+    }
     if (this.#armed) {
       this.queue.arm()
       this.notify()
@@ -284,8 +292,9 @@ export class RingChannel implements EngineChannel {
     this.#pending = kept
   }
 
-  /** Writes what is held into an empty ring; the queue is off. */
-  #rebuild(): void {
+  /** Writes what is held into an empty ring; the queue is off. Without `rings` the device is not told. */
+  #rebuild(rings = true): void {
+    this.#isHeld = false
     const { table } = this.#host
     const slots = Array.from({ length: this.#pending }, (_, i) => (this.#head + i) & this.#mask)
     const held = slots.map((slot) => ({
@@ -303,7 +312,7 @@ export class RingChannel implements EngineChannel {
       this.#rows.lengths[slot] = length
       this.queue.write(slot, (table.iovas[table.find(id)] ?? 0) + offset, length)
     })
-    if (held.length > 0) this.queue.ring(held.length)
+    if (rings && held.length > 0) this.queue.ring(held.length)
   }
 
   close(): void {
