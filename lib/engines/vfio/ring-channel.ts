@@ -42,10 +42,10 @@ export class RingChannel implements EngineChannel {
   /** The table's count of removals when the ring was last looked through. */
   #removals = 0
   #running = true
-  /** What is in the ring is not the device's: a reset came while it was stopped. */
-  #isHeld = false
   #closed = false
   #armed = false
+  /** The device has lost the ring: what is held has to be written again before it starts. */
+  #isLost = false
   /** Called back when it is seen that the queue is quiet. */
   #stopping: (() => void)[] = []
 
@@ -208,13 +208,20 @@ export class RingChannel implements EngineChannel {
     }
     this.#running = true
     if (this.#host.isDown) return
-    if (this.#isHeld || this.#namesGone()) {
+    this.#resume()
+    if (this.#armed && this.#hasNews()) setImmediate(() => this.notify())
+  }
+
+  #resume(): void {
+    if (this.#isLost || this.#namesGone()) {
       this.#harvest()
+      const before = this.#pending
       this.#dropGone()
-      this.#rebuild()
+      // A head that moves while the queue is on is not defined: only where it must, when it is off.
+      if (!this.#isLost && this.#pending < before) this.#rewind()
+      if (this.#isLost) this.#refill()
     }
     this.queue.start()
-    if (this.#armed && this.#hasNews()) setImmediate(() => this.notify())
   }
 
   /** Cheap where nothing is unmapped but what moves: this is part of every pause. */
@@ -238,31 +245,35 @@ export class RingChannel implements EngineChannel {
     }
   }
 
-  /** The device is about to be reset: sees what it has finished and what it had begun. */
+  /**
+   * The device is about to be reset, or has been: sees what it has finished
+   * (that is in our memory) and what it had begun.
+   */
   beforeReset(isSound: boolean): void {
-    if (isSound) this.#harvest()
+    this.#harvest()
     if (this.queue.repeatable || this.#pending === 0) return
-    // What a lost device had begun is anybody's guess.
-    const begun = isSound ? (this.queue.next() - this.#head) & this.#mask : this.#pending
-    for (let i = Math.min(begun, this.#pending); i > 0; i--) {
+    for (let i = this.#begun(isSound); i > 0; i--) {
       this.#finish(this.#head, Status.OUTCOME_UNKNOWN, 0)
       this.#advance()
     }
     setImmediate(() => this.notify())
   }
 
-  /** The device has been reset, and its rings are empty. */
+  #begun(isSound: boolean): number {
+    if (this.#isLost) return 0
+    // What a lost device had begun is anybody's guess.
+    if (!isSound) return this.#pending
+    return Math.min((this.queue.next() - this.#head) & this.#mask, this.#pending)
+  }
+
+  /**
+   * The device has been reset, and its rings are empty. A channel that is
+   * stopped gets its work back at its restart: what it names may be unmapped.
+   */
   afterReset(): void {
     if (this.#closed) return
-    if (this.#running) {
-      this.#dropGone()
-      this.#rebuild()
-      this.queue.start()
-    } else {
-      // A move is under way: what it has unmapped comes back, and until then nobody may reach it.
-      this.#rebuild(false)
-      this.#isHeld = true
-    }
+    this.#rewind()
+    if (this.#running) this.#resume()
     if (this.#armed) {
       this.queue.arm()
       this.notify()
@@ -292,27 +303,24 @@ export class RingChannel implements EngineChannel {
     this.#pending = kept
   }
 
-  /** Writes what is held into an empty ring; the queue is off. Without `rings` the device is not told. */
-  #rebuild(rings = true): void {
-    this.#isHeld = false
-    const { table } = this.#host
-    const slots = Array.from({ length: this.#pending }, (_, i) => (this.#head + i) & this.#mask)
-    const held = slots.map((slot) => ({
-      cookie: this.#rows.cookies[slot] ?? 0,
-      id: this.#rows.ids[slot] ?? 0,
-      offset: this.#rows.offsets[slot] ?? 0,
-      length: this.#rows.lengths[slot] ?? 0,
-    }))
-    this.queue.setUp()
+  /** An empty ring, beginning at slot 0, for what is held; the queue is off. */
+  #rewind(): void {
+    this.#rows.rewind(this.#head, this.#pending)
     this.#head = 0
-    held.forEach(({ cookie, id, offset, length }, slot) => {
-      this.#rows.cookies[slot] = cookie
-      this.#rows.ids[slot] = id
-      this.#rows.offsets[slot] = offset
-      this.#rows.lengths[slot] = length
-      this.queue.write(slot, (table.iovas[table.find(id)] ?? 0) + offset, length)
-    })
-    if (rings && held.length > 0) this.queue.ring(held.length)
+    this.queue.setUp()
+    this.#isLost = true
+  }
+
+  /** Writes what is held into the ring, resolved as of now. */
+  #refill(): void {
+    const { table } = this.#host
+    const { ids, offsets, lengths } = this.#rows
+    for (let slot = 0; slot < this.#pending; slot++) {
+      const base = table.iovas[table.find(ids[slot] ?? 0)] ?? 0
+      this.queue.write(slot, base + (offsets[slot] ?? 0), lengths[slot] ?? 0)
+    }
+    this.#isLost = false
+    if (this.#pending > 0) this.queue.ring(this.#pending)
   }
 
   close(): void {

@@ -30,6 +30,17 @@ export class RingRows {
     this.offsets[to] = this.offsets[from] ?? 0
     this.lengths[to] = this.lengths[from] ?? 0
   }
+
+  /** Moves `count` rows from `head` on, round the end, to the slots from 0 on. */
+  rewind(head: number, count: number): void {
+    const end = this.ids.length
+    const first = Math.min(count, end - head)
+    for (const column of [this.cookies, this.ids, this.offsets, this.lengths]) {
+      const wrapped = column.slice(0, count - first)
+      column.copyWithin(0, head, head + first)
+      column.set(wrapped, first)
+    }
+  }
 }
 
 /** Where the rows of a batch are written to. */
