@@ -25,7 +25,7 @@ import { Registers } from './registers.js'
 export interface VfioOpenOptions {
   /**
    * Only this kind of IOMMU space; ERR_UNSUPPORTED where the kernel has none.
-   * Default: iommufd where there is one, else type1.
+   * Default: iommufd where there is one that takes device memory (Linux 6.19), else type1.
    */
   space?: SpaceKind
 }

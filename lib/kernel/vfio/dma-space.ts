@@ -1,5 +1,5 @@
 /** What both kinds of IOMMU space have in common: the checks, and whose device memory is in them. */
-import { checkInteger, closedError, rangeError, typeError } from '../../errors.js'
+import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../../errors.js'
 import { call, callAsync, type Hints } from '../call.js'
 import { Mapping } from '../mapping.js'
 import { deviceMemoryOf, type DeviceMemory, type DeviceMemoryUse } from './device-memory.js'
@@ -24,6 +24,13 @@ interface Use extends DeviceMemoryUse {
   revoked: boolean
 }
 
+/** Device memory that is being taken away off the loop, for its device's close. */
+interface Revocation {
+  iova: number
+  size: number
+  done: Promise<void>
+}
+
 export abstract class DmaSpace implements IommuSpace {
   abstract readonly kind: 'type1' | 'iommufd'
   /** The number of the IOMMU group that it is for. */
@@ -33,6 +40,7 @@ export abstract class DmaSpace implements IommuSpace {
   protected abstract readonly mapHints: Hints
   /** Device memory that is mapped, by IOVA. */
   readonly #uses = new Map<number, Use>()
+  readonly #revocations = new Set<Revocation>()
   #users = 1
 
   protected abstract startMap(request: DmaRequest): Promise<void>
@@ -50,6 +58,8 @@ export abstract class DmaSpace implements IommuSpace {
     access: number,
   ): Promise<void> {
     const request = this.#check(iova, mapping, offset, size, access)
+    const revoked = this.#revoked(iova, size)
+    if (revoked !== undefined) await revoked
     await callAsync(() => this.startMap(request), { hints: this.mapHints })
     this.checkOpen()
     if (mapping.closed) {
@@ -62,6 +72,7 @@ export abstract class DmaSpace implements IommuSpace {
 
   mapNow(iova: number, mapping: Mapping, offset: number, size: number, access: number): void {
     const request = this.#check(iova, mapping, offset, size, access)
+    this.#checkRevoked(iova, size)
     call(
       () => {
         this.mapOnLoop(request)
@@ -73,15 +84,49 @@ export abstract class DmaSpace implements IommuSpace {
 
   async unmap(iova: number, size: number): Promise<void> {
     this.#checkRange(iova, size)
-    if (this.#forget(iova, size)) return
+    const isRevoked = this.#forget(iova, size)
+    const revoked = this.#revoked(iova, size)
+    if (revoked !== undefined) await revoked
+    if (isRevoked) return
     await callAsync(() => this.startUnmap(iova, size))
   }
 
   unmapNow(iova: number, size: number): void {
     this.#checkRange(iova, size)
-    if (this.#forget(iova, size)) return
-    call(() => {
-      this.unmapOnLoop(iova, size)
+    const isBeingRevoked = this.#overlapping(iova, size).length > 0
+    if (this.#forget(iova, size) && !isBeingRevoked) return
+    try {
+      call(() => {
+        this.unmapOnLoop(iova, size)
+      })
+    } catch (error) {
+      // The other one was first.
+      if (!isBeingRevoked || (error as P2pdmaError).code !== 'ENOENT') throw error
+    }
+  }
+
+  #overlapping(iova: number, size: number): Revocation[] {
+    if (this.#revocations.size === 0) return []
+    return [...this.#revocations].filter(
+      (each) => each.iova < iova + size && iova < each.iova + each.size,
+    )
+  }
+
+  /** What is being taken away there is mapped until then; what came after it would go with it. */
+  #revoked(iova: number, size: number): Promise<void> | undefined {
+    const before = this.#overlapping(iova, size)
+    if (before.length === 0) return undefined
+    return Promise.all(before.map(({ done }) => done)).then(() => {
+      this.checkOpen()
+    })
+  }
+
+  #checkRevoked(iova: number, size: number): void {
+    if (this.#overlapping(iova, size).length === 0) return
+    throw new P2pdmaError('What was mapped there is being taken away', {
+      code: 'EBUSY',
+      argument: 'iova',
+      hint: 'its device is closing: await that, or try again',
     })
   }
 
@@ -114,7 +159,11 @@ export abstract class DmaSpace implements IommuSpace {
       use.revoked = true
       device.uses.delete(use)
       // It fails where it has been unmapped in the same moment.
-      await this.startUnmap(iova, size).catch(() => undefined)
+      const done = this.startUnmap(iova, size).catch(() => undefined)
+      const revocation = { iova, size, done }
+      this.#revocations.add(revocation)
+      await done
+      this.#revocations.delete(revocation)
     }
     const use: Use = { size, device, revoked: false, revoke }
     device.uses.add(use)

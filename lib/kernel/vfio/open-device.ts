@@ -1,11 +1,12 @@
 /** Opens a device by whichever of its two interfaces is there. */
 import { existsSync } from 'node:fs'
+import { release } from 'node:os'
 import { P2pdmaError } from '../../errors.js'
 import type { NativeFd } from '../../native.js'
 import type { DmaSpace } from './dma-space.js'
 import { IOMMUFD, IommufdSpace } from './iommufd.js'
 import { type VfioFacts, vfioFacts } from './sysfs.js'
-import { Type1Space } from './type1.js'
+import { CONTAINER, Type1Space } from './type1.js'
 
 export type SpaceKind = 'type1' | 'iommufd'
 
@@ -14,7 +15,10 @@ export interface OpenedDevice {
   space: DmaSpace
 }
 
-/** `kind`: the only one that is good enough; default: iommufd where the kernel has it. */
+/**
+ * `kind`: the only one that is good enough; default: iommufd where the kernel
+ * has it, but type1 where that alone takes device memory.
+ */
 export async function openDevice(
   address: string,
   kind: SpaceKind | undefined,
@@ -23,11 +27,20 @@ export async function openDevice(
   const group = checkDevice(facts)
   if (kind === 'iommufd') return openIommufd(facts.file, group)
   // Another device of the group decides: the kernel lets a group be used one way only.
-  const known = Type1Space.known(group) !== undefined
-  if (kind === 'type1' || known || facts.file === null || !existsSync(IOMMUFD)) {
-    return openType1(address, group)
-  }
-  return openIommufd(facts.file, group)
+  if (kind === 'type1' || Type1Space.known(group) !== undefined) return openType1(address, group)
+  if (facts.file === null || !existsSync(IOMMUFD)) return openType1(address, group)
+  const isShared = IommufdSpace.known(group) !== undefined
+  const isFull = takesDeviceMemory(release()) || !existsSync(CONTAINER)
+  return isShared || isFull ? openIommufd(facts.file, group) : openType1(address, group)
+}
+
+/**
+ * Whether iommufd of this kernel maps BARs, by VFIO's dma-bufs of them: both
+ * came with Linux 6.19 (iommufd_ioas_map_file, vfio_pci_dmabuf.c).
+ */
+export function takesDeviceMemory(kernel: string): boolean {
+  const [major = 0, minor = 0] = kernel.split('.').map((part) => parseInt(part, 10))
+  return major > 6 || (major === 6 && minor >= 19)
 }
 
 /** Returns its IOMMU group. */

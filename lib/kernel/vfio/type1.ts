@@ -8,7 +8,7 @@ import { type DmaRequest, DmaSpace, usableRanges } from './dma-space.js'
 import { notViableError } from './group-errors.js'
 import { IovaAllocator } from './iova-allocator.js'
 
-const CONTAINER = '/dev/vfio/vfio'
+export const CONTAINER = '/dev/vfio/vfio'
 
 /** One of this process per group: the kernel lets a group be opened once. */
 const open = new Map<string, Type1Space>()
