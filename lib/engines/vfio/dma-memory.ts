@@ -34,7 +34,8 @@ export class DmaMemory {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.#space.unmapNow(this.iova, this.size)
+    // A space that is closed has taken every mapping away.
+    if (!this.#space.closed) this.#space.unmapNow(this.iova, this.size)
     this.#space.iovas.free(this.iova)
     this.#mapping.unmap()
   }

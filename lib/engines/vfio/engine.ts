@@ -4,27 +4,24 @@
  */
 import { EventEmitter } from 'node:events'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
-import { Mapping } from '../../kernel/mapping.js'
-import { roundUp } from '../../kernel/memfd.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
+import { DeviceMappings } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import type { DeviceFault, DriverDevice, Health, Link } from './driver.js'
 import { driverOf } from './drivers.js'
-import { MappingState, MappingTable } from './mapping-table.js'
+import type { MappingTable } from './mapping-table.js'
 import { RingChannel, type RingHost } from './ring-channel.js'
 
 const FAULTS: readonly DeviceFault[] = ['reset', 'link-down', 'hang-tx']
 
-const MAX_ID = 2 ** 32 - 1
-
-/** Mapped and unmapped on the event loop up to here, bytes: a hop to a thread costs more. */
-const SHORT = 256 << 10
-
 /** How often the device is looked at, ms. */
 const LOOK_MS = 100
+
+/** The device's counters have 32 bits and stay at the highest: they are added up each minute. */
+const LOOKS_PER_READING = 600
 
 export interface VfioStats {
   /** The driver's sums since it was opened, by the names of the datasheet. */
@@ -44,27 +41,25 @@ interface VfioEvents {
 
 export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
   readonly name: string
-  /** @internal */
-  readonly table = new MappingTable()
   readonly #device: VfioDevice
+  readonly #memory: DeviceMappings
   #driver: DriverDevice | null = null
   readonly #channels = new Map<string, RingChannel>()
-  /** By slot: a mapping that is being made or taken away off the event loop. */
-  readonly #changing = new Map<number, Promise<void>>()
   #importers: Importer[] = []
   #isDown = false
   #reviving: Promise<void> = Promise.resolve()
   #resets = 0
   #look: NodeJS.Timeout | null = null
+  #looks = 0
   #error: P2pdmaError | null = null
   #closing: Promise<void> | null = null
-  #isEnded = false
   #last: VfioStats | null = null
 
   private constructor(device: VfioDevice) {
     super()
     this.name = `vfio:${device.address}`
     this.#device = device
+    this.#memory = new DeviceMappings(device.space)
   }
 
   /**
@@ -80,7 +75,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
         device,
         allocate: (size) => new DmaMemory(device.space, size),
         onInterrupt: (queue) => engine.#channels.get(queue)?.notify(),
-        onLink: (link) => engine.emit('link', link),
+        onLink: (link) => {
+          // Later: what a listener throws, or calls, must hit nothing half done of ours.
+          process.nextTick(() => engine.emit('link', link))
+        },
       })
       return engine
     } catch (error) {
@@ -118,8 +116,13 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   }
 
   /** @internal */
+  get table(): MappingTable {
+    return this.#memory.table
+  }
+
+  /** Whether the device's registers are left alone: it is being reset, or it is gone. @internal */
   get isDown(): boolean {
-    return this.#isDown
+    return this.#isDown || this.#device.closed
   }
 
   /** This device's side of the sharing; closed with the engine. */
@@ -164,114 +167,35 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     const channel = new RingChannel(this, ring, entries, options)
     this.#channels.set(queue, channel)
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
-    if (!this.#isDown) ring.start()
+    if (!this.isDown) ring.start()
     return channel
   }
 
-  /** Throws ERR_UNSUPPORTED for memory that an IOMMU's type1 cannot pin. */
+  /** Throws ERR_UNSUPPORTED for memory that an IOMMU cannot pin. */
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     this.#checkOpen()
-    checkInteger('id', id, 0, MAX_ID)
-    checkInteger('access', access, 1, 3)
-    const { mapping, offset } = dmaMemory(backing)
-    checkInteger('size', size, 1, backing.size)
-    const { table } = this
-    const { space } = this.#device
-    const length = roundUp(size, space.pageSize)
-    const slot = table.claim(id)
-    if (table.reserved[slot] !== 0 && table.states[slot] !== MappingState.NONE) {
-      throw new P2pdmaError(`attachment ${id} is mapped`, { code: 'ERR_INVALID_STATE' })
-    }
-    if (table.reserved[slot] !== length) {
-      if (table.reserved[slot] !== 0) this.#forget(slot)
-      table.iovas[slot] = space.iovas.allocate(length)
-      table.reserved[slot] = length
-      table.unmapped++
-    }
-    const iova = table.iovas[slot] ?? 0
-    table.sizes[slot] = size
-    table.access[slot] = access
-    if (length <= SHORT) {
-      space.mapNow(iova, mapping, offset, length, access)
-      this.#isMapped(slot)
-      return
-    }
-    table.states[slot] = MappingState.CHANGING
-    return this.#change(slot, space.map(iova, mapping, offset, length, access), () => {
-      this.#isMapped(slot)
-    })
+    return this.#memory.map(id, backing, size, access)
   }
 
-  #isMapped(slot: number): void {
-    this.table.states[slot] = MappingState.SEALED
-    this.table.unmapped--
+  seal(id: number): void {
+    this.#memory.seal(id)
+  }
+
+  unseal(id: number): void {
+    this.#memory.unseal(id)
+  }
+
+  unmap(id: number): void | Promise<void> {
+    return this.#memory.unmap(id)
+  }
+
+  release(id: number): void {
+    this.#memory.release(id)
   }
 
   /** Where an attachment lies for the device; null for one that it does not know. */
   iovaOf(id: number): number | null {
-    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
-    return slot < 0 ? null : (this.table.iovas[slot] ?? null)
-  }
-
-  seal(id: number): void {
-    this.#setSeal(id, MappingState.OPEN, MappingState.SEALED)
-  }
-
-  unseal(id: number): void {
-    this.#setSeal(id, MappingState.SEALED, MappingState.OPEN)
-  }
-
-  #setSeal(id: number, from: number, to: number): void {
-    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
-    if (slot >= 0 && this.table.states[slot] === from) this.table.states[slot] = to
-  }
-
-  unmap(id: number): void | Promise<void> {
-    const { table } = this
-    const slot = table.find(checkInteger('id', id, 0, MAX_ID))
-    if (slot < 0 || this.#isEnded) return
-    const before = this.#changing.get(slot)
-    if (before !== undefined) return before.catch(() => {}).then(() => this.unmap(id))
-    if (table.states[slot] === MappingState.NONE) return
-    const { space } = this.#device
-    const iova = table.iovas[slot] ?? 0
-    const length = table.reserved[slot] ?? 0
-    table.states[slot] = MappingState.CHANGING
-    table.unmapped++
-    if (length <= SHORT) {
-      space.unmapNow(iova, length)
-      table.states[slot] = MappingState.NONE
-      return
-    }
-    return this.#change(slot, space.unmap(iova, length), () => {
-      table.states[slot] = MappingState.NONE
-    })
-  }
-
-  async #change(slot: number, work: Promise<void>, done: () => void): Promise<void> {
-    const change = work.then(done, (error: unknown) => {
-      this.table.states[slot] = MappingState.NONE
-      throw error
-    })
-    this.#changing.set(slot, change)
-    try {
-      await change
-    } finally {
-      this.#changing.delete(slot)
-    }
-  }
-
-  release(id: number): void {
-    const slot = this.table.find(checkInteger('id', id, 0, MAX_ID))
-    if (slot >= 0 && this.table.states[slot] === MappingState.NONE) this.#forget(slot)
-  }
-
-  #forget(slot: number): void {
-    const { table } = this
-    if (!this.#isEnded) this.#device.space.iovas.free(table.iovas[slot] ?? 0)
-    table.reserved[slot] = 0
-    table.unmapped--
-    table.removals++
+    return this.#memory.iovaOf(id)
   }
 
   /** What the device has done since it was opened; also after the close. */
@@ -300,13 +224,13 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   /** @internal */
   reset(reason: string): void {
     const driver = this.#driver
-    if (this.#isDown || driver === null) return
+    if (this.isDown || driver === null) return
     const isSound = driver.health() === 'sound'
     this.#isDown = true
     this.#resets++
     driver.halt()
     for (const channel of this.#channels.values()) channel.beforeReset(isSound)
-    this.emit('reset', reason)
+    process.nextTick(() => this.emit('reset', reason))
     this.#reviving = this.#revive(driver)
   }
 
@@ -322,10 +246,16 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   }
 
   #lookAtDevice(): void {
-    if (this.#isDown || this.#driver === null) return
-    const health: Health = this.#driver.health()
+    const driver = this.#driver
+    if (this.#isDown || driver === null) return
+    if (this.#device.closed) {
+      this.#fail(closedError('The device'))
+      return
+    }
+    const health: Health = driver.health()
     if (health === 'reset') this.reset('somebody else has reset it')
     else if (health === 'gone') this.#fail(new Error('every register reads as all ones'))
+    else if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
   }
 
   /** The device answers no more: nothing can be done with it. */
@@ -337,12 +267,14 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
       cause,
     })
     this.#isDown = true
+    // It may come back, with what it was told.
+    if (!this.#device.closed) this.#driver?.halt()
     for (const channel of [...this.#channels.values()]) channel.close()
   }
 
   /** @internal */
   hold(queue: string, hold: boolean): void {
-    this.#driver?.hold(queue, hold)
+    if (!this.#device.closed) this.#driver?.hold(queue, hold)
   }
 
   /** @internal */
@@ -366,9 +298,8 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     this.#importers = []
     if (importers.length > 0) await Promise.allSettled(importers.map((each) => each.close()))
     for (const channel of [...this.#channels.values()]) channel.close()
-    await Promise.allSettled([this.#reviving, ...this.#changing.values()])
+    await Promise.allSettled([this.#reviving, this.#memory.end()])
     this.stats()
-    this.#isEnded = true
     this.#driver?.close()
     this.#driver = null
     await this.#device.close()
@@ -387,25 +318,6 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     if (this.#closing !== null) throw closedError('The engine')
     if (this.#error !== null) throw this.#error
   }
-}
-
-function dmaMemory(backing: Backing): { mapping: Mapping; offset: number } {
-  if (typeof backing !== 'object' || backing === null) {
-    throw typeError('backing', 'a Backing', backing)
-  }
-  const { offset } = backing
-  const mapping = backing.dmaMapping === undefined ? backing.mapping : backing.dmaMapping
-  checkInteger('backing.size', backing.size, 0)
-  checkInteger('backing.offset', offset, 0)
-  if (mapping === null) {
-    throw new P2pdmaError(`The IOMMU cannot be given a backing in ${backing.placement}`, {
-      code: 'ERR_UNSUPPORTED',
-      argument: 'backing',
-      hint: 'it takes memory with pages (memfd, udmabuf) and the BARs of devices (vfio-bar)',
-    })
-  }
-  if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)
-  return { mapping, offset }
 }
 
 /** One slot of a ring stays empty, so a ring is twice as long as its channel is deep. */

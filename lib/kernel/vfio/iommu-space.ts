@@ -8,6 +8,8 @@ export const DmaAccess = { READ: 1, WRITE: 2 } as const
 export interface IommuSpace {
   /** `type1`: a container of /dev/vfio/vfio. `iommufd`: an IOAS of /dev/iommu. */
   readonly kind: 'type1' | 'iommufd'
+  /** Whether its last user has closed it. */
+  readonly closed: boolean
   /** The smallest page of the IOMMU, bytes: what addresses and sizes are multiples of. */
   readonly pageSize: number
   /** Hands out addresses within what the IOMMU can translate. */

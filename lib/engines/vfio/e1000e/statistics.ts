@@ -1,5 +1,6 @@
 /** The statistics registers, which a read clears: 82574 datasheet 10.2.7. */
 import type { Registers } from '../../../kernel/vfio/index.js'
+import { Reg } from './registers.js'
 
 const counters = {
   crcErrors: 0x4000,
@@ -53,6 +54,8 @@ export class Statistics {
   /** Adds what the registers have; they stick at their highest value. */
   read(): void {
     const registers = this.#registers
+    // It has left the bus: all ones count nothing.
+    if (registers.read32(Reg.STATUS) === 0xffffffff) return
     for (const [name, offset] of Object.entries(counters)) this.#add(name, registers.read32(offset))
     for (const [name, offset] of Object.entries(octets)) {
       const low = registers.read32(offset)
