@@ -169,6 +169,48 @@ t.test('somebody closes the device under the engine', async (t) => {
   await engine.close()
 })
 
+t.test('closing and opening while the device is down', async (t) => {
+  const traffic = await openTraffic()
+  t.teardown(() => traffic.close())
+  const { sender, receiver, into, out, from } = traffic
+  const target = await MovableBuffer.create(16 * ROOM, memfd())
+  const to = await into.attach(target)
+  const first = into.channel({ queue: 'rx' })
+  const given = first.receive(to, 0, ROOM)
+  receiver.reset('a test')
+  await first.close()
+  await t.rejects(given, { code: 'ERR_CLOSED' })
+  const rx = into.channel({ queue: 'rx' })
+  t.ok(receiver.isDown)
+  const posted = rx.receive(to, 0, ROOM)
+  receiver.inject({ kind: 'reset' })
+  receiver.reset('once more')
+  await isUp(receiver)
+  await out.send(from, 0, FRAME)
+  t.match(await posted, { bytes: FRAME })
+
+  // Stopped, moved and restarted while it is down, and again when it is up.
+  const kept = [rx.receive(to, ROOM, ROOM), rx.receive(to, 2 * ROOM, ROOM)]
+  receiver.reset('a test')
+  await target.move(udmabuf())
+  await isUp(receiver)
+  await out.send(from, ROOM, FRAME)
+  await target.move(memfd())
+  await out.send(from, 2 * ROOM, FRAME)
+  for (const each of kept) t.match(await each, { bytes: FRAME })
+  t.same((await wrongFrames(target)).filter((n) => n < 3), [])
+
+  const sends = Promise.allSettled([0, 1, 2].map((n) => out.send(from, n * ROOM, FRAME)))
+  sender.reset('a test')
+  await sender.close()
+  for (const each of await sends) {
+    if (each.status === 'rejected') t.match(each.reason, { code: /ERR_(CLOSED|OUTCOME_UNKNOWN)/ })
+  }
+  t.equal(sender.stats().resets, 1)
+  await traffic.close()
+  await target.close()
+})
+
 t.test('nothing is left', async (t) => {
   await settled()
   t.equal(openFds(), before, listFds().join('\n'))
