@@ -18,6 +18,7 @@ import type {
 import {
   Cause,
   Ctrl,
+  CtrlExt,
   DESCRIPTOR_BYTES,
   IVAR,
   MDIC_WRITE,
@@ -41,6 +42,9 @@ import { TxQueue } from './tx-queue.js'
 const ALL = 0xffffffff
 /** How long the device may take for a step of a reset, ms. */
 const STEP_MS = 1000
+
+/** With its CRC, a VLAN tag, preamble and gap. */
+const LONGEST_FRAME_BITS = (1522 + 20) * 8
 
 const RCTL_OFF =
   Rctl.UNICAST_PROMISCUOUS | Rctl.MULTICAST_PROMISCUOUS | Rctl.BROADCAST | Rctl.STRIP_CRC
@@ -119,7 +123,7 @@ class E1000e implements DriverDevice {
     const base = name === 'tx' ? Reg.TDBAL : Reg.RDBAL
     const ring = new DescriptorRing(registers, memory, base, entries, () => {
       this.#rings.delete(name)
-      return this.#isOn
+      return this.#isOn && !this.#host.device.closed
     })
     const queue =
       name === 'tx'
@@ -134,6 +138,8 @@ class E1000e implements DriverDevice {
               registers.write32(Reg.RCTL, RCTL_OFF)
               registers.read32(Reg.RCTL)
             },
+            hasFrames: () => registers.read32(Reg.RDFPC) !== 0,
+            frameMs: () => frameMs(this.#link),
             arm: () => {
               registers.write32(Reg.IMS, Cause.RX_QUEUE_0)
             },
@@ -191,8 +197,12 @@ class E1000e implements DriverDevice {
     registers.write32(Reg.CTRL, (ctrl | Ctrl.SET_LINK_UP) >>> 0)
     for (let i = 0; i < MTA_ENTRIES; i++) registers.write32(Reg.MTA + 4 * i, 0)
     registers.write32(Reg.IVAR, IVAR)
-    // A queue's interrupt masks itself, until it is armed again: 7.4.4.
-    registers.write32(Reg.EIAC, Cause.RX_QUEUE_0 | Cause.TX_QUEUE_0)
+    // A queue's interrupt masks itself, until it is armed again.
+    const queues = Cause.RX_QUEUE_0 | Cause.TX_QUEUE_0
+    const extended = registers.read32(Reg.CTRL_EXT) | CtrlExt.AUTO_MASK | CtrlExt.PENDING_BITS
+    registers.write32(Reg.CTRL_EXT, extended >>> 0)
+    registers.write32(Reg.IAM, queues)
+    registers.write32(Reg.EIAC, queues)
     registers.write32(Reg.RCTL, RCTL_OFF)
     for (const { queue } of this.#rings.values()) queue.setUp()
     registers.write32(Reg.TXDCTL, TXDCTL)
@@ -234,7 +244,7 @@ class E1000e implements DriverDevice {
   }
 
   statistics(): Readonly<Record<string, number>> {
-    if (this.#isOn) this.#statistics.read()
+    if (this.#isOn && !this.#host.device.closed) this.#statistics.read()
     return this.#statistics.sums
   }
 
@@ -243,8 +253,16 @@ class E1000e implements DriverDevice {
   }
 
   close(): void {
-    this.halt()
-    this.#host.device.interrupts.close()
+    const { device } = this.#host
+    if (!device.closed) {
+      this.halt()
+      device.interrupts.close()
+    }
     for (const { queue } of [...this.#rings.values()]) queue.close()
   }
+}
+
+/** What the longest frame takes on the wire. */
+function frameMs({ speed }: Link): number {
+  return LONGEST_FRAME_BITS / ((speed === 0 ? 1000 : speed) * 1000)
 }

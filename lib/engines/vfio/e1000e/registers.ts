@@ -3,15 +3,19 @@
 export const Reg = {
   CTRL: 0x0000,
   STATUS: 0x0008,
+  CTRL_EXT: 0x0018,
   MDIC: 0x0020,
   ICR: 0x00c0,
   IMS: 0x00d0,
   IMC: 0x00d8,
   EIAC: 0x00dc,
+  IAM: 0x00e0,
   IVAR: 0x00e4,
   RCTL: 0x0100,
   TCTL: 0x0400,
   TIPG: 0x0410,
+  /** Frames in the receiver's FIFO. */
+  RDFPC: 0x2430,
   RDBAL: 0x2800,
   RDTR: 0x2820,
   TDBAL: 0x3800,
@@ -30,6 +34,12 @@ export const Ctrl = {
   SET_LINK_UP: 1 << 6,
   RESET: 1 << 26,
 } as const
+
+/**
+ * A message masks the causes of it that IAM has, as in netdev.c of Linux
+ * (e1000_configure_msix); EIAC alone clears the causes, and masks them in QEMU only.
+ */
+export const CtrlExt = { AUTO_MASK: 1 << 24, PENDING_BITS: 1 << 31 } as const
 
 export const StatusBit = {
   FULL_DUPLEX: 1 << 0,

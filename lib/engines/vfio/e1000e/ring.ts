@@ -45,6 +45,11 @@ export class DescriptorRing {
     return this.#registers.read32(this.#base + Ring.BASE_LOW) === this.#memory.iova >>> 0
   }
 
+  /** Whether the device has come to the end of what it was given. */
+  get isEmpty(): boolean {
+    return this.head === this.#registers.read32(this.#base + Ring.TAIL)
+  }
+
   get head(): number {
     return this.#registers.read32(this.#base + Ring.HEAD)
   }

@@ -12,10 +12,18 @@ const FRAME_ERRORS = 0x97
 /** In a result: the frame did not fit into one buffer. */
 const CONTINUED = 0x100
 
+/** More than a full FIFO takes to memory, ms: it waits no longer for a count that does not fall. */
+const FIFO_MS = 0.5
+
 /** What switches the device's receiver: it has one for all its rings. */
 export interface Receiver {
   on(): void
+  /** Written, and read back. */
   off(): void
+  /** Whether frames that it has received are in the device still. */
+  hasFrames(): boolean
+  /** How long a frame that was coming in when it was switched off may take, ms. */
+  frameMs(): number
   arm(): void
 }
 
@@ -76,11 +84,19 @@ export class RxQueue implements RingQueue {
   }
 
   /**
-   * Receives stay posted; the receiver is off. It is read back: a read cannot
-   * pass the writes that the device had sent before (PCIe ordering).
+   * Receives stay posted; the receiver is off. A frame that is coming in then
+   * is received whole (10.2.5.1, RCTL.EN), and what is in the FIFO goes on to
+   * memory: both are awaited here, which takes 13 us at 1 Gb/s. The last
+   * register read cannot pass the writes that the device had sent before it
+   * (PCIe ordering).
    */
   stop(): boolean {
-    this.#receiver.off()
+    const receiver = this.#receiver
+    receiver.off()
+    const received = performance.now() + receiver.frameMs()
+    while (performance.now() < received);
+    const written = received + FIFO_MS
+    while (receiver.hasFrames() && !this.#ring.isEmpty && performance.now() < written);
     return true
   }
 
