@@ -255,7 +255,11 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     const health: Health = driver.health()
     if (health === 'reset') this.reset('somebody else has reset it')
     else if (health === 'gone') this.#fail(new Error('every register reads as all ones'))
-    else if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
+    else {
+      // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
+      for (const channel of this.#channels.values()) channel.notify()
+      if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
+    }
   }
 
   /** The device answers no more: nothing can be done with it. */
