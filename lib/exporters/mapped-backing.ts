@@ -143,9 +143,8 @@ export class MappedBacking implements Backing {
   /** Runs `work` between begin and end of the CPU's access, where that means anything. */
   async #bracket<T>(mode: CpuAccessMode, work: (file: BackingFile) => Promise<T>): Promise<T> {
     const { file } = this
-    const { dmaBuf, mapping } = file
-    // The CPU reaches a device's memory past the dma-buf: vfio's has nothing to do for it.
-    if (dmaBuf === null || mapping.isDevice) return work(file)
+    const { dmaBuf } = file
+    if (dmaBuf === null || file.isBracketless) return work(file)
     await dmaBuf.beginCpuAccess(mode)
     try {
       return await work(file)

@@ -16,6 +16,11 @@ export interface BackingFile {
   readonly dmaBuf: DmaBuf | null
   /** What an IOMMU can be given, at the same offsets as `mapping`. */
   readonly dmaMapping: Mapping | null
+  /**
+   * Whether the CPU needs no bracket now: the kernel does nothing in one, and
+   * nobody has to be waited for.
+   */
+  readonly isBracketless: boolean
   /** The backing at `offset` is done with it. */
   release(offset: number, size: number): Promise<void>
 }
@@ -38,6 +43,10 @@ export class MappedFile implements BackingFile {
       memfd?.close()
       throw error
     }
+  }
+
+  get isBracketless(): boolean {
+    return this.dmaBuf === null
   }
 
   get dmaBuf(): DmaBuf | null {

@@ -61,6 +61,10 @@ class Slab implements BackingFile {
     return this.#backing.file.dmaMapping
   }
 
+  get isBracketless(): boolean {
+    return this.#backing.file.isBracketless
+  }
+
   get full(): boolean {
     const end = this.#backing.offset + this.#backing.size
     return this.#returned.length === 0 && this.#fresh + this.#class.slotSize > end

@@ -5,6 +5,7 @@
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
 import type { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
+import { Ready, isReady } from '../kernel/poll.js'
 import { VfioDevice } from '../kernel/vfio/index.js'
 import { native } from '../native.js'
 import type { Exporter } from '../move-notify/backing.js'
@@ -143,6 +144,12 @@ class BarFile implements BackingFile {
 
   get mapping(): Mapping {
     return this.bar.mapping
+  }
+
+  /** Its exporter has no caches to see to (vfio_pci_dmabuf.c): a bracket waits for fences alone. */
+  get isBracketless(): boolean {
+    const { dmaBuf } = this.bar
+    return dmaBuf === null || isReady(dmaBuf.handle, Ready.WRITABLE)
   }
 
   get dmaMapping(): Mapping {

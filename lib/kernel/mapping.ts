@@ -40,7 +40,7 @@ const SLICE = 8 << 20
 const NOW = 64 << 10
 
 /** Where reading a device's memory is slower than this it is the pool's; ms. */
-const NOW_MS = 0.2
+const NOW_MS = 1
 const NOW_LEAST = 4096
 
 export class Mapping {
@@ -187,6 +187,14 @@ export class Mapping {
     offset: number,
     length: number,
   ): Promise<void> {
+    if (this.copyNow(source, sourceOffset, offset, length)) return
+    await inSlices(length, (at, bytes) =>
+      native.copySlice(this.#native, offset + at, source.#native, sourceOffset + at, bytes),
+    )
+  }
+
+  /** As `copyFrom`, at once, where that is short; false, and nothing done, elsewhere. */
+  copyNow(source: Mapping, sourceOffset: number, offset: number, length: number): boolean {
     if (!(source instanceof Mapping)) throw typeError('source', 'a Mapping', source)
     checkInteger('sourceOffset', sourceOffset)
     checkInteger('offset', offset)
@@ -196,14 +204,12 @@ export class Mapping {
     this.#checkRange('length', offset, length)
     source.#checkRange('length', sourceOffset, length)
     if (length <= Math.min(NOW, source.#now())) {
-      const start = performance.now()
+      const start = source.isDevice ? performance.now() : 0
       call(() => native.copySliceNow(this.#native, offset, source.#native, sourceOffset, length, 0))
-      source.#took(performance.now() - start, length)
-      return
+      if (source.isDevice) source.#took(performance.now() - start, length)
+      return true
     }
-    await inSlices(length, (at, bytes) =>
-      native.copySlice(this.#native, offset + at, source.#native, sourceOffset + at, bytes),
-    )
+    return false
   }
 
   /**
@@ -291,7 +297,7 @@ export class Mapping {
   }
 
   #took(ms: number, length: number): void {
-    if (!this.isDevice || length < NOW_LEAST) return
+    if (length < NOW_LEAST) return
     this.#msPerByte = Math.min(this.#msPerByte ?? Infinity, ms / length)
   }
 

@@ -88,7 +88,13 @@ export class Attachment {
       return unmapped
     }
     this.#blocked = users
-    return Promise.all(users.map((channel) => channel.stopFor(this))).then(
+    const stopping: Promise<void>[] = []
+    for (const channel of users) {
+      const stopped = channel.stopFor(this)
+      if (stopped !== undefined) stopping.push(stopped)
+    }
+    if (stopping.length === 0) return this.#unmap()
+    return Promise.all(stopping).then(
       () => this.#unmap(),
       (error: unknown) => {
         this.#isOutOfReach = false

@@ -39,6 +39,12 @@ export interface Backing {
    * calls it before anything is stopped, so that no pause pays for page faults.
    */
   populate?(): Promise<void>
+  /**
+   * As `copyFrom`, here and now, where that is short and nobody has to be
+   * waited for: the hop to a thread would take longer. False, and nothing
+   * done, elsewhere. Optional.
+   */
+  copyNow?(source: Backing): boolean
   /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
   openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow>
   /** Overwrites every byte with the poison pattern, off the event loop. */

@@ -298,7 +298,7 @@ export class Channel {
   }
 
   /** Steps 1.1 and 1.2, see StopAndRestart. @internal */
-  stopFor(attachment: Attachment): Promise<void> {
+  stopFor(attachment: Attachment): Promise<void> | undefined {
     return this.#machine.stopFor(attachment)
   }
 

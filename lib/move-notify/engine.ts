@@ -75,13 +75,13 @@ export interface EngineChannel {
   /** Whether work accepted and not completed names this attachment. */
   uses(id: number): boolean
   /**
-   * Stops the channel. Resolves when the device is quiet: it touches no
-   * mapping for this channel until `restart()`. Work that is not finished is
+   * Stops the channel. Done (at once, or when it resolves) when the device is
+   * quiet: it touches no mapping for this channel until `restart()`. Work that is not finished is
    * held by the engine (a long operation stops between chunks; a posted
    * RECEIVE may have nothing to come, and is never waited for). May take for
    * ever on a hung device: the heart has the deadline.
    */
-  stop(): Promise<void>
+  stop(): void | Promise<void>
   /**
    * The forced path: the channel goes to error, whatever the device does.
    * Starts a new epoch and returns it. Completions already published count as

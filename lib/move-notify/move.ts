@@ -40,6 +40,8 @@ export interface MoveResult {
   endMs: number
 }
 
+const DONE = Promise.resolve()
+
 class Clock {
   readonly start = performance.now()
   locked = 0
@@ -99,16 +101,19 @@ async function exchange(
   const keep = options.context !== undefined
   clock.locked = clock.now()
   let old: Backing
-  let fence: Fence
+  let fence: Fence | null = null
   let generation: number
   try {
     old = buffer.backing
-    await waitForOthers(buffer, options)
-    await invalidateAll(buffer, old)
+    if (!buffer.reservation.isIdle(Usage.BOOKKEEP)) await waitForOthers(buffer, options)
+    const invalidated = invalidateAll(buffer, old)
+    if (invalidated !== undefined) await invalidated
     clock.invalidated = clock.now()
-    // Step 2: the copy is queued, and its fence tells when the new backing may be used.
-    const copy = fresh.copyFrom(old)
-    if (fresh.isDmaBuf) {
+    // Step 2: the copy is queued, and its fence tells when the new backing may be used. One that
+    // is done at once needs none.
+    const copied = fresh.copyNow?.(old) === true
+    const copy = copied ? DONE : fresh.copyFrom(old)
+    if (fresh.isDmaBuf && !copied) {
       // A kernel importer could be given the new fd; see Backing.isDmaBuf.
       try {
         await bounded(copy, options)
@@ -121,10 +126,12 @@ async function exchange(
         throw error
       }
     }
-    // Signalled within the deadline, in any case: who holds the reservation may wait for it.
-    fence = Fence.of(bounded(copy, options))
     buffer.reservation.prune()
-    buffer.reservation.addFence(fence, Usage.KERNEL)
+    if (!copied) {
+      // Signalled within the deadline, in any case: who holds the reservation may wait for it.
+      fence = Fence.of(bounded(copy, options))
+      buffer.reservation.addFence(fence, Usage.KERNEL)
+    }
     buffer.publish(fresh)
     generation = buffer.generation
     onPublished()
@@ -134,7 +141,7 @@ async function exchange(
   }
   if (!keep) unlock()
   try {
-    await fence.wait()
+    if (fence !== null) await fence.wait()
   } catch (failure) {
     const error = timedOut(failure) ?? (failure as P2pdmaError)
     if (!keep) await buffer.reservation.lock()
@@ -200,20 +207,22 @@ async function lockForMove(buffer: MovableBuffer, options: MoveOptions): Promise
  */
 async function waitForOthers(buffer: MovableBuffer, options: MoveOptions): Promise<void> {
   const { reservation } = buffer
-  if (reservation.isIdle(Usage.BOOKKEEP)) return
   const timeoutMs = options.copyTimeoutMs ?? FENCE_TIMEOUT_MS
   await reservation.wait(Usage.KERNEL, { signal: options.signal, timeoutMs })
   await reservation.waitSettled(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
 }
 
-/** Step 1: tells every attachment, then waits for all of them once. */
-async function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> {
+/** Step 1: tells every attachment, then waits for all of them once. Undefined when done at once. */
+function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> | undefined {
   let pending: Promise<void>[] | null = null
   for (const attachment of buffer.attachments) {
     const invalidated = attachment.invalidate()
     if (invalidated !== undefined) (pending ??= []).push(invalidated)
   }
-  if (pending === null) return
+  return pending === null ? undefined : settleAll(pending, old)
+}
+
+async function settleAll(pending: readonly Promise<void>[], old: Backing): Promise<void> {
   const done = await Promise.allSettled(pending)
   for (const each of done) {
     if (each.status === 'fulfilled') continue

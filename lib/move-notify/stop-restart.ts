@@ -30,6 +30,8 @@ export interface StopHooks {
   changed(): void
 }
 
+const QUIET = Promise.resolve()
+
 /**
  * A channel's state machine: stops the device for the mappings that must go,
  * remaps them, and opens the gate again. States and events: channel-states.ts.
@@ -45,7 +47,7 @@ export class StopAndRestart {
   readonly #blockers = new Set<Attachment>()
   /** The epoch of step 3.3: counts invalidations. */
   #invalidations = 0
-  #quiet: Promise<void> = Promise.resolve()
+  #quiet: Promise<void> = QUIET
   #stopAsked = false
   #working = false
   #runningSince = -Infinity
@@ -82,24 +84,25 @@ export class StopAndRestart {
   }
 
   /**
-   * Steps 1.1 and 1.2: this mapping must go. Resolves when the device is quiet.
-   * Called under the mover's reservation; waits for nothing but the device,
-   * its deadline, and the rest of this channel's minimum quantum.
+   * Steps 1.1 and 1.2: this mapping must go. Resolves when the device is quiet;
+   * undefined where it is so at once. Called under the mover's reservation;
+   * waits for nothing but the device, its deadline, and the rest of this
+   * channel's minimum quantum.
    */
-  stopFor(attachment: Attachment): Promise<void> {
+  stopFor(attachment: Attachment): Promise<void> | undefined {
     this.#blockers.add(attachment)
     this.#invalidations++
     if (this.#state === 'running') {
       if (!this.#stopAsked) {
         this.#stopAsked = true
-        this.#quiet = this.#stop()
+        this.#quiet = this.#stop() ?? QUIET
         this.#quiet.catch(() => {})
       }
     } else if (this.#state === 'restoring') {
       this.#transition('invalidate')
     }
     this.#startWorker()
-    return this.#quiet
+    return this.#state === 'stopped' ? undefined : this.#quiet
   }
 
   /** The attachment has a new mapping, or never will: nothing to wait for. */
@@ -107,27 +110,43 @@ export class StopAndRestart {
     this.#blockers.delete(attachment)
   }
 
-  async #stop(): Promise<void> {
+  #stop(): Promise<void> | undefined {
     const rest = this.#runningSince + this.#limits.minRunMs - performance.now()
-    if (rest > 0) await sleep(rest)
+    return rest > 0 ? sleep(rest).then(() => this.#stopNow()) : this.#stopNow()
+  }
+
+  #stopNow(): Promise<void> | undefined {
     this.#stopAsked = false
-    if (this.#state !== 'running') return
+    if (this.#state !== 'running') return undefined
     this.#closedSince = performance.now()
     this.#stops++
     this.#transition('invalidate')
-    const forced = await this.#drain()
+    let stopped: void | Promise<void>
+    try {
+      stopped = this.#device.stop()
+    } catch (error) {
+      stopped = Promise.reject(error)
+    }
+    if (stopped === undefined) {
+      this.#onQuiet(false)
+      return undefined
+    }
+    return this.#drain(stopped).then((forced) => this.#onQuiet(forced))
+  }
+
+  /** Step 1.2: what has completed is seen before the mapping goes. */
+  #onQuiet(forced: boolean): void {
     if (this.isDead) return
-    // Step 1.2: what has completed is seen before the mapping goes.
     this.#hooks.quiet()
     this.#transition(forced ? 'forced' : 'drained')
   }
 
   /** Waits until the device is quiet; past the deadline, forces it. Returns whether it had to. */
-  async #drain(): Promise<boolean> {
+  async #drain(stopped: Promise<void>): Promise<boolean> {
     const { stopTimeoutMs } = this.#limits
     try {
       const late = () => new P2pdmaError('the drain timed out', { code: 'ETIMEDOUT' })
-      await withDeadline(this.#device.stop(), stopTimeoutMs, late)
+      await withDeadline(stopped, stopTimeoutMs, late)
       return false
     } catch {
       if (this.isDead) return false

@@ -170,13 +170,15 @@ export class DeviceChannel implements EngineChannel {
     )
   }
 
-  stop(): Promise<void> {
+  stop(): void | Promise<void> {
     const { world, faults } = this.#engine
     const number = this.#engine.stops++
     if (this.#state !== 'running') world.fail(`stop() of a channel that is ${this.#state}`)
     this.#state = 'stopping'
+    const hangs = faults.hangStops?.includes(number) === true
+    if (faults.instant === true && !hangs) return this.#quiet()
     return new Promise((resolve) => {
-      if (faults.hangStops?.includes(number) === true) return
+      if (hangs) return
       this.#stopped = resolve
       this.#ack = world.event(`device ${this.index}: stopped`, () => {
         this.#quiet()

@@ -19,6 +19,8 @@ export interface DeviceFaults {
   failMaps?: number[]
   /** map() and unmap() take events of their own. */
   slow?: boolean
+  /** A stop that does not hang is done at once. */
+  instant?: boolean
   /** All chunks of an operation run in one event when false: fewer interleavings. Default true. */
   chunks?: boolean
 }

@@ -111,6 +111,7 @@ interface Draw {
   hangStops: number[]
   failForces: boolean
   slow: boolean
+  instant: boolean
   dmaBuf: boolean
   chunks: boolean
   lockAll: boolean
@@ -128,6 +129,7 @@ const draw: fc.Arbitrary<Draw> = fc.record({
   hangStops: few,
   failForces: fc.boolean(),
   slow: fc.boolean(),
+  instant: fc.boolean(),
   dmaBuf: fc.boolean(),
   chunks: fc.boolean(),
   lockAll: fc.boolean(),
@@ -151,7 +153,7 @@ export const heartCases: fc.Arbitrary<HeartOptions> = draw.map((drawn) => {
     }
     allow.add('ERR_OUTCOME_UNKNOWN').add('ERR_IMPORTER_FAILED')
   }
-  const { dmaBuf, slow } = drawn
+  const { dmaBuf, instant, slow } = drawn
   return {
     buffers: [SIZE, SIZE, SIZE],
     channels: CHANNELS,
@@ -170,18 +172,20 @@ export const heartCases: fc.Arbitrary<HeartOptions> = draw.map((drawn) => {
           hangCopies: drawn.hangCopies,
           lateCopies: true,
           slow,
+          instant,
           dmaBuf,
         }
-      : { slow, dmaBuf },
+      : { slow, instant, dmaBuf },
     device: faulty
       ? {
           failMaps: shifted(drawn.failMaps),
           hangStops: drawn.hangStops,
           failForces: drawn.failForces,
           slow,
+          instant,
           chunks: drawn.chunks,
         }
-      : { slow, chunks: drawn.chunks },
+      : { slow, instant, chunks: drawn.chunks },
     ...(faulty ? { move: { copyTimeoutMs: 20, cpuTimeoutMs: 1000 } } : {}),
     allow: [...allow],
     failures: faulty,

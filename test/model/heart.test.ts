@@ -17,6 +17,10 @@ t.test('one channel, one buffer', async (t) => {
   })
   exhaust(t, 'poison and free in their own time', { ...one, memory: { slow: true } })
   exhaust(t, 'map and unmap in their own time', { ...one, device: { slow: true, chunks: false } })
+  const instant = { device: { instant: true }, memory: { instant: true } }
+  exhaust(t, 'a stop and a copy that are done at once', { ...one, ...instant })
+  exhaust(t, 'a stop that is done at once', { ...one, device: { instant: true } })
+  exhaust(t, 'a copy that is done at once', { ...one, memory: { instant: true } })
   const two = { buffers: [2], threads: [[fill(0, 0, 2, 7), fill(0, 1, 1, 8)], [move(0)]] }
   exhaust(t, 'two operations, one move', two, { preemptions: 0 })
   const atomics = { buffers: [8], threads: [[add(0, 1), add(0, 2)], [move(0)]] }
@@ -28,6 +32,8 @@ t.test('one channel, one buffer', async (t) => {
 t.test('several moves', async (t) => {
   const twice = { buffers: [2], threads: [[fill(0, 0, 2, 7)], [move(0)], [move(0)]] }
   exhaust(t, 'of one buffer', { ...twice, device: WHOLE }, { preemptions: 0 })
+  const atOnce = { device: { ...WHOLE, instant: true }, memory: { instant: true } }
+  exhaust(t, 'of one buffer, each done at once', { ...twice, ...atOnce }, { preemptions: 1 })
   const quantum = { ...twice, device: WHOLE, importer: { minRunMs: 1 } }
   exhaust(t, 'of one buffer, with a quantum of running between', quantum, { preemptions: 0 })
   const together: HeartOptions = {
@@ -94,8 +100,8 @@ t.test('faults put in on purpose are found', async (t) => {
       'the drain is not waited for',
       one,
       'stop-restart.ts',
-      'await withDeadline(this.#device.stop(), stopTimeoutMs, late)',
-      'void this.#device.stop(); void withDeadline; void late',
+      'await withDeadline(stopped, stopTimeoutMs, late)',
+      'void stopped; void withDeadline; void late',
       /which is not stopped/,
     ],
     [

@@ -21,6 +21,8 @@ export interface MemoryFaults {
   lateCopies?: boolean
   /** Whether poisoning and freeing take events of their own. */
   slow?: boolean
+  /** A copy that does not hang is done at once. */
+  instant?: boolean
   /** The new backings are dma-bufs: their copy ends before they are published. */
   dmaBuf?: boolean
 }
@@ -153,6 +155,24 @@ export class ModelBacking implements Backing {
         })
       })
     })
+  }
+
+  copyNow(source: Backing): boolean {
+    if (source instanceof HeldBacking) return this.copyNow(source.inner)
+    const { faults, copies } = this.#memory
+    if (faults.instant !== true || faults.hangCopies?.includes(copies) === true) return false
+    if (!(source instanceof ModelBacking)) return this.#fail('a copy from elsewhere')
+    this.#memory.copies++
+    if (this.state !== 'live') this.#fail(`a copy into a backing that is ${this.state}`)
+    if (source.windows > 0) this.#fail('a copy within a bracket of CPU access')
+    this.state = 'filling'
+    if (faults.failCopies?.includes(copies) === true) {
+      this.state = 'broken'
+      throw new P2pdmaError('the copy failed', { code: 'EIO' })
+    }
+    this.#take(source, 0, source.size)
+    this.state = 'live'
+    return true
   }
 
   #take(source: ModelBacking, from: number, to: number): void {

@@ -243,6 +243,10 @@ export function rows(w: World): Record<string, Row> {
       call: mapping.view.bind(mapping),
       params: [optional(whole(0, 0, page)), optional(whole(8, 0, page))],
     },
+    'Mapping#copyNow': {
+      call: mapping.copyNow.bind(mapping),
+      params: [only(mapping), whole(0, 0, page), whole(page, 0, page), whole(8, 0, page)],
+    },
     'Mapping#copyFrom': {
       call: mapping.copyFrom.bind(mapping),
       params: [only(mapping), whole(0, 0, page), whole(page, 0, page), whole(8, 0, page)],

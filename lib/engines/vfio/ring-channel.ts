@@ -165,11 +165,11 @@ export class RingChannel implements EngineChannel {
     return false
   }
 
-  /** Resolves when the device is quiet here: at once, mostly. */
-  stop(): Promise<void> {
-    if (this.#closed) return Promise.reject(closedError('The channel'))
+  /** Mostly the device is quiet here at once. */
+  stop(): void | Promise<void> {
+    if (this.#closed) throw closedError('The channel')
     this.#running = false
-    if (this.#isQuiet()) return Promise.resolve()
+    if (this.#isQuiet()) return
     return new Promise((resolve) => {
       this.#stopping.push(resolve)
       if (this.#stopping.length === 1) setImmediate(() => this.#pollQuiet())

@@ -46,6 +46,10 @@ export class HeldBacking<Owner> implements Backing {
     return this.inner.copyFrom(source instanceof HeldBacking ? source.inner : source)
   }
 
+  copyNow(source: Backing): boolean {
+    return this.inner.copyNow?.(source instanceof HeldBacking ? source.inner : source) ?? false
+  }
+
   async populate(): Promise<void> {
     await this.inner.populate?.()
   }
