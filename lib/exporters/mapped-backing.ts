@@ -69,6 +69,16 @@ export class MappedBacking implements Backing {
     return this.#track(this.#copy(source))
   }
 
+  copyNow(source: Backing): boolean {
+    if (source instanceof HeldBacking) return this.copyNow(source.inner)
+    if (!(source instanceof MappedBacking)) return false
+    const from = source.file
+    const { file } = this
+    if (!from.isBracketless || !file.isBracketless) return false
+    const length = Math.min(this.size, source.size)
+    return file.mapping.copyNow(from.mapping, source.offset, this.offset, length)
+  }
+
   populate(): Promise<void> {
     return this.#track(this.file.mapping.populate(this.offset, this.size))
   }

@@ -141,7 +141,8 @@ async function exchange(
   }
   if (!keep) unlock()
   try {
-    if (fence !== null) await fence.wait()
+    // Without a fence, a turn: the channels are restarted in it, and the old backing can wait.
+    await fence?.wait()
   } catch (failure) {
     const error = timedOut(failure) ?? (failure as P2pdmaError)
     if (!keep) await buffer.reservation.lock()

@@ -16,26 +16,43 @@ export interface RestoreLimits {
 
 /**
  * Steps 3.1 and 3.2: locks the reservations and remaps what is invalid.
- * Resolves with the function that unlocks them again (3.4).
+ * The outcome is the function that unlocks them again (3.4): at once where
+ * there is one attachment, and nothing to wait for.
  */
-export async function lockAndRestore(
+export function lockAndRestore(
   context: AcquireContext,
   attachments: readonly Attachment[],
   limits: RestoreLimits,
-): Promise<() => void> {
+): (() => void) | Promise<() => void> {
   const locks = new Set<Reservation>()
   for (const { buffer } of attachments) locks.add(buffer.reservation)
+  const unlock = () => {
+    for (const lock of locks) lock.unlock(context)
+  }
   const contended = lockAll(context, [...locks])
+  const [only] = attachments
+  if (contended === undefined && only !== undefined && attachments.length === 1) {
+    const remapped = remap(only, limits)
+    // Never rejects.
+    return remapped === undefined ? unlock : remapped.then(() => unlock)
+  }
+  return restoreWhenLocked(contended, attachments, limits, unlock)
+}
+
+async function restoreWhenLocked(
+  contended: void | Promise<void>,
+  attachments: readonly Attachment[],
+  limits: RestoreLimits,
+  unlock: () => void,
+): Promise<() => void> {
   if (contended !== undefined) await contended
   try {
     await restoreLocked(attachments, limits)
   } catch (error) {
-    for (const lock of locks) lock.unlock(context)
+    unlock()
     throw error
   }
-  return () => {
-    for (const lock of locks) lock.unlock(context)
-  }
+  return unlock
 }
 
 async function restoreLocked(

@@ -180,7 +180,8 @@ export class StopAndRestart {
     // The stamp is kept across attempts: the oldest cannot be starved of locks.
     const context = reservationClass.acquire()
     for (let attempt = 0; ; attempt++) {
-      await this.#quiet.catch(() => {})
+      // A turn in any case: whoever moves is in the middle of it, and often ends it in this turn.
+      await (this.#state === 'stopped' ? undefined : this.#quiet.catch(() => {}))
       if (this.isDead) break
       this.#transition('restore')
       const seen = this.#invalidations
@@ -189,7 +190,8 @@ export class StopAndRestart {
       // mail's letter: nobody can invalidate what is locked.
       const inUse = this.#limits.lockAll || attempt >= this.#limits.starvationLimit
       const attachments = inUse ? await this.#allInUse() : [...this.#blockers]
-      const unlock = await lockAndRestore(context, attachments, this.#limits)
+      const restored = lockAndRestore(context, attachments, this.#limits)
+      const unlock = restored instanceof Promise ? await restored : restored
       // Step 3.3: checked and opened in one turn.
       const open =
         this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen
