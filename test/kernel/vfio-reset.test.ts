@@ -198,7 +198,10 @@ t.test('closing and opening while the device is down', async (t) => {
   await target.move(memfd())
   await out.send(from, 2 * ROOM, FRAME)
   for (const each of kept) t.match(await each, { bytes: FRAME })
-  t.same((await wrongFrames(target)).filter((n) => n < 3), [])
+  t.same(
+    (await wrongFrames(target)).filter((n) => n < 3),
+    [],
+  )
 
   const sends = Promise.allSettled([0, 1, 2].map((n) => out.send(from, n * ROOM, FRAME)))
   sender.reset('a test')

@@ -36,6 +36,10 @@ export class RxQueue implements RingQueue {
   readonly #words: Uint32Array
   readonly #mask: number
   readonly #receiver: Receiver
+  #isOn = false
+  #tail = 0
+  /** The tail that the device knows of. */
+  #told = 0
 
   constructor(ring: DescriptorRing, receiver: Receiver) {
     this.#ring = ring
@@ -52,8 +56,13 @@ export class RxQueue implements RingQueue {
     words[at + 3] = 0
   }
 
+  /**
+   * While the receiver is off the tail waits for it, as 4.6.5 wants it; QEMU
+   * before version 8 takes the store as "ready", and drops the frames that wait.
+   */
   ring(tail: number): void {
-    this.#ring.tail = tail
+    this.#tail = tail
+    if (this.#isOn) this.#tell()
   }
 
   done(head: number, most: number): number {
@@ -92,19 +101,32 @@ export class RxQueue implements RingQueue {
    */
   stop(): boolean {
     const receiver = this.#receiver
+    this.#isOn = false
     receiver.off()
     const received = performance.now() + receiver.frameMs()
     while (performance.now() < received);
     const written = received + FIFO_MS
-    while (receiver.hasFrames() && !this.#ring.isEmpty && performance.now() < written);
+    while (receiver.hasFrames() && !this.#ring.isEmpty) {
+      if (performance.now() > written) return false
+    }
     return true
   }
 
   start(): void {
     this.#receiver.on()
+    this.#isOn = true
+    if (this.#told !== this.#tail) this.#tell()
+  }
+
+  #tell(): void {
+    this.#told = this.#tail
+    this.#ring.tail = this.#tail
   }
 
   setUp(): void {
+    this.#isOn = false
+    this.#tail = 0
+    this.#told = 0
     this.#ring.setUp()
   }
 
