@@ -124,7 +124,7 @@ t.test('faults put in on purpose are found', async (t) => {
       'the old backing is poisoned before the fence has signalled',
       one,
       'move.ts',
-      'await fence.wait()',
+      'await fence?.wait()',
       '',
       /while a copy reads it/,
     ],
