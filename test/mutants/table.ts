@@ -21,8 +21,8 @@ export const controls: Control[] = [
   {
     name: 'the unmutated control',
     file: 'lib/move-notify/move.ts',
-    find: 'await invalidateAll(buffer, old)',
-    replace: 'await invalidateAll(buffer, old)',
+    find: 'const invalidated = invalidateAll(buffer, old)',
+    replace: 'const invalidated = invalidateAll(buffer, old)',
     tests: [SAFEGUARDS, HELD, 'unit/heart.test.js'],
   },
   {
@@ -38,8 +38,8 @@ export const mutants: Mutant[] = [
   {
     name: 'the wait for in-flight work',
     file: 'lib/move-notify/stop-restart.ts',
-    find: 'const forced = await this.#drain()',
-    replace: 'const forced = false',
+    find: 'return this.#drain(stopped).then((forced) => this.#onQuiet(forced))',
+    replace: 'void this.#drain(stopped)\n    return void this.#onQuiet(false)',
     test: SAFEGUARDS,
     killedBy: 'no mapping goes while work is in flight',
   },
@@ -78,7 +78,7 @@ export const mutants: Mutant[] = [
   {
     name: 'poison only after the fence',
     file: 'lib/move-notify/move.ts',
-    find: 'await fence.wait()',
+    find: 'await fence?.wait()',
     replace: 'void fence',
     test: SAFEGUARDS,
     killedBy: 'the old backing is not poisoned while the copy reads it',
