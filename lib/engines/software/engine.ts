@@ -11,6 +11,7 @@ import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
+import { checkChannelOptions } from '../channel-options.js'
 import { SoftwareChannel } from './channel.js'
 import { encodeFault, type Fault } from './inject.js'
 
@@ -46,30 +47,14 @@ export class SoftwareEngine implements Engine {
 
   openChannel(options: EngineChannelOptions): SoftwareChannel {
     this.#checkOpen()
-    if (typeof options !== 'object' || options === null) {
-      throw typeError('options', 'an object', options)
-    }
-    const depth = checkInteger('depth', options.depth, 1, MAX_DEPTH)
-    if ((depth & (depth - 1)) !== 0) {
-      throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
-        code: 'ERR_OUT_OF_RANGE',
-        argument: 'depth',
-      })
-    }
-    const { queue } = options
+    checkChannelOptions(options, MAX_DEPTH)
+    const { depth, queue } = options
     if (queue !== undefined) {
-      if (typeof queue !== 'string') throw typeError('queue', 'a string', queue)
       throw new P2pdmaError(`The software engine has no queue ${JSON.stringify(queue)}`, {
         code: 'ERR_UNSUPPORTED',
         argument: 'queue',
         hint: 'it has one kind of queue: leave the option out',
       })
-    }
-    if (typeof options.onCompletion !== 'function') {
-      throw typeError('onCompletion', 'a function', options.onCompletion)
-    }
-    if (options.onClosed !== undefined && typeof options.onClosed !== 'function') {
-      throw typeError('onClosed', 'a function', options.onClosed)
     }
     const channel = new SoftwareChannel(
       (owner, doorbell) => this.#native.openChannel(depth, owner, doorbell),

@@ -3,11 +3,12 @@
  * so a buffer keeps its IOVA across a move, and rings need no rewriting.
  */
 import { EventEmitter } from 'node:events'
-import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
+import { P2pdmaError, checkOptions, closedError } from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
+import { checkChannelOptions } from '../channel-options.js'
 import { DeviceMappings } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import type { DeviceFault, DriverDevice, Health, Link } from './driver.js'
@@ -138,11 +139,9 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   openChannel(options: EngineChannelOptions): RingChannel {
     this.#checkOpen()
     const driver = this.#usable
-    if (typeof options !== 'object' || options === null) {
-      throw typeError('options', 'an object', options)
-    }
+    const { min, max } = driver.ringEntries
+    checkChannelOptions(options, max / 2)
     const queue = options.queue ?? driver.queues[0] ?? ''
-    if (typeof queue !== 'string') throw typeError('queue', 'a string', queue)
     if (!driver.queues.includes(queue)) {
       throw new P2pdmaError(
         `${this.name} has no queue ${JSON.stringify(queue)}; it has: ${driver.queues.join(', ')}`,
@@ -156,13 +155,8 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
         hint: 'close that channel first',
       })
     }
-    if (typeof options.onCompletion !== 'function') {
-      throw typeError('onCompletion', 'a function', options.onCompletion)
-    }
-    if (options.onClosed !== undefined && typeof options.onClosed !== 'function') {
-      throw typeError('onClosed', 'a function', options.onClosed)
-    }
-    const entries = ringEntries(options.depth, driver.ringEntries)
+    // One slot of a ring stays empty, so a ring is twice as long as its channel is deep.
+    const entries = Math.max(options.depth * 2, min)
     const ring = driver.openQueue(queue, entries)
     const channel = new RingChannel(this, ring, entries, options)
     this.#channels.set(queue, channel)
@@ -322,16 +316,4 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     if (this.#closing !== null) throw closedError('The engine')
     if (this.#error !== null) throw this.#error
   }
-}
-
-/** One slot of a ring stays empty, so a ring is twice as long as its channel is deep. */
-function ringEntries(depth: number, { min, max }: { min: number; max: number }): number {
-  checkInteger('depth', depth, 1, max / 2)
-  if ((depth & (depth - 1)) !== 0) {
-    throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
-      code: 'ERR_OUT_OF_RANGE',
-      argument: 'depth',
-    })
-  }
-  return Math.max(depth * 2, min)
 }

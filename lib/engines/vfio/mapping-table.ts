@@ -33,10 +33,6 @@ export class MappingTable {
   /** Slots given up so far. */
   removals = 0
 
-  slotOf(id: number): number {
-    return id & SLOT_MASK
-  }
-
   /** The slot of an id that owns it, or -1. */
   find(id: number): number {
     const slot = id & SLOT_MASK

@@ -1,6 +1,6 @@
 /** Which devices there are to measure with: those that are bound to vfio-pci. */
-import { readdirSync, readFileSync } from 'node:fs'
 import { P2pdmaError } from '../../../lib/errors.js'
+import { pciDevices } from '../../../lib/kernel/pci/index.js'
 
 export interface Devices {
   /** Two 82574 that hear each other; the first sends. */
@@ -10,11 +10,9 @@ export interface Devices {
   memory: string
 }
 
-const DRIVER = '/sys/bus/pci/drivers/vfio-pci'
-
 export function findDevices(): Devices {
-  const nics = bound('0x8086', '0x10d3')
-  const [memory] = bound('0x1af4', '0x1110')
+  const nics = bound(0x8086, 0x10d3)
+  const [memory] = bound(0x1af4, 0x1110)
   const [sender, receiver] = nics
   if (sender === undefined || receiver === undefined || memory === undefined) {
     throw new P2pdmaError('The suite vfio needs two 82574 NICs and an ivshmem device', {
@@ -25,17 +23,9 @@ export function findDevices(): Devices {
   return { sender, receiver, memory }
 }
 
-function bound(vendor: string, device: string): string[] {
-  const read = (address: string, name: string) =>
-    readFileSync(`${DRIVER}/${address}/${name}`, 'utf8').trim()
-  let names: string[] = []
-  try {
-    names = readdirSync(DRIVER)
-  } catch {
-    // The driver is not loaded.
-  }
-  return names
-    .filter((name) => /^[\da-f]{4,}:/.test(name))
-    .filter((name) => read(name, 'vendor') === vendor && read(name, 'device') === device)
-    .sort()
+function bound(vendor: number, device: number): string[] {
+  return pciDevices()
+    .filter((each) => each.driver === 'vfio-pci')
+    .filter((each) => each.vendor === vendor && each.device === device)
+    .map(({ address }) => address)
 }
