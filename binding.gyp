@@ -23,6 +23,7 @@
         'native/support/env_state.cc',
         'native/support/error.cc',
         'native/support/job.cc',
+        'native/support/poll_handle.cc',
         'native/support/syscall_job.cc',
         'native/support/wide_copy.cc',
         'native/software/bench_loop.cc',
