@@ -13,6 +13,8 @@ import { call, requireTool } from './tools.js'
 const modules = {
   required: ['9pnet_virtio', '9p', 'overlay'],
   wanted: ['udmabuf', 'system_heap', 'vgem'],
+  /** Soft-RoCE, the links below it, and what user space reaches it by. */
+  rdma: ['rdma_rxe', 'veth', 'ib_uverbs', 'rdma_ucm'],
   /** Where there are devices for it. The container asks for the second one by name, too early. */
   vfio: ['vfio-pci', 'vfio_iommu_type1'],
 }
@@ -35,15 +37,14 @@ export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promi
   archive.file('rig/busybox', readFileSync(requireTool('busybox')), 0o755)
   archive.file('rig/init', readFileSync(join(packageRoot, 'lib/rig/guest-init.sh')), 0o755)
   archive.file('init', '#!/rig/busybox sh\nexec /rig/busybox sh /rig/init /rig\n', 0o755)
-  const { required, wanted, vfio } = modules
-  const optional = [...wanted, ...(guest.vfio.length > 0 ? vfio : [])]
+  const { required, wanted, rdma, vfio } = modules
+  const optional = [...wanted, ...rdma, ...(guest.vfio.length > 0 ? vfio : [])]
   const files = await moduleFiles(kernel, required, optional)
+  const contents = await Promise.all(files.map(readModule))
   for (const [i, file] of files.entries()) {
-    const content = file.endsWith('.xz')
-      ? await call(requireTool('xz'), ['-dc', file])
-      : readFileSync(file)
     // In the order in which they are to be loaded.
-    archive.file(`rig/modules/${String(i).padStart(2, '0')}-${basename(file, '.xz')}`, content)
+    const name = `${String(i).padStart(2, '0')}-${basename(file, '.xz')}`
+    archive.file(`rig/modules/${name}`, contents[i]!)
   }
   archive.file('rig/settings', settings(kernel, guest))
   archive.file('rig/environment', environment(guest.environment))
@@ -58,23 +59,42 @@ async function moduleFiles(
   required: readonly string[],
   optional: readonly string[],
 ): Promise<string[]> {
-  const files = new Set<string>()
-  for (const name of [...required, ...optional]) {
+  const needed = async (name: string): Promise<string[]> => {
     const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
     let stdout: Buffer
     try {
       stdout = await call(requireTool('modprobe'), args)
     } catch (error) {
       // Some of the built-in ones are not listed as modules.
-      if (optional.includes(name)) continue
+      if (optional.includes(name)) return []
       throw error
     }
-    for (const line of stdout.toString().split('\n')) {
-      const file = /^insmod (\S+)/.exec(line)?.[1]
-      if (file !== undefined) files.add(file)
-    }
+    return [...stdout.toString().matchAll(/^insmod (\S+)/gm)].map(([, file = '']) => file)
   }
-  return [...files]
+  return [...new Set((await Promise.all([...required, ...optional].map(needed))).flat())]
+}
+
+async function readModule(file: string): Promise<Buffer> {
+  const content = file.endsWith('.xz')
+    ? await call(requireTool('xz'), ['-dc', file])
+    : readFileSync(file)
+  return withoutSignature(content)
+}
+
+const signed = Buffer.from('~Module signature appended~\n')
+
+/**
+ * A module without the signature at its end: to check it takes the emulated
+ * kernel as long as all else of the load, and apt has checked the package. What
+ * is before the marker: include/linux/module_signature.h, whose last member is
+ * the signature's length.
+ */
+export function withoutSignature(content: Buffer): Buffer {
+  const marker = content.length - signed.length
+  const header = marker - 12
+  if (header < 0 || !content.subarray(marker).equals(signed)) return content
+  const end = header - content.readUInt32BE(header + 8)
+  return end > 0 ? content.subarray(0, end) : content
 }
 
 function settings(kernel: Kernel, guest: GuestCommand): string {
@@ -82,6 +102,8 @@ function settings(kernel: Kernel, guest: GuestCommand): string {
     RELEASE: kernel.release,
     FOLDER: guest.folder,
     VFIO: guest.vfio.join(' '),
+    IP: requireTool('ip'),
+    RDMA: requireTool('rdma'),
   })
     .map(([name, value]) => `${name}=${quote(value)}\n`)
     .join('')

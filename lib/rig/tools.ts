@@ -11,6 +11,8 @@ const packageOf = {
   depmod: 'kmod',
   xz: 'xz-utils',
   setpriv: 'util-linux',
+  ip: 'iproute2',
+  rdma: 'iproute2',
 } as const
 
 export type Tool = keyof typeof packageOf

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { splitCommand } from '../../lib/cli/args.js'
 import { CpioArchive } from '../../lib/rig/cpio.js'
+import { withoutSignature } from '../../lib/rig/initramfs.js'
 import { compareVersions, matchesVersion } from '../../lib/rig/kernel.js'
 import { deviceArguments, qemuArguments } from '../../lib/rig/qemu.js'
 import { runInRig } from '../../lib/rig/index.js'
@@ -61,6 +62,20 @@ t.test('a cpio archive reads back', async (t) => {
     { name: 'd', mode: '20600', content: '' },
     { name: 'TRAILER!!!', mode: '0', content: '' },
   ])
+})
+
+t.test('a module’s signature is taken off, and nothing else', async (t) => {
+  const marker = '~Module signature appended~\n'
+  const header = (length: number) => {
+    const bytes = Buffer.alloc(12)
+    bytes.writeUInt32BE(length, 8)
+    return bytes.toString('latin1')
+  }
+  const cut = (text: string) => withoutSignature(Buffer.from(text, 'latin1')).toString('latin1')
+  t.equal(cut(`module, signature${header(11)}${marker}`), 'module')
+  for (const other of ['', 'x', marker, `module${marker}x`, `module${header(100)}${marker}`]) {
+    t.equal(cut(other), other)
+  }
 })
 
 t.test('kernel versions', async (t) => {
