@@ -28,6 +28,27 @@ fail() {
   finish
 }
 
+# Soft-RoCE between two network namespaces, as between two hosts: rxe0 over p2p0
+# here, rxe1 over p2p1 in the namespace `peer`. RDMA devices are shared, so that
+# either is seen from both (`rdma system`: netns shared).
+soft_roce() {
+  # A link that is up when its device is added makes an active port at once.
+  $IP -batch - <<END
+link add p2p0 address 52:54:00:12:34:60 type veth peer name p2p1 address 52:54:00:12:34:61
+netns add peer
+link set p2p1 netns peer
+address add 10.0.0.1/24 dev p2p0
+link set p2p0 up
+END
+  $IP -netns peer -batch - <<END
+link set lo up
+address add 10.0.0.2/24 dev p2p1
+link set p2p1 up
+END
+  $RDMA link add rxe0 type rxe netdev p2p0 &&
+    $IP netns exec peer $RDMA link add rxe1 type rxe netdev p2p1
+}
+
 finish() {
   $b sync
   $b poweroff -f
@@ -91,6 +112,7 @@ stage2() {
   for online in /sys/devices/system/cpu/cpu[1-9]*/online; do
     [ -e "$online" ] && echo 1 >"$online"
   done
+  [ -d /sys/module/rdma_rxe ] && { soft_roce || fail 'no soft-RoCE'; }
   ulimit -n 1048576
   ulimit -l unlimited
 
@@ -101,12 +123,14 @@ stage2() {
   $b cat <"$here/stderr" >"$(port stderr)" 3>&- &
   cats="$cats $!"
 
+  echo "T $($b cat /proc/uptime)" >/dev/kmsg
   echo 'stage running' >&3
   (
     exec 3>&-
     . "$here/environment"
     cd "$FOLDER" || exit 125
-    . "$here/command"
+    # Not by busybox, which would prefer its own programs to the root's.
+    exec /bin/sh "$here/command"
   ) </dev/null >"$here/stdout" 2>"$here/stderr"
   code=$?
 

@@ -104,6 +104,29 @@ t.test('the default machine: IOMMU groups, the memory device, two NICs, modules'
   ])
 })
 
+t.test('soft-RoCE between two network namespaces; the command’s own programs', async (t) => {
+  const script = `
+    cd /sys/class/infiniband
+    for device in rxe0 rxe1; do
+      cat $device/ports/1/state $device/ports/1/gid_attrs/ndevs/1 $device/ports/1/gids/1
+    done
+    ls /dev/infiniband
+    ulimit -l
+    [ "$(readlink /proc/$$/exe)" = "$(readlink -f /bin/sh)" ] && echo "the root's shell"
+    ip netns exec peer ip -brief address show dev p2p1 up | grep -o '10.0.0.2/24'`
+  const { code, stdout, stderr } = await rig('sh', '-c', script)
+  t.equal(stderr, '')
+  t.equal(code, 0)
+  t.strictSame(stdout.trim().split('\n'), [
+    ...['4: ACTIVE', 'p2p0', '0000:0000:0000:0000:0000:ffff:0a00:0001'],
+    ...['4: ACTIVE', 'p2p1', '0000:0000:0000:0000:0000:ffff:0a00:0002'],
+    ...['rdma_cm', 'uverbs0', 'uverbs1'],
+    'unlimited',
+    "the root's shell",
+    '10.0.0.2/24',
+  ])
+})
+
 t.test('devices by option, p2pdma on the PATH, what the command left is killed', async (t) => {
   const script = `
     cat /sys/bus/pci/devices/*/device | grep -c -e 0x11e8 -e 0x10d3
