@@ -123,7 +123,6 @@ stage2() {
   $b cat <"$here/stderr" >"$(port stderr)" 3>&- &
   cats="$cats $!"
 
-  echo "T $($b cat /proc/uptime)" >/dev/kmsg
   echo 'stage running' >&3
   (
     exec 3>&-
