@@ -7,7 +7,7 @@ import { parseOptions, printError, splitCommand, UsageError, wholeNumber } from 
 export const summary = 'run a command under a stock Linux 7.x kernel in a virtual machine'
 
 export const usage = `[OPTIONS] [--] COMMAND...
-       p2pdma rig --setup [--kernel VERSION]
+       p2pdma rig --setup [--kernel VERSION] [--rxe-dmabuf]
 
   --smp N               virtual CPUs (2)
   --memory M            memory, as QEMU spells it (4G)
@@ -15,6 +15,8 @@ export const usage = `[OPTIONS] [--] COMMAND...
   --device ARGS         one more device, as after QEMU's -device; or, beginning
                         with '-', any of QEMU's arguments. May be repeated
   --no-default-devices  without the memory device and the two NICs
+  --rxe-dmabuf          soft-RoCE that registers dma-bufs, and an exporter whose
+                        buffers move, built from the kernel's sources (first use)
   --timeout S           seconds for the whole run, the boot included (1800)
   --setup               fetch what the rig needs
 
@@ -27,6 +29,7 @@ const options = {
   kernel: { type: 'string' },
   device: { type: 'string', multiple: true },
   'no-default-devices': { type: 'boolean' },
+  'rxe-dmabuf': { type: 'boolean' },
   timeout: { type: 'string' },
   setup: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
@@ -42,7 +45,10 @@ export async function run(argv: string[]): Promise<number> {
   if (values.setup === true) {
     if (command.length > 0) throw new UsageError('--setup takes no command')
     return failing(async () => {
-      await setUpRig(values.kernel, (message) => process.stderr.write(`rig: ${message}\n`))
+      const rxeDmabuf = values['rxe-dmabuf'] === true
+      await setUpRig(values.kernel, rxeDmabuf, (message) =>
+        process.stderr.write(`rig: ${message}\n`),
+      )
       return 0
     })
   }
@@ -53,6 +59,7 @@ export async function run(argv: string[]): Promise<number> {
   }
   const settings: RigOptions = {
     defaultDevices: values['no-default-devices'] !== true,
+    rxeDmabuf: values['rxe-dmabuf'] === true,
     devices: (device ?? []).flatMap(deviceArguments),
     ...(memory !== undefined && { memory }),
     ...(kernel !== undefined && { kernel }),

@@ -12,7 +12,7 @@ import { call, requireTool } from './tools.js'
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg'
 
-/** A private apt over one suite, below `folder`. Needs no root. */
+/** A private apt over some suites, below `folder`. Needs no root. */
 export class PrivateApt {
   readonly #env: NodeJS.ProcessEnv
   readonly #folder: string
@@ -22,7 +22,8 @@ export class PrivateApt {
     this.#env = { ...process.env, APT_CONFIG: configuration, LC_ALL: 'C' }
   }
 
-  static async open(folder: string, suite: string): Promise<PrivateApt> {
+  /** `suites` as a source list has them, separated by spaces. */
+  static async open(folder: string, suites: string): Promise<PrivateApt> {
     if (!existsSync(keyring)) {
       throw new P2pdmaError(`${keyring} not found: the kernel's signature could not be checked`, {
         code: 'ERR_RIG_APT',
@@ -36,7 +37,7 @@ export class PrivateApt {
     writeFileSync(join(folder, 'status'), '')
     writeFileSync(
       join(folder, 'rig.sources'),
-      `Types: deb\nURIs: ${archive}\nSuites: ${suite}\nComponents: main\n` +
+      `Types: deb\nURIs: ${archive}\nSuites: ${suites}\nComponents: main\n` +
         `Architectures: amd64\nSigned-By: ${keyring}\n`,
     )
     const configuration = join(folder, 'apt.conf')
@@ -54,6 +55,27 @@ export class PrivateApt {
     const path = requireTool('apt-get').replace(/apt-get$/, 'apt-cache')
     const stdout = await call(path, ['pkgnames', prefix], { env: this.#env })
     return stdout.toString().split('\n').filter(Boolean).sort()
+  }
+
+  /** What the index says of a package's candidate: `Version`, `Depends` and so on; {} if none. */
+  async fields(name: string): Promise<Record<string, string>> {
+    const path = requireTool('apt-get').replace(/apt-get$/, 'apt-cache')
+    let stdout: Buffer
+    try {
+      stdout = await call(path, ['show', '--no-all-versions', name], { env: this.#env })
+    } catch {
+      return {}
+    }
+    const found = stdout.toString().matchAll(/^([\w-]+): (.*)$/gm)
+    return Object.fromEntries([...found].map(([, field = '', value = '']) => [field, value]))
+  }
+
+  /** Downloads packages and all that they depend on into `target`, as on an empty system. */
+  async downloadWithDependencies(packages: string[], target: string): Promise<void> {
+    mkdirSync(join(target, 'partial'), { recursive: true })
+    const options = ['-y', '--download-only', '--no-install-recommends']
+    const archives = ['-o', `Dir::Cache::archives=${target}`]
+    await this.#get(target, 'install', '-qq', ...options, ...archives, ...packages)
   }
 
   /** Downloads packages into `target`; apt checks them against the signed index. */

@@ -4,9 +4,11 @@
  */
 import { readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { P2pdmaError } from '../errors.js'
 import { packageRoot } from './cache.js'
 import { CpioArchive } from './cpio.js'
 import type { Kernel } from './kernel.js'
+import type { BuiltModules } from './modules.js'
 import { call, requireTool } from './tools.js'
 
 /** Needed to reach the root; the rest is what a stock kernel has of dma-buf exporters. */
@@ -27,6 +29,8 @@ export interface GuestCommand {
   environment: NodeJS.ProcessEnv
   /** The PCI devices that vfio-pci has from the start. */
   vfio: readonly string[]
+  /** Modules of ours, one instead of a stock one. */
+  modules?: BuiltModules | undefined
 }
 
 export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promise<Buffer> {
@@ -39,7 +43,7 @@ export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promi
   archive.file('init', '#!/rig/busybox sh\nexec /rig/busybox sh /rig/init /rig\n', 0o755)
   const { required, wanted, rdma, vfio } = modules
   const optional = [...wanted, ...rdma, ...(guest.vfio.length > 0 ? vfio : [])]
-  const files = await moduleFiles(kernel, required, optional)
+  const files = withOurs(await moduleFiles(kernel, required, optional), guest.modules)
   const contents = await Promise.all(files.map(readModule))
   for (const [i, file] of files.entries()) {
     // In the order in which they are to be loaded.
@@ -72,6 +76,15 @@ async function moduleFiles(
     return [...stdout.toString().matchAll(/^insmod (\S+)/gm)].map(([, file = '']) => file)
   }
   return [...new Set((await Promise.all([...required, ...optional].map(needed))).flat())]
+}
+
+function withOurs(files: string[], modules: BuiltModules | undefined): string[] {
+  if (modules === undefined) return files
+  const stock = files.findIndex((file) => /\/rdma_rxe\.ko/.test(file))
+  if (stock < 0) {
+    throw new P2pdmaError('the kernel has no soft-RoCE to replace', { code: 'ERR_RIG_MODULES' })
+  }
+  return [...files.with(stock, modules.rxe), modules.mover]
 }
 
 async function readModule(file: string): Promise<Buffer> {

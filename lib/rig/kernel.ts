@@ -6,7 +6,8 @@ import { PrivateApt } from './apt.js'
 import { cachePath } from './cache.js'
 import { call, requireTool } from './tools.js'
 
-const suite = 'trixie-backports'
+/** Where kernels are from. */
+export const suite = 'trixie-backports'
 
 export interface Kernel {
   /** As `uname -r` says it: `7.3.4+deb13-amd64`. */

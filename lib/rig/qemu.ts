@@ -18,6 +18,8 @@ export interface Machine {
   devices: readonly string[]
   /** Whether the memory device and the two NICs are there. */
   defaultDevices: boolean
+  /** Whether one PCI device may reach another's memory, and there is one to spare for it. */
+  peerToPeer: boolean
 }
 
 /** The ports between guest and host, whose sockets QEMU inherits as `firstPort` and so on. */
@@ -44,7 +46,7 @@ export function kvmLooksUsable(): boolean {
 export function qemuArguments(machine: Machine): string[] {
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    ...accelerator(machine.accelerator),
+    ...accelerator(machine.accelerator, machine.peerToPeer),
     ...['-smp', String(machine.smp), '-m', machine.memory],
     ...['-device', 'intel-iommu,intremap=on'],
     ...['-kernel', machine.kernel.image, '-initrd', `/proc/self/fd/${initramfs}`],
@@ -57,6 +59,7 @@ export function qemuArguments(machine: Machine): string[] {
     ...share('modules', machine.kernel.modules, true),
     ...share('folder', machine.folder, false),
     ...(machine.defaultDevices ? defaultDevices : []),
+    ...(machine.peerToPeer ? spareDevice : []),
     ...machine.devices,
   ]
 }
@@ -92,6 +95,9 @@ const defaultDevices = [
   ...['-device', 'e1000e,netdev=p2pdma-nic1,mac=52:54:00:12:34:57,addr=0x12'],
 ]
 
+/** What soft-RoCE attaches dma-bufs to: it has no PCI device, and a BAR is imported by none else. */
+const spareDevice = ['-device', 'pci-testdev,addr=0x13']
+
 /**
  * Without the flags that promise a fast `rep movsb`: emulated it goes byte by
  * byte, and libc and the kernel, which believe the flags, copy a few times
@@ -99,10 +105,18 @@ const defaultDevices = [
  */
 const EMULATED_CPU = 'max,-erms,-fsrm'
 
-function accelerator(kind: Accelerator): string[] {
+/**
+ * The kernel lets peers through a host bridge that it knows, or with a CPU of
+ * AMD's families from Zen on (drivers/pci/p2pdma.c, cpu_supports_p2pdma()). Under
+ * KVM it is the host's CPU that counts.
+ */
+const PEER_TO_PEER_CPU = `${EMULATED_CPU},vendor=AuthenticAMD,family=23`
+
+function accelerator(kind: Accelerator, peerToPeer: boolean): string[] {
+  const emulated = peerToPeer ? PEER_TO_PEER_CPU : EMULATED_CPU
   return kind === 'kvm'
     ? ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
-    : ['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', EMULATED_CPU]
+    : ['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', emulated]
 }
 
 /** A port over a socket that QEMU inherits: it needs no name and no folder. */

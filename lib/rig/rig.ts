@@ -18,7 +18,8 @@ import type { Readable, Writable } from 'node:stream'
 import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
-import { findKernel } from './kernel.js'
+import { findKernel, type Kernel } from './kernel.js'
+import { kernelWithModules, type BuiltModules } from './modules.js'
 import {
   defaultAddresses,
   kvmLooksUsable,
@@ -40,6 +41,11 @@ export interface RigOptions {
   devices?: readonly string[]
   /** Whether the memory device and the two NICs are there; true. */
   defaultDevices?: boolean
+  /**
+   * Soft-RoCE that registers dma-bufs, and the exporter for tests (test/modules),
+   * instead of the stock module; false. They are built at the first use.
+   */
+  rxeDmabuf?: boolean
   /** For the whole run, milliseconds; 30 minutes. */
   timeout?: number
   /** The folder that the command runs in and writes through to; the current one. */
@@ -67,7 +73,7 @@ const offWithin = 15_000
 
 /**
  * Boots, runs `command` and gives back its exit code. Rejects with a
- * P2pdmaError: ERR_RIG_TOOL_MISSING, ERR_RIG_KERNEL_MISSING, ERR_RIG_QEMU (it
+ * P2pdmaError: ERR_RIG_TOOL_MISSING, ERR_RIG_KERNEL_MISSING, ERR_RIG_MODULES, ERR_RIG_QEMU (it
  * refused its arguments, a device for instance), ERR_RIG_PANIC, ERR_RIG_TIMEOUT,
  * ERR_RIG_GUEST (the guest ended otherwise).
  */
@@ -86,12 +92,12 @@ export async function runInRig(
   if (!/^\d+[KMGT]?$/i.test(memory)) throw rangeError('memory', 'a size such as 4G', memory)
   const missing = missingPackages()
   if (missing.length > 0) throw toolsMissing(missing)
-  const kernel = findKernel(options.kernel)
+  const { kernel, modules } = await findParts(options)
 
   options.signal?.throwIfAborted()
   const environment = options.environment ?? process.env
   const vfio = options.defaultDevices === false ? [] : defaultAddresses
-  const guest = { command, folder, environment, vfio }
+  const guest = { command, folder, environment, vfio, modules }
   const initramfs = openUnnamed(await buildInitramfs(kernel, guest))
   try {
     const machine: Machine = {
@@ -103,12 +109,18 @@ export async function runInRig(
       accelerator: 'tcg',
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
+      peerToPeer: modules !== undefined,
     }
     const run = { options, initramfs, timeout, deadline: Date.now() + timeout }
     return await boot(machine, run)
   } finally {
     closeSync(initramfs)
   }
+}
+
+async function findParts(options: RigOptions): Promise<{ kernel: Kernel; modules?: BuiltModules }> {
+  if (options.rxeDmabuf !== true) return { kernel: findKernel(options.kernel) }
+  return kernelWithModules(options.kernel, options.progress ?? (() => {}))
 }
 
 function checkCommand(command: readonly unknown[]): void {

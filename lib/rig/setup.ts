@@ -1,7 +1,8 @@
-/** `p2pdma rig --setup`: the packages that the rig calls, and its kernel. */
+/** `p2pdma rig --setup`: the packages that the rig calls, its kernel, and modules for tests. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cachedKernels, fetchKernel, matchesVersion, type Kernel } from './kernel.js'
+import { kernelWithModules } from './modules.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
 /**
@@ -10,12 +11,17 @@ import { missingPackages, requireTool, toolsMissing } from './tools.js'
  */
 export async function setUpRig(
   version: string | undefined,
+  rxeDmabuf: boolean,
   say: (message: string) => void,
 ): Promise<Kernel> {
   await installTools(say)
   const cached = cachedKernels().find(({ release }) => matchesVersion(release, version))
   const kernel = cached ?? (await fetchKernel(version, say))
   say(`kernel ${kernel.release} is in ${kernel.root}`)
+  if (rxeDmabuf) {
+    const { modules } = await kernelWithModules(version, say)
+    say(`soft-RoCE with dma-bufs is ${modules.rxe}`)
+  }
   return kernel
 }
 

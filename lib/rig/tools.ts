@@ -11,6 +11,8 @@ const packageOf = {
   depmod: 'kmod',
   xz: 'xz-utils',
   setpriv: 'util-linux',
+  unshare: 'util-linux',
+  tar: 'tar',
   ip: 'iproute2',
   rdma: 'iproute2',
 } as const

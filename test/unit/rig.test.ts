@@ -116,6 +116,7 @@ t.test('devices and shares on QEMU’s command line', async (t) => {
     accelerator: 'tcg',
     devices: ['-device', 'edu'],
     defaultDevices: false,
+    peerToPeer: false,
   })
   t.ok(
     args.some(
