@@ -20,9 +20,16 @@ function compiled(folder: string, suffix: string): string[] {
  */
 const forTheRig = /\/(bind|vfio[^/]*)\.test\.js$/
 
+/** These need the modules of test/modules: `rig --rxe-dmabuf`. */
+const forOurModules = /\/rxe-dmabuf[^/]*\.test\.js$/
+
 /** Arguments for run.js. */
-export function kernelTests(where: 'rig' | 'hardware'): string[] {
-  const tests = compiled('test/kernel', '.test.ts')
+export function kernelTests(where: 'rig' | 'rxe-dmabuf' | 'hardware'): string[] {
+  const all = compiled('test/kernel', '.test.ts')
+  if (where === 'rxe-dmabuf') {
+    return all.filter((file) => forOurModules.test(file)).map((file) => `tap ${file}`)
+  }
+  const tests = all.filter((file) => !forOurModules.test(file))
   return [
     ...tests
       .filter((file) => where === 'rig' || !forTheRig.test(file))
