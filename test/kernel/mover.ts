@@ -61,6 +61,13 @@ export class Mover {
     ask(`release ${this.dmaBuf.fd}`)
   }
 
+  /** An importer that cannot follow a move, until it is disposed of. */
+  pin(): Disposable {
+    const fd = openSync(DEVICE, 'r+')
+    writeSync(fd, `pin ${this.dmaBuf.fd}`)
+    return { [Symbol.dispose]: () => closeSync(fd) }
+  }
+
   info(): MoverInfo {
     const [moves = NaN, pins = NaN, pending = NaN, stale = NaN] = ask(`info ${this.dmaBuf.fd}`)
     return { moves, pins, pending: pending === 1, stale }

@@ -9,6 +9,7 @@
  *   create BYTES                  the number of a new dma-buf's descriptor
  *   move FD DELAY_MS [fail|hold]  how often it has moved, this one included
  *   release FD                    nothing; a held move goes on
+ *   pin FD                        nothing; until this open file is closed
  *   info FD                       moves, pins, pending (0 or 1), and how many
  *                                 bytes of the old backing are not poison
  *
@@ -393,11 +394,58 @@ static int inform(struct mover *mover, char *answer, size_t size)
 	return 0;
 }
 
-/* An open file: its last answer. */
+/* An open file: its last answer, and what it has pinned. */
 struct session {
 	struct mutex lock;
 	char answer[96];
+	struct dma_buf_attachment *pinned;
 };
+
+static struct miscdevice device;
+
+/* It never maps, so it has nothing to unmap. */
+static void ignore(struct dma_buf_attachment *attach)
+{
+}
+
+static const struct dma_buf_attach_ops pin_ops = { .invalidate_mappings = ignore };
+
+static int pin(struct session *session, struct dma_buf *dmabuf)
+{
+	struct dma_buf_attachment *attach;
+	int err;
+
+	if (session->pinned)
+		return -EBUSY;
+	attach = dma_buf_dynamic_attach(dmabuf, device.this_device, &pin_ops, NULL);
+	if (IS_ERR(attach))
+		return PTR_ERR(attach);
+	dma_resv_lock(dmabuf->resv, NULL);
+	err = dma_buf_pin(attach);
+	dma_resv_unlock(dmabuf->resv);
+	if (err) {
+		dma_buf_detach(dmabuf, attach);
+		return err;
+	}
+	get_dma_buf(dmabuf);
+	session->pinned = attach;
+	return 0;
+}
+
+static void unpin(struct session *session)
+{
+	struct dma_buf_attachment *attach = session->pinned;
+	struct dma_buf *dmabuf;
+
+	if (!attach)
+		return;
+	dmabuf = attach->dmabuf;
+	dma_resv_lock(dmabuf->resv, NULL);
+	dma_buf_unpin(attach);
+	dma_resv_unlock(dmabuf->resv);
+	dma_buf_detach(dmabuf, attach);
+	dma_buf_put(dmabuf);
+}
 
 static int on_buffer(char *command, struct session *session)
 {
@@ -425,6 +473,8 @@ static int on_buffer(char *command, struct session *session)
 				  READ_ONCE(mover->moves));
 	} else if (!strcmp(verb, "release") && words == 2) {
 		err = release_held(mover);
+	} else if (!strcmp(verb, "pin") && words == 2) {
+		err = pin(session, dmabuf);
 	} else if (!strcmp(verb, "info") && words == 2) {
 		err = inform(mover, session->answer, sizeof(session->answer));
 	}
@@ -489,7 +539,10 @@ static int mover_open(struct inode *inode, struct file *file)
 
 static int mover_close(struct inode *inode, struct file *file)
 {
-	kfree(file->private_data);
+	struct session *session = file->private_data;
+
+	unpin(session);
+	kfree(session);
 	return 0;
 }
 
