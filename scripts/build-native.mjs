@@ -1,14 +1,19 @@
-// Builds the addon with node-gyp against the headers of the node that runs
+// Builds the addons with node-gyp against the headers of the node that runs
 // this, so that no download is needed where they are installed beside it.
-// `--if-stale`: do nothing when the addon is newer than all of its sources.
+// `--if-stale`: do nothing when the addons are newer than all of their sources.
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { hasVerbs } from './has-verbs.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
-const output = join(root, 'build/Release/p2pdma.node')
+// The second one only where the headers of libibverbs are.
+const verbs = hasVerbs()
+const outputs = ['p2pdma.node', ...(verbs ? ['p2pdma_verbs.node'] : [])].map((name) =>
+  join(root, 'build/Release', name),
+)
 const require = createRequire(import.meta.url)
 
 function newest(path) {
@@ -18,9 +23,15 @@ function newest(path) {
 }
 
 function isStale() {
-  if (!existsSync(output)) return true
+  if (!outputs.every(existsSync)) return true
   const sources = ['native', 'binding.gyp'].map((name) => newest(join(root, name)))
-  return statSync(output).mtimeMs < Math.max(...sources)
+  return outputs.some((output) => statSync(output).mtimeMs < Math.max(...sources))
+}
+
+/** Whether the Makefile is there, and of the targets that there are now. */
+function isConfigured() {
+  if (!existsSync(join(root, 'build/Makefile'))) return false
+  return existsSync(join(root, 'build/p2pdma_verbs.target.mk')) === verbs
 }
 
 /** node-gyp of this package, or the one that npm carries. */
@@ -35,11 +46,7 @@ function nodeGyp() {
 }
 
 if (!process.argv.includes('--if-stale') || isStale()) {
-  const args = [
-    nodeGyp(),
-    existsSync(join(root, 'build/Makefile')) ? 'build' : 'rebuild',
-    '--jobs=max',
-  ]
+  const args = [nodeGyp(), isConfigured() ? 'build' : 'rebuild', '--jobs=max']
   const prefix = dirname(dirname(process.execPath))
   if (existsSync(join(prefix, 'include/node/node_api.h'))) args.push(`--nodedir=${prefix}`)
   const result = spawnSync(process.execPath, args, {

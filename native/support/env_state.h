@@ -10,6 +10,8 @@ struct EnvState {
   // dropped with the environment; instances are finalised before them.
   Napi::FunctionReference fd_constructor;
   Napi::FunctionReference mapping_constructor;
+  // Of the second addon, native/verbs, whose state is its own.
+  Napi::FunctionReference handle_constructor;
 
   static EnvState& Of(Napi::Env env);
 };

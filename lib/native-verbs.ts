@@ -1,0 +1,391 @@
+/**
+ * The only importer of the second addon, and the type of everything in it. It
+ * is loaded on first use: it is not built where the headers of libibverbs are
+ * missing, and does not load where its libraries are.
+ */
+import bindings from 'bindings'
+import { fileURLToPath } from 'node:url'
+import { P2pdmaError } from './errors.js'
+import type { NativeFd, NativeMapping, NativeWatch } from './native.js'
+
+/** An object of libibverbs or librdmacm: the functions take it. Closed by the garbage collector too. */
+export interface NativeVerbs {
+  readonly closed: boolean
+}
+
+/** One kind of it; the others' are refused by type tag. */
+interface Of<Kind extends string> extends NativeVerbs {
+  readonly kind?: Kind
+}
+
+export type NativeDevice = Of<'device'>
+export type NativePd = Of<'pd'>
+export type NativeChannel = Of<'channel'>
+export type NativeCmChannel = Of<'cm-channel'>
+
+export interface NativeMr extends Of<'mr'> {
+  readonly lkey: number
+  readonly rkey: number
+  readonly iova: number
+}
+
+export interface NativeMw extends Of<'mw'> {
+  readonly rkey: number
+}
+
+export interface NativeAh extends Of<'ah'> {
+  readonly id: number
+}
+
+export interface NativeCq extends Of<'cq'> {
+  readonly capacity: number
+}
+
+export interface NativeSrq extends Of<'srq'> {
+  readonly maxReceiveWr: number
+}
+
+export interface NativeQp extends Of<'qp'> {
+  readonly qpNumber: number
+  readonly maxSendWr: number
+  readonly maxReceiveWr: number
+  readonly maxInlineData: number
+}
+
+export interface NativeCmId extends Of<'cm-id'> {
+  /** What its events are called. */
+  readonly number: number
+}
+
+export interface NativeDeviceEntry {
+  name: string
+  guid: bigint
+  nodeType: number
+  transport: number
+}
+
+export interface NativeDeviceAttributes {
+  firmware: string
+  nodeGuid: bigint
+  systemImageGuid: bigint
+  maxMrSize: number
+  pageSizes: bigint
+  vendorId: number
+  vendorPartId: number
+  hardwareVersion: number
+  maxQp: number
+  maxQpWr: number
+  capabilities: bigint
+  maxSge: number
+  maxCq: number
+  maxCqe: number
+  maxMr: number
+  maxPd: number
+  maxQpRdAtomic: number
+  maxQpInitRdAtomic: number
+  atomicity: number
+  maxMw: number
+  maxAh: number
+  maxSrq: number
+  maxSrqWr: number
+  maxPkeys: number
+  ports: number
+  odp: { general: number; rc: number; uc: number; ud: number; xrc: number }
+}
+
+export interface NativePort {
+  state: number
+  physicalState: number
+  /** An `ibv_mtu`. */
+  maxMtu: number
+  activeMtu: number
+  linkLayer: number
+  lid: number
+  gidTableLength: number
+  pkeyTableLength: number
+  maxMessageSize: number
+  activeWidth: number
+  activeSpeed: number
+}
+
+export interface NativeGid {
+  gid: Uint8Array
+  index: number
+  port: number
+  type: number
+  interface: number
+}
+
+export interface NativeAhAttributes {
+  dlid?: number
+  sl?: number
+  srcPathBits?: number
+  staticRate?: number
+  portNum?: number
+  /** 16 bytes; with it the address is global. */
+  dgid?: Uint8Array
+  flowLabel?: number
+  sgidIndex?: number
+  hopLimit?: number
+  trafficClass?: number
+}
+
+/** A field that is there sets its bit of the mask. */
+export interface NativeQpAttributes {
+  qpState?: number
+  curQpState?: number
+  enSqdAsyncNotify?: number
+  qpAccessFlags?: number
+  pkeyIndex?: number
+  portNum?: number
+  qkey?: number
+  pathMtu?: number
+  timeout?: number
+  retryCnt?: number
+  rnrRetry?: number
+  rqPsn?: number
+  maxRdAtomic?: number
+  minRnrTimer?: number
+  sqPsn?: number
+  maxDestRdAtomic?: number
+  destQpNum?: number
+  ahAttr?: NativeAhAttributes
+}
+
+declare const columns: unique symbol
+export type NativeColumns<Kind extends string> = { readonly [columns]: Kind }
+
+type Make<Args extends unknown[], Made> = (...args: Args) => Promise<Made>
+
+interface DeviceNative {
+  verbsDevices(): NativeDeviceEntry[]
+  verbsOpen(name: string): Promise<NativeDevice>
+  verbsQueryDevice(device: NativeDevice): NativeDeviceAttributes
+  verbsQueryPort(device: NativeDevice, port: number): NativePort
+  verbsQueryGids(device: NativeDevice): NativeGid[]
+  verbsAllocPd(device: NativeDevice): Promise<NativePd>
+  /** EBUSY where a child of it is open, or a call of it under way. */
+  verbsClose(handle: NativeVerbs): Promise<void>
+  verbsCloseNow(handle: NativeVerbs): void
+  /** Calls back with event + 256 * element, or once with a negative errno. */
+  verbsWatchAsync(device: NativeDevice, callback: (value: number) => void): NativeWatch
+}
+
+type RegisterArgs = [
+  pd: NativePd,
+  mapping: NativeMapping,
+  offset: number,
+  length: number,
+  /** -1: the CPU's own address. */
+  iova: number,
+  access: number,
+]
+type RegisterDmabufArgs = [
+  pd: NativePd,
+  fd: NativeFd,
+  offset: number,
+  length: number,
+  iova: number,
+  access: number,
+  /** By the kernel's ioctl instead of the provider's library. */
+  kernel: boolean,
+]
+
+interface MemoryNative {
+  verbsRegister: Make<RegisterArgs, NativeMr>
+  verbsRegisterNow(...args: RegisterArgs): NativeMr
+  verbsRegisterDmabuf: Make<RegisterDmabufArgs, NativeMr>
+  verbsRegisterDmabufNow(...args: RegisterDmabufArgs): NativeMr
+  verbsAdvise(
+    mr: NativeMr,
+    address: number,
+    length: number,
+    advice: number,
+    flags: number,
+    kernel: boolean,
+  ): Promise<void>
+  verbsAllocMw(pd: NativePd, type: number): Promise<NativeMw>
+  /** Returns the window's rkey once that has completed. */
+  verbsBindMw(
+    qp: NativeQp,
+    mw: NativeMw,
+    mr: NativeMr,
+    address: number,
+    length: number,
+    access: number,
+    rkey: number,
+    wrId: number,
+    flags: number,
+  ): number
+}
+
+interface QueueNative {
+  verbsCreateChannel(device: NativeDevice): Promise<NativeChannel>
+  /** Calls back with the number of a queue, or once with a negative errno. */
+  verbsWatchChannel(channel: NativeChannel, callback: (number: number) => void): NativeWatch
+  verbsCreateCq(
+    device: NativeDevice,
+    capacity: number,
+    channel: NativeChannel | null,
+    number: number,
+  ): Promise<NativeCq>
+  verbsArmCq(cq: NativeCq, solicitedOnly: boolean): void
+  verbsCreateSrq(pd: NativePd, maxReceiveWr: number, number: number): Promise<NativeSrq>
+  verbsSetSrqLimit(srq: NativeSrq, limit: number): void
+  verbsCreateQp(
+    pd: NativePd,
+    sendCq: NativeCq,
+    receiveCq: NativeCq,
+    srq: NativeSrq | null,
+    type: number,
+    maxSendWr: number,
+    maxReceiveWr: number,
+    maxInlineData: number,
+    signalAll: boolean,
+  ): Promise<NativeQp>
+  verbsModifyQp(qp: NativeQp, attributes: NativeQpAttributes): Promise<void>
+  verbsModifyQpNow(qp: NativeQp, attributes: NativeQpAttributes): void
+  verbsQueryQp(qp: NativeQp): Required<NativeQpAttributes> & { sqDraining: boolean }
+  verbsCreateAh(pd: NativePd, attributes: NativeAhAttributes): Promise<NativeAh>
+}
+
+type PostSend = NativeColumns<'send'>
+type PostReceive = NativeColumns<'receive'>
+
+/** Each: how many rows were accepted, or found. */
+interface PostNative {
+  verbsSendColumns(
+    capacity: number,
+    wrId: Float64Array,
+    address: Float64Array,
+    length: Float64Array,
+    remoteAddress: Float64Array,
+    compareAdd: Float64Array,
+    swap: Float64Array,
+    lkey: Uint32Array,
+    rkey: Uint32Array,
+    immediate: Uint32Array,
+    addressHandle: Uint32Array,
+    remoteQpn: Uint32Array,
+    remoteQkey: Uint32Array,
+    opcode: Uint8Array,
+    flags: Uint8Array,
+  ): PostSend
+  verbsReceiveColumns(
+    capacity: number,
+    wrId: Float64Array,
+    address: Float64Array,
+    length: Float64Array,
+    lkey: Uint32Array,
+  ): PostReceive
+  verbsCompletionColumns(
+    capacity: number,
+    wrId: Float64Array,
+    status: Uint32Array,
+    opcode: Uint32Array,
+    byteLength: Uint32Array,
+    immediate: Uint32Array,
+    qpNumber: Uint32Array,
+    sourceQp: Uint32Array,
+    vendorError: Uint32Array,
+    flags: Uint32Array,
+  ): NativeColumns<'completion'>
+  verbsPostSend(qp: NativeQp, batch: PostSend, first: number, count: number): number
+  verbsPostReceive(qp: NativeQp, batch: PostReceive, first: number, count: number): number
+  verbsPostSrqReceive(srq: NativeSrq, batch: PostReceive, first: number, count: number): number
+  verbsPollCq(cq: NativeCq, out: NativeColumns<'completion'>, max: number): number
+}
+
+export interface NativeCmEvent {
+  /** An `rdma_cm_event_type`. */
+  event: number
+  status: number
+  /** The id that it is for; of a request: the listener. */
+  number: number
+  request: NativeCmId | null
+  privateData: Uint8Array
+  qpNumber: number
+  responderResources: number
+  initiatorDepth: number
+}
+
+export interface NativeCmInfo {
+  /** null before one is resolved to. */
+  device: string | null
+  port: number
+  localAddress: string
+  localPort: number
+  peerAddress: string
+  peerPort: number
+}
+
+type ConnectArgs = [
+  id: NativeCmId,
+  qpNumber: number,
+  hasSrq: boolean,
+  privateData: Uint8Array,
+  responderResources: number,
+  initiatorDepth: number,
+  retryCount: number,
+  rnrRetryCount: number,
+]
+
+interface CmNative {
+  verbsCmCreate(): Promise<NativeCmChannel>
+  /** Calls back with 0 while there are events, or once with a negative errno. */
+  verbsCmWatch(channel: NativeCmChannel, callback: (status: number) => void): NativeWatch
+  verbsCmGetEvent(channel: NativeCmChannel): NativeCmEvent | null
+  verbsCmCreateId(channel: NativeCmChannel): Promise<NativeCmId>
+  verbsCmBind(id: NativeCmId, address: string, port: number): Promise<void>
+  verbsCmListen(id: NativeCmId, backlog: number): Promise<void>
+  verbsCmResolve(
+    id: NativeCmId,
+    source: string | null,
+    address: string,
+    port: number,
+    timeoutMs: number,
+  ): Promise<void>
+  verbsCmResolveRoute(id: NativeCmId, timeoutMs: number): Promise<void>
+  verbsCmConnect(...args: ConnectArgs): Promise<void>
+  verbsCmAccept(...args: ConnectArgs): Promise<void>
+  verbsCmEstablish(id: NativeCmId): Promise<void>
+  verbsCmReject(id: NativeCmId, privateData: Uint8Array): Promise<void>
+  verbsCmDisconnect(id: NativeCmId): Promise<void>
+  verbsCmInitQpAttr(id: NativeCmId, qpState: number): NativeQpAttributes
+  verbsCmInfo(id: NativeCmId): NativeCmInfo
+}
+
+export type VerbsNative = DeviceNative & MemoryNative & QueueNative & PostNative & CmNative
+
+let loaded: VerbsNative | undefined
+
+/** The addon, or ERR_VERBS_MISSING. */
+export function nativeVerbs(): VerbsNative {
+  loaded ??= load()
+  return loaded
+}
+
+function load(): VerbsNative {
+  try {
+    return bindings({
+      bindings: 'p2pdma_verbs',
+      module_root: fileURLToPath(new URL('../..', import.meta.url)),
+    }) as VerbsNative
+  } catch (cause) {
+    const built = (cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED'
+    throw new P2pdmaError(
+      built
+        ? 'The libraries for RDMA devices could not be loaded'
+        : 'p2pdma was built without support for RDMA devices',
+      {
+        code: 'ERR_VERBS_MISSING',
+        hint: built
+          ? 'install what it runs with: `apt-get install libibverbs1 librdmacm1 ibverbs-providers`'
+          : 'install what it is built with (`apt-get install libibverbs-dev librdmacm-dev`) and runs ' +
+            'with (`apt-get install libibverbs1 librdmacm1 ibverbs-providers`), then build it: ' +
+            '`npm rebuild p2pdma`, or `npm run build:native` in a checkout',
+        cause,
+      },
+    )
+  }
+}
