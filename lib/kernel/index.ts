@@ -30,3 +30,4 @@ export {
   type Registers,
   type VfioOpenOptions,
 } from './vfio/index.js'
+export * from './verbs/index.js'

@@ -15,10 +15,11 @@ function compiled(folder: string, suffix: string): string[] {
 }
 
 /**
- * These take devices at the rig's addresses from their drivers, and drive them:
+ * These take devices at the rig's addresses from their drivers, and drive them, or
+ * want the rig's soft-RoCE:
  * on another machine anything may be there.
  */
-const forTheRig = /\/(bind|vfio[^/]*)\.test\.js$/
+const forTheRig = /\/(bind|(vfio|verbs)[^/]*)\.test\.js$/
 
 /** These need the modules of test/modules: `rig --rxe-dmabuf`. */
 const forOurModules = /\/rxe-dmabuf[^/]*\.test\.js$/

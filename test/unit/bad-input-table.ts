@@ -71,6 +71,18 @@ const build =
   (...args: never[]) =>
     new (type as new (...args: never[]) => unknown)(...args)
 
+/** What of the verbs classes needs no device; nothing where their addon is not built. */
+function verbsRows(): Record<string, Row> {
+  const types = { SendBatch: index.SendBatch, ReceiveBatch: index.ReceiveBatch }
+  const all = { ...types, WorkCompletions: index.WorkCompletions }
+  return Object.fromEntries(
+    Object.entries(all).map(([name, type]) => [
+      name,
+      { call: build(type), params: [whole(4, 1, 1 << 20)] },
+    ]),
+  )
+}
+
 export function rows(w: World): Record<string, Row> {
   const { engine, importer, buffer, attachment, channel, batching, rings, frame } = w
   const { memfd, mapping, dmaBuf, syncFile, log } = w
@@ -128,6 +140,7 @@ export function rows(w: World): Record<string, Row> {
     slab: { call: index.slab, params: [only(exporter), options()] },
     Batch: { call: build(index.Batch), params: [whole(4, 1, 1 << 20)] },
     Completions: { call: build(index.Completions), params: [whole(4, 1, 1 << 20)] },
+    ...verbsRows(),
     Importer: { call: build(index.Importer), params: [only(engine), options()] },
     WwClass: { call: build(index.WwClass), params: [only('wait-die')] },
     WwMutex: { call: build(index.WwMutex), params: [only(index.reservationClass)] },

@@ -66,6 +66,10 @@ const badOptions: [string, Record<string, unknown>][] = [
 /** Takes nothing, or belongs to the package: no bad input is possible. */
 const exempt = [
   'P2pdmaError',
+  'randomPsn',
+  'wcStatusName',
+  'asyncEventName',
+  'qpStateName',
   'Reservation',
   'SoftwareEngine',
   'availableExporters',
@@ -101,8 +105,9 @@ const exempt = [
   ...['Udmabuf', 'Slab', 'Heap', 'Drm', 'VfioBar'].map((each) => `${each}Exporter#allocate`),
 ]
 
-/** What only a device of the guest's can be asked: test/kernel/vfio.test.ts. */
-const inTheGuest = /^VfioDevice#/
+/** What only a device of the guest's can be asked: test/kernel/vfio.test.ts, verbs*.test.ts. */
+const inTheGuest =
+  /^VfioDevice#|^(Verbs(Device|Object)|ProtectionDomain|Memory(Region|Window)|AddressHandle|CompletionChannel|CompletionQueue|SharedReceiveQueue|QueuePair|ConnectionManager|Connection|Listener)\b|^verbsDevices$/
 
 /** @internal in the sources; tests and other layers reach them. */
 const internal =

@@ -19,6 +19,7 @@ const rows = [
   ['exporters'],
   ['move-notify'],
   ['kernel'],
+  ['native-verbs.ts'],
   ['native.ts'],
   ['errors.ts'],
 ]
@@ -68,9 +69,9 @@ t.test('an import only points down', async (t) => {
   t.ok(arrows > 20, 'the imports were found')
 })
 
-t.test('only lib/native.ts loads the addon', async (t) => {
+t.test('only lib/native.ts and lib/native-verbs.ts load the addons', async (t) => {
   const loaders = files.filter((file) =>
     imports(file).some((name) => name === 'bindings' || name.endsWith('.node')),
   )
-  t.strictSame(loaders, ['native.ts'])
+  t.strictSame(loaders, ['native-verbs.ts', 'native.ts'])
 })

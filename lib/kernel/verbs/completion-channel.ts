@@ -1,0 +1,70 @@
+/** Where completion events come from, told on the caller's event loop. */
+import { checkBoolean } from '../../errors.js'
+import type { NativeWatch } from '../../native.js'
+import { nativeVerbs, type NativeChannel } from '../../native-verbs.js'
+import { call } from '../call.js'
+import { VerbsObject } from './verbs-object.js'
+
+type Listener = () => void
+
+/** A channel that was collected unclosed is watched no longer. */
+const forgotten = new FinalizationRegistry<NativeWatch>((watch) => {
+  watch.stop()
+})
+
+export class CompletionChannel extends VerbsObject<NativeChannel> {
+  /** By a queue's id; weakly, since the watch is a root of the garbage collector's. */
+  readonly #listeners: Map<number, WeakRef<Listener>>
+  readonly #watch: NativeWatch
+
+  private constructor(
+    native: NativeChannel,
+    parent: VerbsObject,
+    watch: NativeWatch,
+    listeners: Map<number, WeakRef<Listener>>,
+  ) {
+    super(native, [parent])
+    this.#watch = watch
+    this.#listeners = listeners
+    forgotten.register(this, watch, this)
+  }
+
+  /** @internal */
+  static fromNative(native: NativeChannel, parent: VerbsObject): CompletionChannel {
+    const listeners = new Map<number, WeakRef<Listener>>()
+    const watch = call(() =>
+      nativeVerbs().verbsWatchChannel(native, (number) => {
+        // Below 0: the device has gone, which its asynchronous events tell.
+        if (number >= 0) listeners.get(number)?.deref()?.()
+      }),
+    )
+    watch.hold(false)
+    return new CompletionChannel(native, parent, watch, listeners)
+  }
+
+  protected get what(): string {
+    return 'CompletionChannel'
+  }
+
+  /** Whether waiting for events keeps the process alive; at first it does not. */
+  hold(hold: boolean): void {
+    checkBoolean('hold', hold)
+    void this.handle
+    this.#watch.hold(hold)
+  }
+
+  /** @internal */
+  route(id: number, listener: Listener): void {
+    this.#listeners.set(id, new WeakRef(listener))
+  }
+
+  /** @internal */
+  unroute(id: number): void {
+    this.#listeners.delete(id)
+  }
+
+  protected override onClose(): void {
+    forgotten.unregister(this)
+    this.#watch.stop()
+  }
+}

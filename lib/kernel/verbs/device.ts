@@ -1,0 +1,211 @@
+/** RDMA devices: which there are, what they can do, and an open one. */
+import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
+import { nativeVerbs, type NativeDevice, type NativeDeviceAttributes } from '../../native-verbs.js'
+import { call, callAsync } from '../call.js'
+import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
+import { CompletionChannel } from './completion-channel.js'
+import { CompletionQueue, type CompletionQueueOptions } from './completion-queue.js'
+import { deviceHints } from './hints.js'
+import {
+  type GidEntry,
+  gidEntry,
+  type PortInfo,
+  portInfo,
+  chooseGid,
+  type GidChoice,
+} from './port.js'
+import { ProtectionDomain } from './protection-domain.js'
+import { VerbsObject } from './verbs-object.js'
+
+export interface VerbsDeviceEntry {
+  /** `rxe0`, `mlx5_0`. */
+  name: string
+  guid: bigint
+  transport: 'infiniband' | 'iwarp' | 'other'
+}
+
+/** On-demand paging: which operations of which transport fault pages in by themselves. */
+export interface OdpCapabilities {
+  supported: boolean
+  /** One region for the whole address space. */
+  implicit: boolean
+  rc: OdpOperations
+  uc: OdpOperations
+  ud: OdpOperations
+  xrc: OdpOperations
+}
+
+export interface OdpOperations {
+  send: boolean
+  receive: boolean
+  write: boolean
+  read: boolean
+  atomic: boolean
+  srqReceive: boolean
+}
+
+export interface VerbsAttributes extends Omit<NativeDeviceAttributes, 'odp' | 'atomicity'> {
+  /** Whether atomics are so for the CPU as well. */
+  atomicity: 'none' | 'device' | 'system'
+  odp: OdpCapabilities
+}
+
+/** The devices there are; none is opened for it. ERR_VERBS_MISSING without libibverbs. */
+export function verbsDevices(): VerbsDeviceEntry[] {
+  const entries = call(() => nativeVerbs().verbsDevices(), { hints: deviceHints })
+  return entries.map(({ name, guid, transport }) => ({
+    name,
+    guid,
+    transport: transport === 0 ? 'infiniband' : transport === 1 ? 'iwarp' : 'other',
+  }))
+}
+
+export class VerbsDevice extends VerbsObject<NativeDevice> {
+  readonly name: string
+  /** Soft-RoCE: a driver without a device. @internal */
+  readonly isSoftware: boolean
+  readonly #events: AsyncEvents
+
+  private constructor(native: NativeDevice, name: string) {
+    super(native, [])
+    this.name = name
+    // drivers/infiniband/sw/rxe/rxe_param.h, RXE_VENDOR_ID.
+    this.isSoftware = this.attributes().vendorId === 0xffffff
+    this.#events = new AsyncEvents(native)
+  }
+
+  /** Opens a device by name; ENODEV where there is none. */
+  static async open(name: string): Promise<VerbsDevice> {
+    if (typeof name !== 'string') throw typeError('name', 'a string', name)
+    const known = verbsDevices().map((each) => each.name)
+    if (!known.includes(name)) {
+      throw new P2pdmaError(`There is no RDMA device '${name}'`, {
+        code: 'ENODEV',
+        errno: -19,
+        syscall: 'ibv_get_device_list',
+        argument: 'name',
+        hint:
+          known.length === 0
+            ? 'there is none at all: see `rdma link`; soft-RoCE is made by `rdma link add`'
+            : `there are ${known.join(', ')}`,
+      })
+    }
+    const native = await callAsync(() => nativeVerbs().verbsOpen(name), { hints: deviceHints })
+    return new VerbsDevice(native, name)
+  }
+
+  protected get what(): string {
+    return `VerbsDevice ${this.name}`
+  }
+
+  attributes(): VerbsAttributes {
+    const raw = call(() => nativeVerbs().verbsQueryDevice(this.handle))
+    const atomicity = (['none', 'device', 'system'] as const)[raw.atomicity] ?? 'none'
+    const { general, rc, uc, ud, xrc } = raw.odp
+    return {
+      ...raw,
+      atomicity,
+      odp: {
+        supported: (general & 1) !== 0,
+        implicit: (general & 2) !== 0,
+        rc: odpOperations(rc),
+        uc: odpOperations(uc),
+        ud: odpOperations(ud),
+        xrc: odpOperations(xrc),
+      },
+    }
+  }
+
+  /** What one port is like; ports count from 1. */
+  port(portNum = 1): PortInfo {
+    checkInteger('portNum', portNum, 1, 255)
+    return portInfo(call(() => nativeVerbs().verbsQueryPort(this.handle, portNum)))
+  }
+
+  /** The same, and ERR_PORT_DOWN where it is not active. */
+  activePort(portNum = 1): PortInfo {
+    const port = this.port(portNum)
+    if (port.state === 'active') return port
+    throw new P2pdmaError(`Port ${portNum} of ${this.name} is ${port.state}`, {
+      code: 'ERR_PORT_DOWN',
+      argument: 'portNum',
+      hint: 'see `rdma link` and `ip link`: its network interface has to be up, and have a carrier',
+    })
+  }
+
+  /** The table of GIDs, of all ports. */
+  gids(): GidEntry[] {
+    return call(() => nativeVerbs().verbsQueryGids(this.handle)).map(gidEntry)
+  }
+
+  /**
+   * The entry to address a port by: RoCE v2 before v1, one with an IPv4 address
+   * before others, unless the choice says which. ERR_NO_GID where none fits.
+   */
+  gid(choice: GidChoice = {}): GidEntry {
+    return chooseGid(this.name, this.gids(), choice)
+  }
+
+  protectionDomain(): Promise<ProtectionDomain> {
+    return this.make(
+      [],
+      () => nativeVerbs().verbsAllocPd(this.handle),
+      (native) => ProtectionDomain.fromNative(native, this),
+    )
+  }
+
+  /** For completion queues whose events come on this event loop. */
+  completionChannel(): Promise<CompletionChannel> {
+    return this.make(
+      [],
+      () => nativeVerbs().verbsCreateChannel(this.handle),
+      (native) => CompletionChannel.fromNative(native, this),
+    )
+  }
+
+  /** A completion queue for at least so many completions. */
+  async completionQueue(
+    capacity: number,
+    options: CompletionQueueOptions = {},
+  ): Promise<CompletionQueue> {
+    const request = CompletionQueue.check(this, capacity, options)
+    return this.make(
+      request.channel === null ? [] : [request.channel],
+      () =>
+        nativeVerbs().verbsCreateCq(
+          this.handle,
+          capacity,
+          request.channel?.handle ?? null,
+          request.id,
+        ),
+      (native) => CompletionQueue.fromNative(native, this, request),
+      { hints: { EINVAL: 'more than the device has room for: see attributes().maxCqe' } },
+    )
+  }
+
+  /**
+   * Tells of asynchronous events until the subscription or the device is
+   * closed. Listening does not keep the process alive: see `hold()`.
+   */
+  onAsyncEvent(listener: (event: AsyncEvent) => void): AsyncSubscription {
+    if (typeof listener !== 'function') throw typeError('listener', 'a function', listener)
+    if (this.closed) void this.handle
+    return this.#events.subscribe(listener)
+  }
+
+  protected override onClose(): void {
+    this.#events.close()
+  }
+}
+
+function odpOperations(bits: number): OdpOperations {
+  const has = (bit: number) => (bits & (1 << bit)) !== 0
+  return {
+    send: has(0),
+    receive: has(1),
+    write: has(2),
+    read: has(3),
+    atomic: has(4),
+    srqReceive: has(5),
+  }
+}
