@@ -20,6 +20,7 @@
         'native/udmabuf.cc',
         'native/vfio_container.cc',
         'native/vfio_device.cc',
+        'native/support/column_args.cc',
         'native/support/env_state.cc',
         'native/support/error.cc',
         'native/support/job.cc',

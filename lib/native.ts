@@ -122,12 +122,8 @@ export interface SoftwareStats {
   tableBytes: number
 }
 
-/** A channel of the software engine: native/software/software.cc. */
-export interface NativeSoftwareChannel {
-  readonly index: number
-  /** In and out through the doorbell. */
-  post(): void
-  reap(): void
+/** What takes rows and gives completions in columns: native/support/column_args.h. */
+export interface NativeColumns {
   useBatch(
     capacity: number,
     sourceOffset: Float64Array,
@@ -146,6 +142,14 @@ export interface NativeSoftwareChannel {
     status: Uint32Array,
     epoch: Uint32Array,
   ): void
+}
+
+/** A channel of the software engine: native/software/software.cc. */
+export interface NativeSoftwareChannel extends NativeColumns {
+  readonly index: number
+  /** In and out through the doorbell. */
+  post(): void
+  reap(): void
   arm(): void
   uses(id: number): boolean
   /** True: quiet already, else an event will say so. */

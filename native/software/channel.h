@@ -19,7 +19,7 @@
 #include <mutex>
 #include <vector>
 
-#include "columns.h"
+#include "../support/columns.h"
 #include "table.h"
 #include "types.h"
 #include "wait.h"

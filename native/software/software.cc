@@ -10,7 +10,9 @@
 
 #include "../mapping.h"
 #include "../support/args.h"
+#include "../support/column_args.h"
 #include "../support/error.h"
+#include "../support/fast_function.h"
 #include "bench_loop.h"
 #include "host.h"
 
@@ -38,9 +40,7 @@ enum Doorbell : size_t {
 };
 
 napi_value Post(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-  HostChannel& channel = **static_cast<ChannelPtr*>(data);
+  auto& channel = FastOwner<HostChannel>(env, info);
   if (channel.closed()) return nullptr;
   uint32_t* const bell = channel.doorbell;
   const PostResult result =
@@ -55,9 +55,7 @@ napi_value Post(napi_env env, napi_callback_info info) {
 }
 
 napi_value Reap(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-  HostChannel& channel = **static_cast<ChannelPtr*>(data);
+  auto& channel = FastOwner<HostChannel>(env, info);
   if (channel.closed()) return nullptr;
   uint32_t* const bell = channel.doorbell;
   bell[kReaped] = channel.core().Reap(channel.completions);
@@ -66,51 +64,9 @@ napi_value Reap(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// A function that owns the channel. Napi::Function would cost twice the time.
-void SetFast(Napi::Env env, Napi::Object target, const char* name, napi_callback callback,
-             const ChannelPtr& channel) {
-  auto owned = std::make_unique<ChannelPtr>(channel);
-  napi_value function = nullptr;
-  napi_status status =
-      napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, owned.get(), &function);
-  if (status == napi_ok) {
-    status = napi_add_finalizer(
-        env, function, owned.get(),
-        [](napi_env, void* data, void*) { delete static_cast<ChannelPtr*>(data); }, nullptr,
-        nullptr);
-  }
-  if (status != napi_ok) throw Napi::Error::New(env);
-  static_cast<void>(owned.release());
-  target.Set(name, Napi::Value(env, function));
-}
-
 template <typename Callback>
 void Set(Napi::Object target, const char* name, Callback callback) {
   target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
-}
-
-// The memory of a typed array, which must be shared: an ArrayBuffer can be
-// detached, and its memory freed, while the device or we hold the pointer.
-void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
-                napi_typedarray_type wanted, size_t capacity) {
-  napi_typedarray_type type;
-  size_t length = 0;
-  void* data = nullptr;
-  napi_value memory = nullptr;
-  bool detachable = true;
-  if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &memory, nullptr) !=
-          napi_ok ||
-      type != wanted || napi_is_arraybuffer(info.Env(), memory, &detachable) != napi_ok ||
-      detachable) {
-    throw CodedError(
-        info.Env(), "ERR_INVALID_ARG_TYPE",
-        std::string(name) + " must be a typed array of the column's type over shared memory", name);
-  }
-  if (length < capacity || data == nullptr) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
-  }
-  return data;
 }
 
 Channel& OpenCore(const Napi::CallbackInfo& info, const ChannelPtr& channel) {
@@ -121,41 +77,6 @@ Channel& OpenCore(const Napi::CallbackInfo& info, const ChannelPtr& channel) {
 Engine& OpenEngine(const Napi::CallbackInfo& info, const HostPtr& host) {
   if (host->closed()) throw CodedError(info.Env(), "ERR_CLOSED", "The engine is closed");
   return host->engine();
-}
-
-// useBatch(capacity, sourceOffset, targetOffset, length, operand, cookie, source, target, op)
-void UseBatch(const Napi::CallbackInfo& info, HostChannel& channel) {
-  BatchColumns columns;
-  columns.capacity = Uint32Arg(info, 0, "capacity");
-  const auto wide = [&](size_t index, const char* name) {
-    return Column<double>(ColumnArg(info, index, name, napi_float64_array, columns.capacity));
-  };
-  columns.source_offset = wide(1, "sourceOffset");
-  columns.target_offset = wide(2, "targetOffset");
-  columns.length = wide(3, "length");
-  columns.operand = wide(4, "operand");
-  columns.cookie = wide(5, "cookie");
-  columns.source =
-      Column<uint32_t>(ColumnArg(info, 6, "source", napi_uint32_array, columns.capacity));
-  columns.target =
-      Column<uint32_t>(ColumnArg(info, 7, "target", napi_uint32_array, columns.capacity));
-  columns.op = Column<uint8_t>(ColumnArg(info, 8, "op", napi_uint8_array, columns.capacity));
-  channel.batch = columns;
-}
-
-// useCompletions(capacity, cookie, result, status, epoch)
-void UseCompletions(const Napi::CallbackInfo& info, HostChannel& channel) {
-  CompletionColumns columns;
-  columns.capacity = Uint32Arg(info, 0, "capacity");
-  columns.cookie =
-      Column<double>(ColumnArg(info, 1, "cookie", napi_float64_array, columns.capacity));
-  columns.result =
-      Column<double>(ColumnArg(info, 2, "result", napi_float64_array, columns.capacity));
-  columns.status =
-      Column<uint32_t>(ColumnArg(info, 3, "status", napi_uint32_array, columns.capacity));
-  columns.epoch =
-      Column<uint32_t>(ColumnArg(info, 4, "epoch", napi_uint32_array, columns.capacity));
-  channel.completions = columns;
 }
 
 // openChannel(depth, owner, doorbell)
@@ -178,9 +99,10 @@ Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   object.Set("index", Napi::Number::New(env, channel->core().index()));
   SetFast(env, object, "post", Post, channel);
   SetFast(env, object, "reap", Reap, channel);
-  Set(object, "useBatch", [channel](const Napi::CallbackInfo& i) { UseBatch(i, *channel); });
+  Set(object, "useBatch",
+      [channel](const Napi::CallbackInfo& i) { channel->batch = BatchArgs(i); });
   Set(object, "useCompletions",
-      [channel](const Napi::CallbackInfo& i) { UseCompletions(i, *channel); });
+      [channel](const Napi::CallbackInfo& i) { channel->completions = CompletionArgs(i); });
   Set(object, "arm", [channel](const Napi::CallbackInfo& i) {
     Channel& core = OpenCore(i, channel);
     channel->host().engine().Arm(core);

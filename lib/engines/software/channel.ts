@@ -5,11 +5,11 @@
  * another batch is used than the last time.
  */
 import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js'
-import { Batch, Completions } from '../../move-notify/batch.js'
+import type { Batch, Completions } from '../../move-notify/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import type { NativeSoftwareChannel } from '../../native.js'
 import { call } from '../../kernel/call.js'
-import { checkColumns } from './columns.js'
+import { ColumnsInUse } from '../native-columns.js'
 import { postError } from './post-error.js'
 
 /** Indexes of the doorbell, as in native/software/software.cc. */
@@ -25,9 +25,6 @@ const Bell = {
   LENGTH: 8,
 } as const
 
-/** No batch yet; unlike null, nobody can hand it in. */
-const NONE = Symbol('none')
-
 /** Bits of the events that the native side dispatches. */
 const Event = { COMPLETION: 1, QUIET: 2 } as const
 
@@ -38,10 +35,7 @@ export class SoftwareChannel implements EngineChannel {
   readonly #onCompletion: () => void
   readonly #onClosed: (() => void) | undefined
   readonly #onClose: (channel: SoftwareChannel) => void
-  #batch: Batch | typeof NONE = NONE
-  #completions: Completions | typeof NONE = NONE
-  /** Keeps alive the columns that the native side has pointers into. */
-  #columns: (readonly NodeJS.TypedArray[])[] = [[], []]
+  readonly #columns: ColumnsInUse
   /** Who waits for the stop that is going on. */
   #stopped: (() => void)[] = []
   #closed = false
@@ -57,6 +51,7 @@ export class SoftwareChannel implements EngineChannel {
     this.#onClosed = options.onClosed
     this.#onClose = onClose
     this.#native = call(() => open(this, this.#doorbell))
+    this.#columns = new ColumnsInUse(this.#native)
   }
 
   /** The number by which deliberate faults name this channel. */
@@ -74,7 +69,7 @@ export class SoftwareChannel implements EngineChannel {
 
   post(batch: Batch, first: number, count: number): number {
     if (this.#closed) throw closedError('The channel')
-    if (batch !== this.#batch) this.#useBatch(batch)
+    this.#columns.useBatch(batch)
     if (typeof first !== 'number') throw typeError('first', 'a number', first)
     if (typeof count !== 'number') throw typeError('count', 'a number', count)
     const doorbell = this.#doorbell
@@ -102,7 +97,7 @@ export class SoftwareChannel implements EngineChannel {
 
   reap(out: Completions): number {
     if (this.#closed) throw closedError('The channel')
-    if (out !== this.#completions) this.#useCompletions(out)
+    this.#columns.useCompletions(out)
     this.#native.reap()
     return this.#doorbell[Bell.REAPED] ?? 0
   }
@@ -152,9 +147,7 @@ export class SoftwareChannel implements EngineChannel {
     this.#closed = true
     this.#native.close()
     this.#doorbell[Bell.IN_FLIGHT] = 0
-    this.#batch = NONE
-    this.#completions = NONE
-    this.#columns = [[], []]
+    this.#columns.forget()
     this.#onClose(this)
     this.#quiet()
     if (this.#onClosed !== undefined) queueMicrotask(this.#onClosed)
@@ -201,39 +194,6 @@ export class SoftwareChannel implements EngineChannel {
     const waiting = this.#stopped
     this.#stopped = []
     for (const resolve of waiting) resolve()
-  }
-
-  #useBatch(batch: Batch): void {
-    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
-    const { capacity, sourceOffset, targetOffset, length, operand, cookie } = batch
-    const { source, target, op } = batch
-    const columns = [sourceOffset, targetOffset, length, operand, cookie, source, target, op]
-    checkColumns('batch', columns)
-    call(() =>
-      this.#native.useBatch(
-        capacity,
-        sourceOffset,
-        targetOffset,
-        length,
-        operand,
-        cookie,
-        source,
-        target,
-        op,
-      ),
-    )
-    this.#batch = batch
-    this.#columns[0] = columns
-  }
-
-  #useCompletions(out: Completions): void {
-    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
-    const { capacity, cookie, result, status, epoch } = out
-    const columns = [cookie, result, status, epoch]
-    checkColumns('out', columns)
-    call(() => this.#native.useCompletions(capacity, cookie, result, status, epoch))
-    this.#completions = out
-    this.#columns[1] = columns
   }
 }
 

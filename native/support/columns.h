@@ -7,7 +7,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace p2pdma::software {
+namespace p2pdma {
 
 template <typename T>
 class Column {
@@ -56,4 +56,4 @@ struct CompletionColumns {
   Column<uint32_t> epoch;
 };
 
-}  // namespace p2pdma::software
+}  // namespace p2pdma

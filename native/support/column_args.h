@@ -1,0 +1,25 @@
+// Columns as arguments: typed arrays that native code keeps pointers into. The
+// JavaScript side keeps the arrays alive, and with them the memory.
+#pragma once
+
+#include <napi.h>
+
+#include <cstddef>
+
+#include "support/columns.h"
+
+namespace p2pdma {
+
+// The memory of a typed array of at least `capacity` elements. It must be
+// shared: an ArrayBuffer can be detached, and its memory freed, while somebody
+// holds the pointer.
+void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
+                napi_typedarray_type wanted, size_t capacity);
+
+// (capacity, sourceOffset, targetOffset, length, operand, cookie, source, target, op)
+BatchColumns BatchArgs(const Napi::CallbackInfo& info);
+
+// (capacity, cookie, result, status, epoch)
+CompletionColumns CompletionArgs(const Napi::CallbackInfo& info);
+
+}  // namespace p2pdma
