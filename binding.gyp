@@ -20,6 +20,8 @@
         'native/udmabuf.cc',
         'native/vfio_container.cc',
         'native/vfio_device.cc',
+        'native/ring/js.cc',
+        'native/ring/ring.cc',
         'native/support/column_args.cc',
         'native/support/env_state.cc',
         'native/support/error.cc',

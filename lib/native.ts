@@ -144,6 +144,74 @@ export interface NativeColumns {
   ): void
 }
 
+/** A descriptor, in 32-bit words as the CPU has them. Indexes are of words. */
+export interface NativeDescriptorForm {
+  /** What each has when it is handed over; an even number. */
+  readonly words: Uint32Array
+  /** Even; and the next one: the IOVA, its low half first. */
+  readonly addressWord: number
+  /** The length is or'ed into it; without it, descriptors have none. */
+  readonly lengthWord?: number
+  /**
+   * Or'ed into the last descriptor of each batch, which then reports for all
+   * of it; without it, each reports for itself.
+   */
+  readonly lastWord?: number
+  readonly lastBits?: number
+  /** Not 0 under `doneMask`: the device has finished it. */
+  readonly doneWord: number
+  readonly doneMask: number
+  /** Of the same word: `goodValue`, or it went wrong. */
+  readonly goodMask: number
+  readonly goodValue: number
+  /** The bytes transferred. */
+  readonly resultWord: number
+  readonly resultMask: number
+}
+
+export interface NativeRingLimits {
+  op: number
+  /** 1: rows name a source; 0: a target. */
+  sends: number
+  access: number
+  minLength: number
+  maxLength: number
+}
+
+/** A ring of descriptors: native/ring/js.cc. */
+export interface NativeRing extends NativeColumns {
+  /** In and out through the doorbell. */
+  post(): void
+  reap(): void
+  done(): void
+  useTable(
+    capacity: number,
+    ids: Uint32Array,
+    states: Uint8Array,
+    access: Uint8Array,
+    iovas: Float64Array,
+    sizes: Float64Array,
+  ): void
+  refill(): void
+  close(): void
+}
+
+interface RingNative {
+  openRing(
+    descriptors: NativeMapping,
+    entries: number,
+    registers: NativeMapping,
+    tail: number,
+    form: NativeDescriptorForm,
+    limits: NativeRingLimits,
+    cookies: Float64Array,
+    offsets: Float64Array,
+    lengths: Float64Array,
+    ids: Uint32Array,
+    doorbell: Uint32Array,
+  ): NativeRing
+}
+
 /** A channel of the software engine: native/software/software.cc. */
 export interface NativeSoftwareChannel extends NativeColumns {
   readonly index: number
@@ -423,7 +491,8 @@ export type Native = FdNative &
   VfioDeviceNative &
   IommufdNative &
   StampNative &
-  SoftwareNative
+  SoftwareNative &
+  RingNative
 
 function load(): Native {
   try {

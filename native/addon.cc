@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "init.h"
+#include "ring/js.h"
 #include "software/software.h"
 
 namespace {
@@ -24,6 +25,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   p2pdma::InitVfioContainer(env, exports);
   p2pdma::InitVfioDevice(env, exports);
   p2pdma::InitStamp(env, exports);
+  p2pdma::InitRing(env, exports);
   p2pdma::InitSoftware(env, exports);
   return exports;
 }

@@ -1,6 +1,5 @@
 // A device's registers: one load or store of exactly the width asked for,
 // never split, merged or reordered with those before and after it.
-#include <cmath>
 #include <cstdint>
 #include <memory>
 
@@ -8,28 +7,11 @@
 #include "mapping.h"
 #include "support/args.h"
 #include "support/env_state.h"
+#include "support/mmio.h"
 
 namespace p2pdma {
 
 namespace {
-
-// What the device is to find in memory is there before the store that tells it
-// so; what a load has told us of is not looked at before.
-inline void BeforeStore() {
-#if defined(__aarch64__)
-  asm volatile("dmb oshst" ::: "memory");
-#else
-  asm volatile("" ::: "memory");
-#endif
-}
-
-inline void AfterLoad() {
-#if defined(__aarch64__)
-  asm volatile("dmb oshld" ::: "memory");
-#else
-  asm volatile("" ::: "memory");
-#endif
-}
 
 class Registers : public Napi::ObjectWrap<Registers> {
  public:
@@ -63,18 +45,19 @@ class Registers : public Napi::ObjectWrap<Registers> {
     }
     double offset = -1;
     napi_get_value_double(env, info[0], &offset);
-    if (!(offset >= 0) || !(offset <= static_cast<double>(range_->size) - sizeof(T)) ||
-        std::fmod(offset, sizeof(T)) != 0) {
+    const bool inside = offset >= 0 && offset <= static_cast<double>(range_->size) - sizeof(T);
+    const auto at = inside ? static_cast<size_t>(offset) : 1;
+    if (!inside || static_cast<double>(at) != offset || at % sizeof(T) != 0) {
       throw CodedError(env, "ERR_OUT_OF_RANGE",
                        "offset must be that of a register, and a multiple of its size", "offset");
     }
-    return reinterpret_cast<volatile T*>(range_->data + static_cast<size_t>(offset));
+    return reinterpret_cast<volatile T*>(range_->data + at);
   }
 
   template <typename T>
   Napi::Value Read(const Napi::CallbackInfo& info) {
     const T value = *At<T>(info);
-    AfterLoad();
+    AfterRegisterLoad();
     if constexpr (sizeof(T) == 8) {
       return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(value));
     } else {
@@ -91,7 +74,7 @@ class Registers : public Napi::ObjectWrap<Registers> {
     } else {
       value = static_cast<T>(UintArg(info, 1, "value", static_cast<T>(~T{0})));
     }
-    BeforeStore();
+    BeforeRegisterStore();
     *target = value;
     return info.Env().Undefined();
   }

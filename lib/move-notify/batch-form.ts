@@ -54,16 +54,12 @@ export class BatchForm {
   /** Takes completions, oldest first; returns how many. */
   reap(out: Completions): number {
     const count = this.#device.reap(out)
-    const epoch = this.#gate.epoch
-    for (let i = 0; i < count; i++) {
-      if (out.epoch[i] !== epoch) return this.#dropStale(out, i, count)
-    }
-    return count
+    return this.#device.stale === 0 ? count : this.#dropStale(out, count)
   }
 
-  #dropStale(out: Completions, from: number, count: number): number {
-    let kept = from
-    for (let i = from; i < count; i++) {
+  #dropStale(out: Completions, count: number): number {
+    let kept = 0
+    for (let i = 0; i < count; i++) {
       if (out.epoch[i] !== this.#gate.epoch) continue
       out.cookie[kept] = out.cookie[i] ?? 0
       out.result[kept] = out.result[i] ?? 0

@@ -70,6 +70,8 @@ export interface EngineChannel {
   post(batch: Batch, first: number, count: number): number
   /** Fills `out` with completions, oldest first, stale epochs included; returns how many. */
   reap(out: Completions): number
+  /** How many of those that `reap()` returned last are of an earlier epoch. */
+  readonly stale: number
   /** Asks for one `onCompletion` when something can be reaped (at once, if something can). */
   arm(): void
   /** Whether work accepted and not completed names this attachment. */

@@ -32,7 +32,7 @@ double Reap(Channel& channel, const CompletionColumns& completions,
   const double start = ThreadCpuTime();
   double sum = 0;
   for (uint32_t reaped = 0; reaped < parameters.operations;) {
-    const uint32_t count = channel.Reap(completions);
+    const uint32_t count = channel.Reap(completions).rows;
     for (uint32_t row = 0; row < count; ++row) sum += completions.cookie.Read(row);
     reaped += count;
   }

@@ -59,6 +59,11 @@ struct PostResult {
   uint32_t row = 0;
 };
 
+struct ReapResult {
+  uint32_t rows = 0;
+  uint32_t stale = 0;  // of an earlier epoch
+};
+
 // How far the operation at the head of the ring has come.
 struct Progress {
   bool begun = false;
@@ -96,7 +101,7 @@ class Channel {
 
   PostResult Post(const AttachmentTable& table, const BatchColumns& batch, uint32_t first,
                   uint32_t count);
-  uint32_t Reap(const CompletionColumns& out);
+  ReapResult Reap(const CompletionColumns& out);
   uint32_t in_flight() const { return static_cast<uint32_t>(posted_local_ - reaped_); }
   // Whether something can be reaped.
   bool Reapable() const {

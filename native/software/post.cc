@@ -8,13 +8,6 @@ namespace {
 
 enum class Row { kGood, kMalformed, kNotMapped };
 
-// Exactly the doubles that are whole numbers from 0 to 2^53 - 1.
-bool Whole(double value, uint64_t* out) {
-  if (!(value >= 0 && value <= 9007199254740991.0)) return false;
-  *out = static_cast<uint64_t>(value);
-  return static_cast<double>(*out) == value;
-}
-
 class RowReader {
  public:
   RowReader(const AttachmentTable& table, const BatchColumns& batch, PostResult* result)
@@ -159,9 +152,10 @@ PostResult Channel::Post(const AttachmentTable& table, const BatchColumns& batch
   return result;
 }
 
-uint32_t Channel::Reap(const CompletionColumns& out) {
+ReapResult Channel::Reap(const CompletionColumns& out) {
   const uint64_t done = done_.load(std::memory_order_acquire);
-  uint32_t rows = 0;
+  ReapResult result;
+  uint32_t& rows = result.rows;
   const auto put = [&](const Completion& completion) {
     out.cookie.Write(rows, completion.cookie);
     out.result.Write(rows, completion.result);
@@ -175,10 +169,12 @@ uint32_t Channel::Reap(const CompletionColumns& out) {
     while (rows < out.capacity && !late_.empty()) {
       put(late_.front());
       late_.pop_front();
+      // What hung when the channel was forced: completions_ hold nothing older (Force).
+      ++result.stale;
     }
     late_count_.store(static_cast<uint32_t>(late_.size()), std::memory_order_release);
   }
-  return rows;
+  return result;
 }
 
 }  // namespace p2pdma::software

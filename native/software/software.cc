@@ -36,6 +36,7 @@ enum Doorbell : size_t {
   kRow,
   kInFlight,
   kReaped,
+  kStale,
   kDoorbellLength,
 };
 
@@ -58,7 +59,9 @@ napi_value Reap(napi_env env, napi_callback_info info) {
   auto& channel = FastOwner<HostChannel>(env, info);
   if (channel.closed()) return nullptr;
   uint32_t* const bell = channel.doorbell;
-  bell[kReaped] = channel.core().Reap(channel.completions);
+  const ReapResult result = channel.core().Reap(channel.completions);
+  bell[kReaped] = result.rows;
+  bell[kStale] = result.stale;
   bell[kInFlight] = channel.core().in_flight();
   channel.UpdateHold();
   return nullptr;

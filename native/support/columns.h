@@ -36,6 +36,21 @@ class Column {
   T* data_ = nullptr;
 };
 
+// Exactly the doubles that are whole numbers from 0 to 2^53 - 1. By their bits:
+// where floating point is emulated that is several times faster.
+inline bool Whole(double value, uint64_t* out) {
+  const auto bits = std::bit_cast<uint64_t>(value);
+  const uint64_t exponent = bits >> 52;  // with the sign above it
+  if (exponent - 1023 > 52) {
+    *out = 0;
+    return bits << 1 == 0;
+  }
+  const uint64_t mantissa = (bits & ((uint64_t{1} << 52) - 1)) | uint64_t{1} << 52;
+  const uint64_t shift = 52 - (exponent - 1023);
+  *out = mantissa >> shift;
+  return *out << shift == mantissa;
+}
+
 struct BatchColumns {
   uint32_t capacity = 0;
   Column<uint8_t> op;

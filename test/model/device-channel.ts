@@ -40,6 +40,7 @@ export class DeviceChannel implements EngineChannel {
   readonly #onCompletion: () => void
   #state: State = 'running'
   #epoch = 1
+  stale = 0
   #forced = false
   #ring: Work[] = []
   #done: Done[] = []
@@ -155,6 +156,7 @@ export class DeviceChannel implements EngineChannel {
       out.status[at] = work.status
       out.epoch[at] = epoch
     }
+    this.stale = taken.filter((each) => each.epoch !== this.#epoch).length
     return taken.length
   }
 

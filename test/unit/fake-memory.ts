@@ -153,6 +153,7 @@ export class FakeChannel implements EngineChannel {
   #armed = false
   #stopped = false
   epoch = 1
+  stale = 0
   /** Set by a test: `stop()` waits for it. */
   beforeQuiet: () => Promise<void> = () => Promise.resolve()
   beforeForce: () => void = () => undefined
@@ -231,6 +232,7 @@ export class FakeChannel implements EngineChannel {
 
   reap(out: Completions): number {
     let count = 0
+    this.stale = 0
     while (count < out.capacity) {
       const done = this.#done.shift()
       if (done === undefined) break
@@ -238,6 +240,7 @@ export class FakeChannel implements EngineChannel {
       out.result[count] = done.result
       out.status[count] = done.status
       out.epoch[count] = done.epoch
+      if (done.epoch !== this.epoch) this.stale++
       count++
     }
     return count

@@ -64,6 +64,7 @@ export class FakeRing implements EngineChannel {
   #armed = false
   #state: 'running' | 'stopped' | 'closed' = 'running'
   #epoch = 1
+  stale = 0
   /** Set by a test: `stop()` waits for it. */
   beforeQuiet: () => Promise<void> = () => Promise.resolve()
   beforeForce: () => void = () => undefined
@@ -146,6 +147,7 @@ export class FakeRing implements EngineChannel {
       out.status[at] = status
       out.epoch[at] = epoch
     }
+    this.stale = taken.filter((each) => each.epoch !== this.#epoch).length
     return taken.length
   }
 

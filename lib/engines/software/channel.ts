@@ -22,7 +22,8 @@ const Bell = {
   ROW: 5,
   IN_FLIGHT: 6,
   REAPED: 7,
-  LENGTH: 8,
+  STALE: 8,
+  LENGTH: 9,
 } as const
 
 /** Bits of the events that the native side dispatches. */
@@ -100,6 +101,10 @@ export class SoftwareChannel implements EngineChannel {
     this.#columns.useCompletions(out)
     this.#native.reap()
     return this.#doorbell[Bell.REAPED] ?? 0
+  }
+
+  get stale(): number {
+    return this.#doorbell[Bell.STALE] ?? 0
   }
 
   arm(): void {

@@ -25,6 +25,11 @@ export class DmaMemory {
     }
   }
 
+  /** Unmapped by `close()`. */
+  get mapping(): Mapping {
+    return this.#mapping
+  }
+
   /** Detached by `close()`. */
   view(): ArrayBuffer {
     return this.#mapping.view()

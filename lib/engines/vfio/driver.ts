@@ -6,6 +6,7 @@
  */
 import type { VfioDevice } from '../../kernel/vfio/index.js'
 import type { DmaMemory } from './dma-memory.js'
+import type { RingMemory } from './ring-slots.js'
 
 /** A kind of device. */
 export interface Driver {
@@ -85,24 +86,19 @@ export interface RingQueue {
   /** Whether an operation that a reset has cut off can be posted again without harm. */
   readonly repeatable: boolean
   readonly limits: QueueLimits
-  /** Fills the descriptor of a slot that is ours. */
-  write(slot: number, iova: number, length: number): void
-  /** Hands the slots before `tail` to the device: one store to a register. */
-  ring(tail: number): void
-  /**
-   * How many slots from `head` the device has finished, in order; it need not
-   * look at more than `most`, nor at any that is not pending.
-   */
-  done(head: number, most: number): number
-  /** Of a finished slot: the bytes, or where it went wrong, minus the device's own error code. */
-  result(slot: number): number
+  /** Where the descriptors are, and what they look like. */
+  readonly ring: RingMemory
+  /** The device's own code, of the word of a descriptor that says that it went wrong. */
+  errorCode(word: number): number
+  /** Hands the slots before `tail` to the device: one store to a register. The queue is on. */
+  tell(tail: number): void
   /**
    * The slot that the device comes to next, by the device; what is before it has begun.
    * Only asked of a device that is sound.
    */
   next(): number
-  /** Begins to stop; returns whether it is quiet: poll until it is. */
-  stop(): boolean
+  /** Begins to stop; returns whether it is quiet: poll until it is. `tail`: as told last. */
+  stop(tail: number): boolean
   /** Lets the device work on the ring. */
   start(): void
   /** Programs an empty ring, beginning at slot 0; the queue is off. */

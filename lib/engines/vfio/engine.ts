@@ -158,7 +158,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     // One slot of a ring stays empty, so a ring is twice as long as its channel is deep.
     const entries = Math.max(options.depth * 2, min)
     const ring = driver.openQueue(queue, entries)
-    const channel = new RingChannel(this, ring, entries, options)
+    const channel = new RingChannel(this, ring, options)
     this.#channels.set(queue, channel)
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
     if (!this.isDown) ring.start()

@@ -20,12 +20,12 @@ export const MappingState = {
 
 export class MappingTable {
   /** Whose the slot is now, by slot. */
-  ids = new Uint32Array(64)
-  states = new Uint8Array(64)
-  access = new Uint8Array(64)
-  iovas = new Float64Array(64)
+  ids = shared(64, Uint32Array)
+  states = shared(64, Uint8Array)
+  access = shared(64, Uint8Array)
+  iovas = shared(64, Float64Array)
   /** Bytes that operations may use. */
-  sizes = new Float64Array(64)
+  sizes = shared(64, Float64Array)
   /** Bytes of the IOVA range kept: `sizes`, rounded up to pages; 0: none is kept. */
   reserved = new Float64Array(64)
   /** Slots with an IOVA that have no mapping now. */
@@ -62,15 +62,25 @@ export class MappingTable {
   #grow(slot: number): void {
     let length = this.ids.length
     while (length <= slot) length *= 2
-    const grown = <T extends Float64Array | Uint32Array | Uint8Array>(old: T, next: T): T => {
+    const grown = <T extends Column>(old: T, next: T): T => {
       next.set(old)
       return next
     }
-    this.ids = grown(this.ids, new Uint32Array(length))
-    this.states = grown(this.states, new Uint8Array(length))
-    this.access = grown(this.access, new Uint8Array(length))
-    this.iovas = grown(this.iovas, new Float64Array(length))
-    this.sizes = grown(this.sizes, new Float64Array(length))
+    this.ids = grown(this.ids, shared(length, Uint32Array))
+    this.states = grown(this.states, shared(length, Uint8Array))
+    this.access = grown(this.access, shared(length, Uint8Array))
+    this.iovas = grown(this.iovas, shared(length, Float64Array))
+    this.sizes = grown(this.sizes, shared(length, Float64Array))
     this.reserved = grown(this.reserved, new Float64Array(length))
   }
+}
+
+type Column = Float64Array | Uint32Array | Uint8Array
+
+/** Native code reads it: memory that cannot be detached. */
+function shared<T extends Column>(
+  length: number,
+  type: { new (memory: SharedArrayBuffer): T; readonly BYTES_PER_ELEMENT: number },
+): T {
+  return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT))
 }

@@ -1,10 +1,10 @@
 /** A channel over one ring of a device: what all rings have in common. */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
-import { Batch, Completions, Op, Status } from '../../move-notify/batch.js'
+import { Batch, Completions, Status } from '../../move-notify/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import type { RingQueue } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
-import { RingRows, type RowsWritten, type RowTarget, writeRows } from './ring-rows.js'
+import { RingSlots } from './ring-slots.js'
 
 /** What the channel asks of its engine. */
 export interface RingHost {
@@ -30,15 +30,8 @@ export class RingChannel implements EngineChannel {
   readonly queue: RingQueue
   readonly #host: RingHost
   readonly #options: EngineChannelOptions
-  readonly #mask: number
-  readonly #rows: RingRows
-  readonly #target: RowTarget
-  readonly #written: RowsWritten = { count: 0 }
-  /** The oldest slot that has not been reaped, and how many from there the device has. */
-  #head = 0
-  #pending = 0
+  readonly #slots: RingSlots
   #finished: Finished[] = []
-  #epoch = 1
   /** The table's count of removals when the ring was last looked through. */
   #removals = 0
   #running = true
@@ -49,83 +42,74 @@ export class RingChannel implements EngineChannel {
   /** Called back when it is seen that the queue is quiet. */
   #stopping: (() => void)[] = []
 
-  constructor(host: RingHost, queue: RingQueue, entries: number, options: EngineChannelOptions) {
+  constructor(host: RingHost, queue: RingQueue, options: EngineChannelOptions) {
     this.depth = options.depth
     this.queue = queue
     this.#host = host
     this.#options = options
-    this.#mask = entries - 1
-    const rows = new RingRows(entries)
-    const isSend = queue.op === Op.SEND
-    this.#rows = rows
-    this.#target = { queue, rows, table: host.table, isSend, mask: entries - 1 }
+    const { name, op, limits } = queue
+    this.#slots = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
   }
 
   get inFlight(): number {
-    return this.#pending + this.#finished.length
+    return this.#slots.pending + this.#finished.length
   }
 
   get closed(): boolean {
     return this.#closed
   }
 
+  /**
+   * While the device is being reset nothing is told: it is after the reset. QEMU
+   * before version 8 takes an rx tail as "ready" even where the receiver is off
+   * (and 4.6.5 of the 82574's datasheet wants it on first), so it is told when
+   * the queue is on: a channel that is stopped accepts nothing.
+   */
   post(batch: Batch, first: number, count: number): number {
     if (this.#closed) throw closedError('The channel')
-    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
-    checkInteger('first', first, 0, batch.capacity)
-    checkInteger('count', count, 0, batch.capacity - first)
-    if (!this.#running) return 0
-    const room = this.depth - this.#pending - this.#finished.length
-    const rows = count < room ? count : room
-    const written = this.#written
-    written.count = 0
-    try {
-      const slot = (this.#head + this.#pending) & this.#mask
-      writeRows(this.#target, batch, first, rows, slot, written)
-    } finally {
-      if (written.count > 0) {
-        this.#pending += written.count
-        if (!this.#host.isDown) this.queue.ring((this.#head + this.#pending) & this.#mask)
-      }
+    if (!this.#running && batch instanceof Batch) {
+      checkInteger('first', first, 0, batch.capacity)
+      checkInteger('count', count, 0, batch.capacity - first)
+      return 0
     }
-    return written.count
+    const room = this.depth - this.inFlight
+    return this.#slots.post(batch, first, count, room, !this.#host.isDown)
+  }
+
+  /** What the device had when it was reset counts as the new epoch's, or as unknown. */
+  get stale(): number {
+    return 0
   }
 
   reap(out: Completions): number {
     if (this.#closed) throw closedError('The channel')
-    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
-    let count = this.#finished.length > 0 ? this.#reapFinished(out) : 0
-    if (this.#host.isDown) return count
-    const mask = this.#mask
-    const room = out.capacity - count
-    const most = this.#pending < room ? this.#pending : room
-    // Sends are done by batches: more may be than there is room for.
-    const taken = Math.min(most, this.queue.done(this.#head, most))
-    const kept = this.#rows.cookies
-    const epoch = this.#epoch
-    const { queue } = this
-    const { cookie, result: results, status, epoch: epochs } = out
-    let slot = this.#head
-    for (const end = count + taken; count < end; count++) {
-      const result = queue.result(slot)
-      cookie[count] = kept[slot] ?? 0
-      results[count] = result < 0 ? -result : result
-      status[count] = result < 0 ? Status.DEVICE_ERROR : Status.OK
-      epochs[count] = epoch
-      slot = (slot + 1) & mask
+    if (this.#finished.length > 0) return this.#reapFinished(out)
+    if (this.#host.isDown) {
+      if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
+      return 0
     }
-    this.#head = slot
-    this.#pending -= taken
+    return this.#reapRing(out)
+  }
+
+  #reapRing(out: Completions): number {
+    const count = this.#slots.reap(out)
+    if (this.#slots.wrong > 0) {
+      for (let i = 0; i < count; i++) {
+        if (out.status[i] === Status.OK) continue
+        out.result[i] = this.queue.errorCode(out.result[i] ?? 0)
+      }
+    }
     return count
   }
 
   #reapFinished(out: Completions): number {
+    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
     const taken = this.#finished.splice(0, out.capacity)
     taken.forEach(({ cookie, result, status }, i) => {
       out.cookie[i] = cookie
       out.result[i] = result
       out.status[i] = status
-      out.epoch[i] = this.#epoch
+      out.epoch[i] = this.#slots.epoch
     })
     return taken.length
   }
@@ -142,7 +126,7 @@ export class RingChannel implements EngineChannel {
 
   #hasNews(): boolean {
     if (this.#finished.length > 0) return true
-    return !this.#host.isDown && this.queue.done(this.#head, this.#pending) > 0
+    return !this.#host.isDown && this.#slots.done > 0
   }
 
   /** An interrupt, or something that was finished without one. */
@@ -159,9 +143,9 @@ export class RingChannel implements EngineChannel {
   }
 
   uses(id: number): boolean {
-    for (let i = 0; i < this.#pending; i++) {
-      if (this.#rows.ids[(this.#head + i) & this.#mask] === id) return true
-    }
+    const slots = this.#slots
+    const { pending } = slots
+    for (let i = 0; i < pending; i++) if (slots.rows.ids[slots.slot(i)] === id) return true
     return false
   }
 
@@ -177,7 +161,11 @@ export class RingChannel implements EngineChannel {
   }
 
   #isQuiet(): boolean {
-    return this.#closed || this.#host.isDown || this.queue.stop()
+    if (this.#closed || this.#host.isDown) return true
+    const slots = this.#slots
+    // What cannot be repeated drains; the device has reported all of it, and says so itself.
+    if (!this.queue.repeatable && slots.done < slots.pending) return false
+    return this.queue.stop(slots.tail)
   }
 
   #pollQuiet(): void {
@@ -195,9 +183,9 @@ export class RingChannel implements EngineChannel {
     if (this.#closed) throw closedError('The channel')
     this.#running = false
     this.#host.reset(`the queue ${this.queue.name} did not stop`)
-    this.#epoch++
+    this.#slots.epoch++
     this.#pollQuiet()
-    return this.#epoch
+    return this.#slots.epoch
   }
 
   /** Throws ERR_INVALID_STATE unless the channel is stopped. */
@@ -215,13 +203,17 @@ export class RingChannel implements EngineChannel {
   #resume(): void {
     if (this.#isLost || this.#namesGone()) {
       this.#harvest()
-      const before = this.#pending
+      const slots = this.#slots
+      const before = slots.pending
       this.#dropGone()
       // A head that moves while the queue is on is not defined: only where it must, when it is off.
-      if (!this.#isLost && this.#pending < before) this.#rewind()
-      if (this.#isLost) this.#refill()
+      if (!this.#isLost && slots.pending < before) this.#rewind()
     }
+    if (!this.#isLost) return this.queue.start()
+    this.#slots.refill()
+    this.#isLost = false
     this.queue.start()
+    if (this.#slots.pending > 0) this.queue.tell(this.#slots.tail)
   }
 
   /** Cheap where nothing is unmapped but what moves: this is part of every pause. */
@@ -229,19 +221,23 @@ export class RingChannel implements EngineChannel {
     const { table } = this.#host
     if (table.unmapped === 0 && table.removals === this.#removals) return false
     this.#removals = table.removals
-    for (let i = 0; i < this.#pending; i++) {
-      if (!table.isMapped(this.#rows.ids[(this.#head + i) & this.#mask] ?? 0)) return true
+    const slots = this.#slots
+    const { pending } = slots
+    for (let i = 0; i < pending; i++) {
+      if (!table.isMapped(slots.rows.ids[slots.slot(i)] ?? 0)) return true
     }
     return false
   }
 
   /** Takes what the device has finished off the ring. */
   #harvest(): void {
-    for (let done = this.queue.done(this.#head, this.#pending); done > 0; done--) {
-      const result = this.queue.result(this.#head)
-      const status = result < 0 ? Status.DEVICE_ERROR : Status.OK
-      this.#finish(this.#head, status, Math.abs(result))
-      this.#advance()
+    const { done } = this.#slots
+    if (done === 0) return
+    const out = new Completions(done)
+    const count = this.#reapRing(out)
+    for (let i = 0; i < count; i++) {
+      const [cookie, result, status] = [out.cookie[i] ?? 0, out.result[i] ?? 0, out.status[i] ?? 0]
+      this.#finished.push({ cookie, result, status })
     }
   }
 
@@ -251,19 +247,20 @@ export class RingChannel implements EngineChannel {
    */
   beforeReset(isSound: boolean): void {
     this.#harvest()
-    if (this.queue.repeatable || this.#pending === 0) return
-    for (let i = this.#begun(isSound); i > 0; i--) {
-      this.#finish(this.#head, Status.OUTCOME_UNKNOWN, 0)
-      this.#advance()
-    }
+    const slots = this.#slots
+    if (this.queue.repeatable || slots.pending === 0) return
+    const begun = this.#begun(isSound)
+    for (let i = 0; i < begun; i++) this.#finish(slots.slot(i), Status.OUTCOME_UNKNOWN)
+    slots.drop(begun)
     setImmediate(() => this.notify())
   }
 
   #begun(isSound: boolean): number {
     if (this.#isLost) return 0
     // What a lost device had begun is anybody's guess.
-    if (!isSound) return this.#pending
-    return Math.min((this.queue.next() - this.#head) & this.#mask, this.#pending)
+    const { head, pending, entries } = this.#slots
+    if (!isSound) return pending
+    return Math.min((this.queue.next() - head) & (entries - 1), pending)
   }
 
   /**
@@ -280,57 +277,40 @@ export class RingChannel implements EngineChannel {
     }
   }
 
-  #advance(): void {
-    this.#head = (this.#head + 1) & this.#mask
-    this.#pending--
-  }
-
-  #finish(slot: number, status: number, result: number): void {
-    this.#finished.push({ cookie: this.#rows.cookies[slot] ?? 0, result, status })
+  #finish(slot: number, status: number): void {
+    this.#finished.push({ cookie: this.#slots.rows.cookies[slot] ?? 0, result: 0, status })
   }
 
   /** Finishes what names an attachment that is gone. */
   #dropGone(): void {
     const { table } = this.#host
-    const before = this.#pending
+    const slots = this.#slots
+    const { rows, pending } = slots
     let kept = 0
-    for (let i = 0; i < before; i++) {
-      const slot = (this.#head + i) & this.#mask
-      if (table.isMapped(this.#rows.ids[slot] ?? 0))
-        this.#rows.move(slot, (this.#head + kept++) & this.#mask)
-      else this.#finish(slot, Status.NOT_MAPPED, 0)
+    for (let i = 0; i < pending; i++) {
+      const slot = slots.slot(i)
+      if (table.isMapped(rows.ids[slot] ?? 0)) rows.move(slot, slots.slot(kept++))
+      else this.#finish(slot, Status.NOT_MAPPED)
     }
-    this.#pending = kept
+    slots.pending = kept
   }
 
   /** An empty ring, beginning at slot 0, for what is held; the queue is off. */
   #rewind(): void {
-    this.#rows.rewind(this.#head, this.#pending)
-    this.#head = 0
+    this.#slots.rewind()
     this.queue.setUp()
     this.#isLost = true
   }
 
-  /** Writes what is held into the ring, resolved as of now. */
-  #refill(): void {
-    const { table } = this.#host
-    const { ids, offsets, lengths } = this.#rows
-    for (let slot = 0; slot < this.#pending; slot++) {
-      const base = table.iovas[table.find(ids[slot] ?? 0)] ?? 0
-      this.queue.write(slot, base + (offsets[slot] ?? 0), lengths[slot] ?? 0)
-    }
-    this.#isLost = false
-    if (this.#pending > 0) this.queue.ring(this.#pending)
-  }
-
   close(): void {
     if (this.#closed) return
-    this.#closed = true
     this.#running = false
+    const isQuiet = this.#isQuiet()
+    this.#closed = true
     // The memory may go as soon as this has returned.
-    if (!this.#host.isDown && !this.queue.stop()) this.#host.reset('work was given up')
+    if (!isQuiet) this.#host.reset('work was given up')
+    this.#slots.close()
     this.queue.close()
-    this.#pending = 0
     this.#finished = []
     this.#host.hold(this.queue.name, false)
     this.#host.forget(this)

@@ -1,5 +1,5 @@
 /** A device's registers, over a mapped region. */
-import { native, type NativeRegisters } from '../../native.js'
+import { native, type NativeMapping, type NativeRegisters } from '../../native.js'
 import { call, translate } from '../call.js'
 import type { Mapping } from '../mapping.js'
 
@@ -10,17 +10,24 @@ import type { Mapping } from '../mapping.js'
  */
 export class Registers {
   readonly #native: NativeRegisters
-  readonly #owned: Mapping | undefined
+  readonly #mapping: Mapping
+  readonly #isOwned: boolean
   #closed = false
 
   /** `owned`: the mapping is unmapped by `close()`. */
   constructor(mapping: Mapping, { owned = false }: { owned?: boolean } = {}) {
     this.#native = call(() => new native.Registers(mapping.handle))
-    if (owned) this.#owned = mapping
+    this.#mapping = mapping
+    this.#isOwned = owned
   }
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  /** For native code that stores into one of them. @internal */
+  get handle(): NativeMapping {
+    return this.#mapping.handle
   }
 
   read8(offset: number): number {
@@ -91,7 +98,7 @@ export class Registers {
   close(): void {
     this.#closed = true
     this.#native.close()
-    this.#owned?.unmap()
+    if (this.#isOwned) this.#mapping.unmap()
   }
 
   [Symbol.dispose](): void {

@@ -43,9 +43,10 @@ function post({ channel, batch }: Side, place: number, count: number): void {
 
 function reap({ channel, out }: Side, length: number): number {
   const count = channel.reap(out)
+  const { status, result } = out
   for (let row = 0; row < count; row++) {
-    if (out.status[row] !== Status.OK || out.result[row] !== length) {
-      throw new Error(`status ${out.status[row]}, ${out.result[row]} bytes`)
+    if (status[row] !== Status.OK || result[row] !== length) {
+      throw new Error(`status ${status[row]}, ${result[row]} bytes`)
     }
   }
   return count
@@ -118,7 +119,7 @@ async function checkBytes(source: MovableBuffer, target: MovableBuffer, places: 
 export async function framesRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
   const ratios: Ratio[] = []
   for (const size of [1, 32, 256]) {
-    const frames = quick ? 512 : size === 1 ? 16_384 : 131_072
+    const frames = quick ? 512 : size === 1 ? 16_384 : 524_288
     const perSecond = (ns: number) => 1e9 / ns
     const c = () => {
       const { ns } = runPeer('frames', devices, { batch: size, frames, depth: DEPTH }) as {

@@ -35,9 +35,9 @@ import {
   Vector,
 } from './registers.js'
 import { DescriptorRing } from './ring.js'
-import { RxQueue } from './rx-queue.js'
+import { RxQueue, receiveForm } from './rx-queue.js'
 import { Statistics } from './statistics.js'
-import { TxQueue } from './tx-queue.js'
+import { TxQueue, sendForm } from './tx-queue.js'
 
 const ALL = 0xffffffff
 /** How long the device may take for a step of a reset, ms. */
@@ -120,8 +120,8 @@ class E1000e implements DriverDevice {
   openQueue(name: string, entries: number): RingQueue {
     const registers = this.#registers
     const memory = this.#host.allocate(entries * DESCRIPTOR_BYTES)
-    const base = name === 'tx' ? Reg.TDBAL : Reg.RDBAL
-    const ring = new DescriptorRing(registers, memory, base, entries, () => {
+    const [base, form] = name === 'tx' ? [Reg.TDBAL, sendForm] : [Reg.RDBAL, receiveForm]
+    const ring = new DescriptorRing(registers, memory, base, entries, form, () => {
       this.#rings.delete(name)
       return this.#isOn && !this.#host.device.closed
     })

@@ -1,6 +1,7 @@
 /** The receive ring, legacy descriptors: 82574 datasheet 7.1.4.1. */
 import { Op } from '../../../move-notify/batch.js'
 import type { RingQueue } from '../driver.js'
+import type { DescriptorForm } from '../ring-slots.js'
 import { receiveLimits } from './limits.js'
 import type { DescriptorRing } from './ring.js'
 
@@ -27,69 +28,41 @@ export interface Receiver {
   arm(): void
 }
 
+/** The device writes length and status; the address is all that we say. */
+export const receiveForm: DescriptorForm = {
+  words: Uint32Array.of(0, 0, 0, 0),
+  addressWord: 0,
+  doneWord: 3,
+  doneMask: DONE,
+  goodMask: END_OF_PACKET | (FRAME_ERRORS << 8),
+  goodValue: END_OF_PACKET,
+  resultWord: 2,
+  resultMask: 0xffff,
+}
+
 export class RxQueue implements RingQueue {
   readonly name = 'rx'
   readonly op = Op.RECEIVE
   readonly repeatable = true
   readonly limits = receiveLimits
-  readonly #ring: DescriptorRing
-  readonly #words: Uint32Array
-  readonly #mask: number
+  readonly ring: DescriptorRing
   readonly #receiver: Receiver
-  #isOn = false
-  #tail = 0
-  /** The tail that the device knows of. */
-  #told = 0
 
   constructor(ring: DescriptorRing, receiver: Receiver) {
-    this.#ring = ring
-    this.#words = ring.words
-    this.#mask = ring.entries - 1
+    this.ring = ring
     this.#receiver = receiver
   }
 
-  write(slot: number, iova: number, _length: number): void {
-    const words = this.#words
-    const at = slot * 4
-    words[at] = iova
-    words[at + 1] = iova > 0x7fffffff ? iova / 2 ** 32 : 0
-    words[at + 3] = 0
+  errorCode(word: number): number {
+    return ((word >>> 8) & FRAME_ERRORS) | ((word & END_OF_PACKET) === 0 ? CONTINUED : 0)
   }
 
-  /**
-   * While the receiver is off the tail waits for it, as 4.6.5 wants it; QEMU
-   * before version 8 takes the store as "ready", and drops the frames that wait.
-   */
-  ring(tail: number): void {
-    this.#tail = tail
-    if (this.#isOn) this.#tell()
-  }
-
-  done(head: number, most: number): number {
-    const words = this.#words
-    const mask = this.#mask
-    let at = head * 4 + 3
-    let done = 0
-    while (done < most && ((words[at] ?? 0) & DONE) !== 0) {
-      done++
-      at = ((head + done) & mask) * 4 + 3
-    }
-    // The device writes them in order: what it wrote before the last one is read after this.
-    if (done > 0) Atomics.load(words, ((head + done - 1) & mask) * 4 + 3)
-    return done
-  }
-
-  result(slot: number): number {
-    const status = this.#words[slot * 4 + 3] ?? 0
-    const errors = (status >>> 8) & FRAME_ERRORS
-    if (errors === 0 && (status & END_OF_PACKET) !== 0) {
-      return (this.#words[slot * 4 + 2] ?? 0) & 0xffff
-    }
-    return -(errors | ((status & END_OF_PACKET) === 0 ? CONTINUED : 0))
+  tell(tail: number): void {
+    this.ring.tell(tail)
   }
 
   next(): number {
-    return this.#ring.head
+    return this.ring.head
   }
 
   /**
@@ -101,12 +74,11 @@ export class RxQueue implements RingQueue {
    */
   stop(): boolean {
     const receiver = this.#receiver
-    this.#isOn = false
     receiver.off()
     const received = performance.now() + receiver.frameMs()
     while (performance.now() < received);
     const written = received + FIFO_MS
-    while (receiver.hasFrames() && !this.#ring.isEmpty) {
+    while (receiver.hasFrames() && !this.ring.isEmpty) {
       if (performance.now() > written) return false
     }
     return true
@@ -114,20 +86,10 @@ export class RxQueue implements RingQueue {
 
   start(): void {
     this.#receiver.on()
-    this.#isOn = true
-    if (this.#told !== this.#tail) this.#tell()
-  }
-
-  #tell(): void {
-    this.#told = this.#tail
-    this.#ring.tail = this.#tail
   }
 
   setUp(): void {
-    this.#isOn = false
-    this.#tail = 0
-    this.#told = 0
-    this.#ring.setUp()
+    this.ring.setUp()
   }
 
   arm(): void {
@@ -135,6 +97,6 @@ export class RxQueue implements RingQueue {
   }
 
   close(): void {
-    this.#ring.close()
+    this.ring.close()
   }
 }

@@ -1,0 +1,204 @@
+/**
+ * The slots of a ring: which are pending, what was posted there, and the native
+ * side that turns rows into descriptors and finished descriptors into
+ * completions (native/ring/ring.h), with one call a batch.
+ */
+import { checkInteger } from '../../errors.js'
+import { call } from '../../kernel/call.js'
+import type { Mapping } from '../../kernel/mapping.js'
+import type { Registers } from '../../kernel/vfio/index.js'
+import { type Batch, type Completions, Op } from '../../move-notify/batch.js'
+import { Access } from '../../move-notify/engine.js'
+import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
+import { ColumnsInUse } from '../native-columns.js'
+import type { QueueLimits } from './driver.js'
+import type { MappingTable } from './mapping-table.js'
+import { RingRows } from './ring-rows.js'
+import { rowError } from './row-error.js'
+
+/** What a descriptor looks like: as native/ring/ring.h says it. */
+export type DescriptorForm = NativeDescriptorForm
+
+/** A ring as its driver describes it. */
+export interface RingMemory {
+  readonly memory: Mapping
+  readonly entries: number
+  readonly form: DescriptorForm
+  readonly registers: Registers
+  /** Offset of the register that takes the slot after the last one handed over. */
+  readonly tail: number
+}
+
+/** Indexes of the doorbell, as in native/ring/js.cc. */
+const Bell = {
+  HEAD: 0,
+  PENDING: 1,
+  EPOCH: 2,
+  FIRST: 3,
+  COUNT: 4,
+  TELL: 5,
+  ACCEPTED: 6,
+  MALFORMED: 7,
+  TAKEN: 8,
+  BAD: 9,
+  DONE: 10,
+  LENGTH: 11,
+} as const
+
+export interface RingUse {
+  readonly queue: string
+  readonly op: number
+  readonly limits: QueueLimits
+}
+
+export class RingSlots {
+  readonly rows: RingRows
+  readonly #use: RingUse
+  readonly #table: MappingTable
+  readonly #native: NativeRing
+  readonly #columns: ColumnsInUse
+  readonly #bell = new Uint32Array(new SharedArrayBuffer(Bell.LENGTH * 4))
+  readonly #mask: number
+  /** The columns of the table that the native side has. */
+  #ids: Uint32Array | null = null
+
+  constructor(use: RingUse, ring: RingMemory, table: MappingTable) {
+    const { entries, form } = ring
+    const rows = new RingRows(entries)
+    const sends = use.op === Op.SEND
+    const { minLength, maxLength } = use.limits
+    const limits = {
+      op: use.op,
+      sends: sends ? 1 : 0,
+      access: sends ? Access.READ : Access.WRITE,
+      minLength,
+      maxLength,
+    }
+    this.#native = call(() =>
+      native.openRing(
+        ring.memory.handle,
+        entries,
+        ring.registers.handle,
+        ring.tail,
+        form,
+        limits,
+        rows.cookies,
+        rows.offsets,
+        rows.lengths,
+        rows.ids,
+        this.#bell,
+      ),
+    )
+    this.#columns = new ColumnsInUse(this.#native)
+    this.#use = use
+    this.#table = table
+    this.#mask = entries - 1
+    this.rows = rows
+    this.epoch = 1
+  }
+
+  get entries(): number {
+    return this.#mask + 1
+  }
+
+  /** The oldest slot that has not been reaped. */
+  get head(): number {
+    return this.#bell[Bell.HEAD] ?? 0
+  }
+
+  /** How many slots from the head on the device has. */
+  get pending(): number {
+    return this.#bell[Bell.PENDING] ?? 0
+  }
+
+  set pending(count: number) {
+    this.#bell[Bell.PENDING] = count
+  }
+
+  /** The slot after the last pending one. */
+  get tail(): number {
+    return (this.head + this.pending) & this.#mask
+  }
+
+  get epoch(): number {
+    return this.#bell[Bell.EPOCH] ?? 0
+  }
+
+  set epoch(epoch: number) {
+    this.#bell[Bell.EPOCH] = epoch
+  }
+
+  /** The slot of the pending row `index`. */
+  slot(index: number): number {
+    return (this.head + index) & this.#mask
+  }
+
+  /** As `EngineChannel.post`, `room` rows at most; `tell`: stores the tail as well. */
+  post(batch: Batch, first: number, count: number, room: number, tell: boolean): number {
+    this.#columns.useBatch(batch)
+    checkInteger('first', first, 0, batch.capacity)
+    checkInteger('count', count, 0, batch.capacity - first)
+    this.#useTable()
+    const bell = this.#bell
+    bell[Bell.FIRST] = first
+    bell[Bell.COUNT] = count < room ? count : room
+    bell[Bell.TELL] = tell ? 1 : 0
+    this.#native.post()
+    const accepted = bell[Bell.ACCEPTED] ?? 0
+    const column = bell[Bell.MALFORMED] ?? 0
+    if (column !== 0) throw rowError(this.#use, this.#table, batch, column, first, accepted)
+    return accepted
+  }
+
+  #useTable(): void {
+    const { ids, states, access, iovas, sizes } = this.#table
+    if (ids === this.#ids) return
+    call(() => this.#native.useTable(ids.length, ids, states, access, iovas, sizes))
+    this.#ids = ids
+  }
+
+  /** As `EngineChannel.reap`; the result of one that went wrong is the word that says so. */
+  reap(out: Completions): number {
+    this.#columns.useCompletions(out)
+    this.#native.reap()
+    return this.#bell[Bell.TAKEN] ?? 0
+  }
+
+  /** How many of those that `reap` took last went wrong. */
+  get wrong(): number {
+    return this.#bell[Bell.BAD] ?? 0
+  }
+
+  /** How many the device has finished, in order. */
+  get done(): number {
+    if (this.pending === 0) return 0
+    this.#native.done()
+    return this.#bell[Bell.DONE] ?? 0
+  }
+
+  /** Takes `count` from the head, whatever the device says. */
+  drop(count: number): void {
+    const bell = this.#bell
+    bell[Bell.HEAD] = this.slot(count)
+    bell[Bell.PENDING] = this.pending - count
+  }
+
+  /** What is pending begins at slot 0 from now on. */
+  rewind(): void {
+    this.rows.rewind(this.head, this.pending)
+    this.#bell[Bell.HEAD] = 0
+  }
+
+  /** Writes what is pending into the ring, resolved as of now. */
+  refill(): void {
+    this.#useTable()
+    call(() => this.#native.refill())
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#native.close()
+    this.#columns.forget()
+    this.pending = 0
+  }
+}

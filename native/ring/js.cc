@@ -1,0 +1,251 @@
+// A ring as JavaScript has it. What is called for each batch takes and returns
+// its numbers in a small shared array, the doorbell.
+#include "js.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "../mapping.h"
+#include "../support/args.h"
+#include "../support/column_args.h"
+#include "../support/error.h"
+#include "../support/fast_function.h"
+#include "../support/mmio.h"
+#include "ring.h"
+
+namespace p2pdma {
+
+namespace ring {
+namespace {
+
+constexpr uint32_t kMaxEntries = 1 << 16;
+constexpr uint32_t kMaxWords = 16;
+
+// Indexes of the doorbell, as in lib/engines/vfio/ring-slots.ts.
+enum Doorbell : size_t {
+  kHead,
+  kPending,
+  kEpoch,
+  kFirst,
+  kCount,
+  kTell,
+  kAccepted,
+  kMalformed,
+  kTaken,
+  kBad,
+  kDone,
+  kDoorbellLength,
+};
+
+struct JsRing {
+  std::unique_ptr<Ring> core;  // null when closed
+  std::shared_ptr<MappedRange> registers;
+  uint64_t tail = 0;
+  BatchColumns batch;
+  CompletionColumns completions;
+  uint32_t* bell = nullptr;
+  bool usable() const { return core != nullptr && core->usable(); }
+};
+using RingPtr = std::shared_ptr<JsRing>;
+
+napi_value Post(napi_env env, napi_callback_info info) {
+  auto& ring = FastOwner<JsRing>(env, info);
+  uint32_t* const bell = ring.bell;
+  bell[kAccepted] = 0;
+  bell[kMalformed] = 0;
+  if (!ring.usable()) return nullptr;
+  Ring& core = *ring.core;
+  const uint32_t pending = bell[kPending];
+  const uint32_t first = bell[kFirst];
+  uint32_t count = bell[kCount];
+  if (pending >= core.entries() || first > ring.batch.capacity) return nullptr;
+  // One slot stays empty, by which the device knows full from empty.
+  if (count > core.entries() - 1 - pending) count = core.entries() - 1 - pending;
+  if (count > ring.batch.capacity - first) count = ring.batch.capacity - first;
+  const uint32_t slot = bell[kHead] + pending;
+  const PostResult result = core.Post(ring.batch, first, count, slot);
+  bell[kAccepted] = result.accepted;
+  bell[kMalformed] = static_cast<uint32_t>(result.malformed);
+  bell[kPending] = pending + result.accepted;
+  if (result.accepted != 0 && bell[kTell] != 0 && !ring.registers->retired) {
+    BeforeRegisterStore();
+    *reinterpret_cast<volatile uint32_t*>(ring.registers->data + ring.tail) =
+        (slot + result.accepted) & (core.entries() - 1);
+  }
+  return nullptr;
+}
+
+napi_value Reap(napi_env env, napi_callback_info info) {
+  auto& ring = FastOwner<JsRing>(env, info);
+  uint32_t* const bell = ring.bell;
+  bell[kTaken] = 0;
+  bell[kBad] = 0;
+  if (!ring.usable()) return nullptr;
+  const Ring& core = *ring.core;
+  const uint32_t pending = bell[kPending];
+  if (pending >= core.entries()) return nullptr;
+  const uint32_t room = ring.completions.capacity;
+  const uint32_t taken = core.Done(bell[kHead], pending < room ? pending : room);
+  bell[kBad] = core.Complete(bell[kHead], taken, bell[kEpoch], ring.completions);
+  bell[kTaken] = taken;
+  bell[kPending] = pending - taken;
+  bell[kHead] = (bell[kHead] + taken) & (core.entries() - 1);
+  return nullptr;
+}
+
+napi_value Done(napi_env env, napi_callback_info info) {
+  auto& ring = FastOwner<JsRing>(env, info);
+  const bool usable = ring.usable() && ring.bell[kPending] < ring.core->entries();
+  ring.bell[kDone] = usable ? ring.core->Done(ring.bell[kHead], ring.bell[kPending]) : 0;
+  return nullptr;
+}
+
+template <typename Callback>
+void Set(Napi::Object target, const char* name, Callback callback) {
+  target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
+}
+
+class Fields {
+ public:
+  explicit Fields(const Napi::Value& value) : object_(value.As<Napi::Object>()) {}
+
+  uint32_t Uint(const char* name, uint32_t max = UINT32_MAX) const {
+    const Napi::Value value = object_.Get(name);
+    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+    if (!(number >= 0 && number <= max) ||
+        static_cast<double>(static_cast<uint32_t>(number)) != number) {
+      throw CodedError(object_.Env(), "ERR_OUT_OF_RANGE",
+                       std::string(name) + " must be a whole number up to " + std::to_string(max),
+                       name);
+    }
+    return static_cast<uint32_t>(number);
+  }
+
+  Napi::Value Get(const char* name) const { return object_.Get(name); }
+  bool Has(const char* name) const { return !object_.Get(name).IsUndefined(); }
+
+ private:
+  const Napi::Object object_;
+};
+
+Fields ObjectArg(const Napi::CallbackInfo& info, size_t index, const char* name) {
+  if (!info[index].IsObject()) {
+    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", std::string(name) + " must be an object",
+                     name);
+  }
+  return Fields(info[index]);
+}
+
+Form FormArg(const Napi::CallbackInfo& info, size_t index) {
+  const Fields fields = ObjectArg(info, index, "form");
+  Form form;
+  const Napi::Value words = fields.Get("words");
+  if (!words.IsTypedArray() || words.As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
+    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", "words must be a Uint32Array", "words");
+  }
+  const auto array = words.As<Napi::Uint32Array>();
+  const size_t length = array.ElementLength();
+  if (length < 2 || length > kMaxWords || length % 2 != 0) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "a descriptor has 2, 4 to 16 words", "words");
+  }
+  form.words.assign(array.Data(), array.Data() + length);
+  const auto last = static_cast<uint32_t>(length - 1);
+  form.address_word = fields.Uint("addressWord", last - 1);
+  if (form.address_word % 2 != 0) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "addressWord must be even", "addressWord");
+  }
+  form.has_length = fields.Has("lengthWord");
+  if (form.has_length) form.length_word = fields.Uint("lengthWord", last);
+  if (fields.Has("lastBits")) {
+    form.last_word = fields.Uint("lastWord", last);
+    form.last_bits = fields.Uint("lastBits");
+  }
+  form.done_word = fields.Uint("doneWord", last);
+  form.done_mask = fields.Uint("doneMask");
+  form.good_mask = fields.Uint("goodMask");
+  form.good_value = fields.Uint("goodValue");
+  form.result_word = fields.Uint("resultWord", last);
+  form.result_mask = fields.Uint("resultMask");
+  return form;
+}
+
+Limits LimitsArg(const Napi::CallbackInfo& info, size_t index) {
+  const Fields fields = ObjectArg(info, index, "limits");
+  Limits limits;
+  limits.op = static_cast<uint8_t>(fields.Uint("op", 255));
+  limits.sends = fields.Uint("sends", 1) != 0;
+  limits.access = static_cast<uint8_t>(fields.Uint("access", 255));
+  limits.min_length = fields.Uint("minLength");
+  limits.max_length = fields.Uint("maxLength");
+  return limits;
+}
+
+// useTable(capacity, ids, states, access, iovas, sizes)
+void UseTable(const Napi::CallbackInfo& info, JsRing& ring) {
+  TableColumns columns;
+  columns.capacity = Uint32Arg(info, 0, "capacity");
+  const uint32_t capacity = columns.capacity;
+  columns.ids = Column<uint32_t>(ColumnArg(info, 1, "ids", napi_uint32_array, capacity));
+  columns.states = Column<uint8_t>(ColumnArg(info, 2, "states", napi_uint8_array, capacity));
+  columns.access = Column<uint8_t>(ColumnArg(info, 3, "access", napi_uint8_array, capacity));
+  columns.iovas = Column<double>(ColumnArg(info, 4, "iovas", napi_float64_array, capacity));
+  columns.sizes = Column<double>(ColumnArg(info, 5, "sizes", napi_float64_array, capacity));
+  if (ring.core != nullptr) ring.core->table = columns;
+}
+
+// openRing(descriptors, entries, registers, tail, form, limits, cookies, offsets, lengths, ids,
+//          doorbell)
+Napi::Value OpenRing(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::shared_ptr<MappedRange> memory = UnwrapMapping(info[0]);
+  const uint32_t entries = Uint32Arg(info, 1, "entries", kMaxEntries);
+  if (entries < 2 || (entries & (entries - 1)) != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "entries must be a power of two", "entries");
+  }
+  const auto ring = std::make_shared<JsRing>();
+  ring->registers = UnwrapMapping(info[2]);
+  ring->tail = UintArg(info, 3, "tail");
+  if ((ring->tail & 3) != 0 || !ring->registers->Contains(ring->tail, 4) ||
+      !ring->registers->writable) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "tail must be a register that can be written",
+                     "tail");
+  }
+  Form form = FormArg(info, 4);
+  if (!memory->Contains(0, uint64_t{entries} * form.words.size() * 4) || !memory->writable) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "entries reach beyond the memory", "entries");
+  }
+  RowColumns rows;
+  rows.cookies = Column<double>(ColumnArg(info, 6, "cookies", napi_float64_array, entries));
+  rows.offsets = Column<double>(ColumnArg(info, 7, "offsets", napi_float64_array, entries));
+  rows.lengths = Column<double>(ColumnArg(info, 8, "lengths", napi_float64_array, entries));
+  rows.ids = Column<uint32_t>(ColumnArg(info, 9, "ids", napi_uint32_array, entries));
+  ring->bell =
+      static_cast<uint32_t*>(ColumnArg(info, 10, "doorbell", napi_uint32_array, kDoorbellLength));
+  ring->core = std::make_unique<Ring>(std::move(memory), 0, entries, std::move(form),
+                                      LimitsArg(info, 5), rows);
+  const Napi::Object object = Napi::Object::New(env);
+  SetFast(env, object, "post", Post, ring);
+  SetFast(env, object, "reap", Reap, ring);
+  SetFast(env, object, "done", Done, ring);
+  Set(object, "useBatch", [ring](const Napi::CallbackInfo& i) { ring->batch = BatchArgs(i); });
+  Set(object, "useCompletions",
+      [ring](const Napi::CallbackInfo& i) { ring->completions = CompletionArgs(i); });
+  Set(object, "useTable", [ring](const Napi::CallbackInfo& i) { UseTable(i, *ring); });
+  Set(object, "refill", [ring](const Napi::CallbackInfo&) {
+    if (ring->usable() && ring->bell[kPending] < ring->core->entries()) {
+      ring->core->Refill(ring->bell[kHead], ring->bell[kPending]);
+    }
+  });
+  Set(object, "close", [ring](const Napi::CallbackInfo&) { ring->core.reset(); });
+  return object;
+}
+
+}  // namespace
+}  // namespace ring
+
+void InitRing(Napi::Env env, Napi::Object exports) {
+  exports.Set("openRing", Napi::Function::New<ring::OpenRing>(env, "openRing"));
+}
+
+}  // namespace p2pdma

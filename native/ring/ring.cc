@@ -1,0 +1,190 @@
+#include "ring.h"
+
+#include <atomic>
+#include <utility>
+
+namespace p2pdma::ring {
+
+namespace {
+
+// As in lib/engines/vfio/mapping-table.ts.
+constexpr uint32_t kSlotMask = (1 << 20) - 1;
+constexpr uint8_t kOpen = 3;
+// As in lib/move-notify/batch.ts.
+constexpr uint32_t kOk = 0;
+constexpr uint32_t kDeviceError = 5;
+
+}  // namespace
+
+Ring::Ring(std::shared_ptr<MappedRange> memory, uint64_t offset, uint32_t entries, Form form,
+           Limits limits, RowColumns rows)
+    : memory_(std::move(memory)),
+      words_(reinterpret_cast<volatile uint32_t*>(memory_->data + offset)),
+      mask_(entries - 1),
+      form_(std::move(form)),
+      stride_(static_cast<uint32_t>(form_.words.size())),
+      limits_(limits),
+      rows_(rows),
+      address_pair_(form_.address_word / 2),
+      length_pair_(form_.has_length ? form_.length_word / 2 : UINT32_MAX),
+      length_shift_(form_.length_word % 2 * 32),
+      reporters_(entries) {
+  for (uint32_t word = 0; word < stride_; word += 2) {
+    pairs_.push_back(form_.words[word] | uint64_t{form_.words[word + 1]} << 32);
+  }
+}
+
+// By 64 bits: half the stores, and an address is never seen half.
+void Ring::Write(uint32_t slot, uint64_t iova, uint32_t length) {
+  volatile auto* const at = reinterpret_cast<volatile uint64_t*>(At(slot));
+  for (uint32_t pair = 0; pair < pairs_.size(); ++pair) {
+    uint64_t value = pairs_[pair];
+    if (pair == address_pair_) value |= iova;
+    if (pair == length_pair_) value |= uint64_t{length} << length_shift_;
+    at[pair] = value;
+  }
+}
+
+void Ring::EndBatch(uint32_t slot, uint32_t count) {
+  if (count == 0 || form_.last_bits == 0) return;
+  const uint32_t last = (slot + count - 1) & mask_;
+  volatile uint32_t* const word = At(last) + form_.last_word;
+  *word = *word | form_.last_bits;
+  for (uint32_t i = 0; i < count; ++i) reporters_[(slot + i) & mask_] = last;
+}
+
+// Rows mostly name one attachment and have one length: what was found out of
+// the last one serves the next.
+class Ring::Reader {
+ public:
+  Reader(const Ring& ring, const BatchColumns& batch)
+      : table_(ring.table),
+        limits_(ring.limits_),
+        batch_(batch),
+        ids_(limits_.sends ? batch.source : batch.target),
+        offsets_(limits_.sends ? batch.source_offset : batch.target_offset) {}
+
+  // False where the row has to wait, or is malformed.
+  bool Read(uint32_t row) {
+    if (batch_.op.Read(row) != limits_.op) return Malformed(ColumnName::kOp);
+    const uint32_t id = ids_.Read(row);
+    if ((!found_ || id != row_.id) && !Find(id)) return false;
+    const double length = batch_.length.Read(row);
+    if ((row_.length == 0 || length != row_.wide_length) && !Measure(length)) {
+      return Malformed(ColumnName::kLength);
+    }
+    uint64_t offset;
+    row_.wide_offset = offsets_.Read(row);
+    if (!Whole(row_.wide_offset, &offset) || offset > size_ || row_.length > size_ - offset) {
+      return Malformed(ColumnName::kOffset);
+    }
+    if (!may_use_) return Malformed(ColumnName::kId);
+    row_.iova = base_ + offset;
+    return true;
+  }
+
+  const Row& row() const { return row_; }
+  ColumnName malformed() const { return malformed_; }
+
+ private:
+  bool Malformed(ColumnName column) {
+    malformed_ = column;
+    return false;
+  }
+
+  bool Find(uint32_t id) {
+    const uint32_t place = id & kSlotMask;
+    found_ = place < table_.capacity && table_.ids.Read(place) == id &&
+             table_.states.Read(place) == kOpen;
+    if (!found_) return false;
+    row_.id = id;
+    // The engine's own table: whole numbers.
+    size_ = static_cast<uint64_t>(table_.sizes.Read(place));
+    base_ = static_cast<uint64_t>(table_.iovas.Read(place));
+    may_use_ = (table_.access.Read(place) & limits_.access) != 0;
+    return true;
+  }
+
+  bool Measure(double wide) {
+    uint64_t length;
+    if (!Whole(wide, &length) || length < limits_.min_length || length > limits_.max_length) {
+      return false;
+    }
+    row_.wide_length = wide;
+    row_.length = static_cast<uint32_t>(length);
+    return true;
+  }
+
+  const TableColumns& table_;
+  const Limits& limits_;
+  const BatchColumns& batch_;
+  const Column<uint32_t> ids_;
+  const Column<double> offsets_;
+  Row row_;
+  bool found_ = false;
+  bool may_use_ = false;
+  uint64_t size_ = 0;
+  uint64_t base_ = 0;
+  ColumnName malformed_ = ColumnName::kNone;
+};
+
+PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot) {
+  Reader reader(*this, batch);
+  uint32_t accepted = 0;
+  for (; accepted < count && reader.Read(first + accepted); ++accepted) {
+    const Row& row = reader.row();
+    const uint32_t here = (slot + accepted) & mask_;
+    Write(here, row.iova, row.length);
+    rows_.ids.Write(here, row.id);
+    rows_.offsets.Write(here, row.wide_offset);
+    rows_.lengths.Write(here, row.wide_length);
+    rows_.cookies.Write(here, batch.cookie.Read(first + accepted));
+  }
+  EndBatch(slot, accepted);
+  return {accepted, reader.malformed()};
+}
+
+void Ring::Refill(uint32_t slot, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t here = (slot + i) & mask_;
+    const uint32_t place = rows_.ids.Read(here) & kSlotMask;
+    if (place >= table.capacity) return;
+    Write(here,
+          static_cast<uint64_t>(table.iovas.Read(place)) +
+              static_cast<uint64_t>(rows_.offsets.Read(here)),
+          static_cast<uint32_t>(rows_.lengths.Read(here)));
+  }
+  EndBatch(slot, count);
+}
+
+uint32_t Ring::Done(uint32_t slot, uint32_t most) const {
+  uint32_t done = 0;
+  while (done < most) {
+    const uint32_t here = (slot + done) & mask_;
+    const uint32_t reporter = form_.last_bits == 0 ? here : reporters_[here];
+    if ((At(reporter)[form_.done_word] & form_.done_mask) == 0) break;
+    done += ((reporter - here) & mask_) + 1;
+  }
+  // What the device wrote before the word that says so is read after it.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return done < most ? done : most;
+}
+
+uint32_t Ring::Complete(uint32_t slot, uint32_t count, uint32_t epoch,
+                        const CompletionColumns& out) const {
+  uint32_t bad = 0;
+  for (uint32_t row = 0; row < count; ++row) {
+    const uint32_t here = (slot + row) & mask_;
+    const volatile uint32_t* const at = At(here);
+    const uint32_t state = at[form_.done_word];
+    const bool good = (state & form_.good_mask) == form_.good_value;
+    out.cookie.Write(row, rows_.cookies.Read(here));
+    out.result.Write(row, good ? at[form_.result_word] & form_.result_mask : state);
+    out.status.Write(row, good ? kOk : kDeviceError);
+    out.epoch.Write(row, epoch);
+    bad += good ? 0 : 1;
+  }
+  return bad;
+}
+
+}  // namespace p2pdma::ring
