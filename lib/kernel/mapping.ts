@@ -47,7 +47,7 @@ export class Mapping {
   readonly #native: NativeMapping
   /** Whether it is of a device's memory: no views then, and copies by wide aligned accesses. */
   readonly isDevice: boolean
-  /** The least that reading a byte has taken so far, ms: each load of a BAR waits for the device. */
+  /** What reading a byte took the last time, ms: each load of a BAR waits for the device. */
   #msPerByte: number | null = null
 
   private constructor(handle: NativeMapping, isDevice = false) {
@@ -203,13 +203,23 @@ export class Mapping {
     source.#checkOpen()
     this.#checkRange('length', offset, length)
     source.#checkRange('length', sourceOffset, length)
-    if (length <= Math.min(NOW, source.#now())) {
-      const start = source.isDevice ? performance.now() : 0
-      call(() => native.copySliceNow(this.#native, offset, source.#native, sourceOffset, length, 0))
-      if (source.isDevice) source.#took(performance.now() - start, length)
-      return true
+    if (length > NOW) return false
+    if (source.isDevice && !source.#isQuick(length)) {
+      // Not known, or slow the last time, perhaps by bad luck: its first bytes tell.
+      if (length <= NOW_LEAST) return this.#copyTimed(source, sourceOffset, offset, length)
+      this.#copyTimed(source, sourceOffset, offset, NOW_LEAST)
+      if (!source.#isQuick(length)) return false
     }
-    return false
+    return this.#copyTimed(source, sourceOffset, offset, length)
+  }
+
+  #copyTimed(source: Mapping, sourceOffset: number, offset: number, length: number): true {
+    const start = source.isDevice ? performance.now() : 0
+    call(() => native.copySliceNow(this.#native, offset, source.#native, sourceOffset, length, 0))
+    if (source.isDevice && length >= NOW_LEAST) {
+      source.#msPerByte = (performance.now() - start) / length
+    }
+    return true
   }
 
   /**
@@ -292,13 +302,8 @@ export class Mapping {
   }
 
   /** How many bytes of it may be read on the event loop; of a device's by what was measured. */
-  #now(): number {
-    return this.#msPerByte === null ? NOW : Math.max(NOW_LEAST, NOW_MS / this.#msPerByte)
-  }
-
-  #took(ms: number, length: number): void {
-    if (length < NOW_LEAST) return
-    this.#msPerByte = Math.min(this.#msPerByte ?? Infinity, ms / length)
+  #isQuick(length: number): boolean {
+    return this.#msPerByte !== null && this.#msPerByte * length <= NOW_MS
   }
 
   #checkOpen(): void {
