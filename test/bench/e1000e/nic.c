@@ -15,6 +15,7 @@ enum {
   kRctl = 0x0100,
   kTctl = 0x0400,
   kTipg = 0x0410,
+  kRdfpc = 0x2430,
   kRdbal = 0x2800,
   kRdbah = 0x2804,
   kRdlen = 0x2808,
@@ -53,6 +54,9 @@ enum {
 #define TX_DD 0x01
 #define RX_DD 0x01
 #define RX_EOP 0x02
+
+// The longest frame with its preamble and gap at 1 Gb/s.
+#define FRAME_NS ((1522 + 20) * 8)
 
 // Where the device sees its rings; far below the ranges that an IOMMU reserves for interrupts.
 #define RINGS_IOVA UINT64_C(0x10000)
@@ -194,6 +198,11 @@ void nic_receiver_on(struct nic* nic) {
 void nic_receiver_off(struct nic* nic) {
   set(nic, kRctl, RCTL_UPE | RCTL_MPE | RCTL_BAM | RCTL_SECRC);
   get(nic, kStatus);
+  // As the driver in TypeScript: a frame that was coming in is received whole (datasheet 10.2.5.1),
+  // which takes as long as the longest one, and goes on to memory out of the FIFO.
+  const uint64_t received = now_ns() + FRAME_NS;
+  while (now_ns() < received) continue;
+  while (get(nic, kRdfpc) != 0 && get(nic, kRdh) != get(nic, kRdt)) continue;
 }
 
 uint32_t nic_missed(struct nic* nic) { return get(nic, kMpc) + get(nic, kRnbc); }

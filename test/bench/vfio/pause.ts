@@ -181,7 +181,7 @@ export async function pauseRatios(devices: Devices, quick: boolean): Promise<Rat
     ['64k', 64 << 10],
     ['16m', 16 << 20],
   ] as const) {
-    const moves = quick ? 4 : size > 1 << 20 ? 8 : 80
+    const moves = quick ? 4 : size > 1 << 20 ? 8 : 400
     const runs: [Splits, Splits][] = []
     for (let run = 0; run < (quick ? 1 : 7); run++) {
       const first = run % 2 === 0 ? await typescript(devices, size, moves) : null
