@@ -8,11 +8,9 @@
 
 #include <cstdint>
 
-#include "software/columns.h"
+#include "support/columns.h"
 
 namespace p2pdma::verbs {
-
-using software::Column;
 
 struct SendColumns {
   uint32_t capacity = 0;

@@ -163,12 +163,6 @@ bool ReadSend(const SendColumns& columns, uint32_t row, QueuePair& pair, SendCha
 
 }  // namespace
 
-bool Whole(double value, uint64_t* out) {
-  if (!(value >= 0 && value <= 9007199254740991.0)) return false;
-  *out = static_cast<uint64_t>(value);
-  return static_cast<double>(*out) == value;
-}
-
 bool AddSend(const SendColumns& columns, uint32_t row, QueuePair& pair, SendChain* chain,
              Defect* defect) {
   ibv_send_wr& request = chain->Add();

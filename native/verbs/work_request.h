@@ -17,9 +17,6 @@ struct Defect {
   const char* what = nullptr;
 };
 
-// Exactly the doubles that are whole numbers from 0 to 2^53 - 1.
-bool Whole(double value, uint64_t* out);
-
 // Adds row `row`; false, and the chain as it was, where it is malformed.
 bool AddSend(const SendColumns& columns, uint32_t row, QueuePair& pair, SendChain* chain,
              Defect* defect);
