@@ -52,7 +52,7 @@ struct mover {
 	struct mutex lock;
 	struct mover_fence *fence; /* of the move under way */
 	bool held;
-	int error; /* how it is to end */
+	int error;		  /* how it is to end */
 	struct delayed_work work; /* it counts the dma-buf */
 };
 
@@ -155,9 +155,8 @@ static struct sg_table *mover_map(struct dma_buf_attachment *attach,
 
 	if (!table)
 		return ERR_PTR(-ENOMEM);
-	err = sg_alloc_table_from_pages(table, mover->backing[mover->current_backing],
-					mover->pages, 0, (size_t)mover->pages << PAGE_SHIFT,
-					GFP_KERNEL);
+	err = sg_alloc_table_from_pages(table, mover->backing[mover->current_backing], mover->pages,
+					0, (size_t)mover->pages << PAGE_SHIFT, GFP_KERNEL);
 	if (err)
 		goto err_free;
 	err = dma_map_sgtable(attach->dev, table, direction, 0);
@@ -213,8 +212,8 @@ static vm_fault_t mover_fault(struct vm_fault *fault)
 		return VM_FAULT_SIGBUS;
 	for (;;) {
 		/* Interrupted: back to user space, for the signal, and here again. */
-		if (dma_resv_wait_timeout(resv, DMA_RESV_USAGE_KERNEL, true,
-					  MAX_SCHEDULE_TIMEOUT) < 0)
+		if (dma_resv_wait_timeout(resv, DMA_RESV_USAGE_KERNEL, true, MAX_SCHEDULE_TIMEOUT) <
+		    0)
 			return VM_FAULT_NOPAGE;
 		if (dma_resv_lock_interruptible(resv, NULL))
 			return VM_FAULT_NOPAGE;
@@ -229,7 +228,7 @@ static vm_fault_t mover_fault(struct vm_fault *fault)
 	return result;
 }
 
-static const struct vm_operations_struct vm_ops = { .fault = mover_fault };
+static const struct vm_operations_struct vm_ops = {.fault = mover_fault};
 
 static int mover_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
@@ -408,7 +407,7 @@ static void ignore(struct dma_buf_attachment *attach)
 {
 }
 
-static const struct dma_buf_attach_ops pin_ops = { .invalidate_mappings = ignore };
+static const struct dma_buf_attach_ops pin_ops = {.invalidate_mappings = ignore};
 
 static int pin(struct session *session, struct dma_buf *dmabuf)
 {

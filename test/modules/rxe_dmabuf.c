@@ -28,15 +28,13 @@ MODULE_PARM_DESC(dmabuf_wait_ms, "Longest wait of an access for a move's fence")
 /* The hooked functions. */
 int stock_rxe_odp_mr_copy(struct rxe_mr *mr, u64 iova, void *addr, int length,
 			  enum rxe_mr_copy_dir dir);
-enum resp_states stock_rxe_odp_atomic_op(struct rxe_mr *mr, u64 iova, int opcode,
-					 u64 compare, u64 swap_add, u64 *orig_val);
+enum resp_states stock_rxe_odp_atomic_op(struct rxe_mr *mr, u64 iova, int opcode, u64 compare,
+					 u64 swap_add, u64 *orig_val);
 enum resp_states stock_rxe_odp_do_atomic_write(struct rxe_mr *mr, u64 iova, u64 value);
 int stock_rxe_odp_flush_pmem_iova(struct rxe_mr *mr, u64 iova, unsigned int length);
-int stock_rxe_ib_advise_mr(struct ib_pd *ibpd, enum ib_uverbs_advise_mr_advice advice,
-			   u32 flags, struct ib_sge *sg_list, u32 num_sge,
-			   struct uverbs_attr_bundle *attrs);
-int stock_rxe_register_device(struct rxe_dev *rxe, const char *name,
-			      struct net_device *ndev);
+int stock_rxe_ib_advise_mr(struct ib_pd *ibpd, enum ib_uverbs_advise_mr_advice advice, u32 flags,
+			   struct ib_sge *sg_list, u32 num_sge, struct uverbs_attr_bundle *attrs);
+int stock_rxe_register_device(struct rxe_dev *rxe, const char *name, struct net_device *ndev);
 int stock_rxe_alloc_wq(void);
 void stock_rxe_destroy_wq(void);
 
@@ -52,7 +50,7 @@ struct segment {
 /* All but the first member is guarded by the dma-buf's reservation lock. */
 struct import {
 	struct ib_umem_dmabuf umem_dmabuf; /* first: ib_umem_release() frees it */
-	struct segment *segments; /* while mapped */
+	struct segment *segments;	   /* while mapped */
 	unsigned int count;
 	void __iomem *window; /* of memory that is no RAM */
 	phys_addr_t window_start;
@@ -124,7 +122,7 @@ static int map_locked(struct import *self)
 	self->segments = kvmalloc_array(sgt->nents, sizeof(*self->segments), GFP_KERNEL);
 	if (!self->segments)
 		return -ENOMEM;
-	for_each_sgtable_dma_sg(sgt, sg, i) {
+	for_each_sgtable_dma_sg (sgt, sg, i) {
 		self->segments[i].start = start;
 		self->segments[i].length = sg_dma_len(sg);
 		self->segments[i].address = sg_dma_address(sg);
@@ -140,7 +138,7 @@ static int moves_failed(struct dma_resv *resv)
 	struct dma_resv_iter cursor;
 	struct dma_fence *fence;
 
-	dma_resv_for_each_fence(&cursor, resv, DMA_RESV_USAGE_KERNEL, fence)
+	dma_resv_for_each_fence (&cursor, resv, DMA_RESV_USAGE_KERNEL, fence)
 		if (dma_fence_get_status(fence) < 0)
 			return -EIO;
 	return 0;
@@ -235,10 +233,10 @@ static void __iomem *window(struct import *self, struct segment *segment, dma_ad
 
 /* One place of a buffer, good until the reservation is unlocked or the next place. */
 struct place {
-	void __iomem *io; /* or: */
-	void *page; /* kmap_local */
+	void __iomem *io;    /* or: */
+	void *page;	     /* kmap_local */
 	unsigned int offset; /* in that page */
-	unsigned int room; /* to the page's end */
+	unsigned int room;   /* to the page's end */
 };
 
 static int open_place(struct import *self, u64 position, struct place *place)
@@ -276,8 +274,7 @@ static u64 position_of(struct rxe_mr *mr, u64 iova)
 	return iova - mr->ibmr.iova + ib_umem_offset(mr->umem);
 }
 
-int rxe_odp_mr_copy(struct rxe_mr *mr, u64 iova, void *addr, int length,
-		    enum rxe_mr_copy_dir dir)
+int rxe_odp_mr_copy(struct rxe_mr *mr, u64 iova, void *addr, int length, enum rxe_mr_copy_dir dir)
 {
 	struct import *self = import_of(mr);
 	u64 position = position_of(mr, iova);
