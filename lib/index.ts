@@ -32,5 +32,6 @@ export type {
   BufferMove,
   ChannelTransition,
   MappingChange,
+  PeerRefusal,
   ThrashChange,
 } from './move-notify/trace.js'

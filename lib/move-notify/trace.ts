@@ -70,10 +70,22 @@ export interface ThrashChange {
   at: number
 }
 
+/** What another machine has sent was refused; nothing came of it, and its link is closed. */
+export interface PeerRefusal {
+  /** The link's name. */
+  peer: string
+  /** What was wrong with it. */
+  reason: string
+  /** The message's type, as far as it had one. */
+  type: string | null
+  at: number
+}
+
 export const trace = {
   channel: channel('p2pdma:channel'),
   move: channel('p2pdma:move'),
   restore: channel('p2pdma:restore'),
   mapping: channel('p2pdma:mapping'),
   thrash: channel('p2pdma:thrash'),
+  peer: channel('p2pdma:peer'),
 } as const
