@@ -45,6 +45,15 @@ export function layOut(size: number): Layout {
   }
 }
 
+/** For a device that a load of long copies would keep from the stamped ones: none. */
+export function layOutBlocks(size: number): Layout {
+  const { slotSize, payload } = layOut(size)
+  const slots = Math.floor(size / slotSize)
+  const groupSize = Math.min(MAX_GROUP, Math.floor(slots / MIN_GROUPS))
+  const groups = Math.floor(slots / groupSize)
+  return { slotSize, payload, groupSize, groups, loadSlot: slots, loadSlots: 0 }
+}
+
 /** Bytes from one frame's slot to the next: what a NIC takes a receive buffer to have. */
 export const FRAME_SLOT = 2048
 /** Whole lines of a frame of 1514 bytes at most, behind its header. */

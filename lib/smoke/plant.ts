@@ -1,5 +1,6 @@
 /** What transfers run on: one device that copies, or two of which one sends what the other gets. */
 import type { Importer } from '../move-notify/importer.js'
+import type { Axes } from './axes.js'
 import type { FaultName, SmokeOptions } from './options.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
@@ -35,6 +36,8 @@ export interface Conclusion {
 export interface Plant {
   /** What is real about it, for the first lines. */
   readonly facts: readonly string[]
+  /** How its devices take each exporter's memory, where they are to be asked. */
+  readonly axes?: readonly Axes[]
   readonly scenarios: readonly Scenario[]
   /** Smaller buffers are done before a move begins: whether it met work is not judged there. */
   readonly judgedSize: number

@@ -1,6 +1,7 @@
 /** The first lines: what is real, what is embedded, and what would make more of it real. */
 import { availableExporters } from '../exporters/index.js'
 import type { Exporter } from '../move-notify/backing.js'
+import { describeAxes } from './axes.js'
 import { type Environment, rigCommand } from './environment.js'
 import type { SmokeOptions } from './options.js'
 import type { Plant } from './plant.js'
@@ -9,7 +10,7 @@ export function preface(
   options: SmokeOptions,
   environment: Environment,
   exporters: readonly Exporter[],
-  plant: Pick<Plant, 'facts' | 'aimMs'>,
+  plant: Pick<Plant, 'facts' | 'axes' | 'aimMs'>,
 ): string[] {
   const { kernel, arch, cpus, hypervisor, node, version } = environment
   const machine = hypervisor ? 'a virtual machine' : 'a machine'
@@ -24,6 +25,7 @@ export function preface(
         : `exporter ${placement}: embedded, plain shared memory and no dma-buf`,
     )
   }
+  for (const axes of plant.axes ?? []) lines.push(describeAxes(axes))
   const used = new Set(exporters.map(({ placement }) => placement))
   const statuses = availableExporters()
   for (const { placement, available, hint } of statuses) {

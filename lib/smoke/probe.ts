@@ -11,6 +11,10 @@ export class Probe implements Engine {
   readonly #channels: EngineChannel[] = []
   readonly #waiting: (() => void)[] = []
   readonly #watched = new Map<number, boolean>()
+  /** Those whose devices reach an attachment of this one's, and what they name it by. */
+  readonly #peers = new Map<number, { probe: Probe; id: number }[]>()
+  /** Those whose attachments this one's devices reach. */
+  readonly #reached = new Set<Probe>()
 
   constructor(engine: Engine) {
     this.#engine = engine
@@ -39,8 +43,8 @@ export class Probe implements Engine {
   }
 
   /**
-   * Resolves when something has been posted next, in the same turn: a NIC may
-   * have finished it in the next one.
+   * Resolves when something has been posted next, here or by a peer, in the same
+   * turn: a NIC may have finished it in the next one.
    */
   posted(): Promise<void> {
     return new Promise((resolve) => this.#waiting.push(resolve))
@@ -48,11 +52,20 @@ export class Probe implements Engine {
 
   #wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve()
+    for (const probe of this.#reached) probe.#wake()
   }
 
-  /** Whether work in flight names attachment `id` now. */
+  /** Whether work in flight names attachment `id` now, a peer's included. */
   isBusy(id: number): boolean {
-    return this.#channels.some((channel) => channel.uses(id))
+    if (this.#channels.some((channel) => channel.uses(id))) return true
+    return this.#peers.get(id)?.some((peer) => peer.probe.isBusy(peer.id)) ?? false
+  }
+
+  /** A peer's device reaches attachment `id`, which its work names `peerId`. */
+  reachedBy(id: number, probe: Probe, peerId: number): void {
+    const peers = this.#peers.get(id) ?? []
+    this.#peers.set(id, [...peers, { probe, id: peerId }])
+    probe.#reached.add(this)
   }
 
   /** Watches for the invalidation of attachment `id`. */

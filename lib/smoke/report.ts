@@ -1,4 +1,5 @@
 /** The report: the JSON object of `--json`, see smoke.schema.json. */
+import type { Axes } from './axes.js'
 import type { Environment } from './environment.js'
 import type { FaultName, SmokeOptions } from './options.js'
 import type { Throughput } from './scenarios.js'
@@ -23,6 +24,8 @@ export interface SmokeReport extends Counts {
   error: string | null
   engine: string
   exporters: ExporterReport[]
+  /** How each RDMA device takes each exporter's memory; empty for other engines. */
+  axes: readonly Axes[]
   /** Of each buffer, bytes. */
   size: number
   /** Pairs of a source and a target. */
@@ -62,6 +65,7 @@ export function smokeReport(
   options: SmokeOptions,
   environment: Environment,
   exporters: ExporterReport[],
+  axes: readonly Axes[],
   total: Tally,
   scenarios: ScenarioReport[],
   state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>,
@@ -72,6 +76,7 @@ export function smokeReport(
     error: state.error,
     engine: options.engine,
     exporters,
+    axes,
     size: options.size,
     buffers: options.buffers,
     seed: options.seed,

@@ -87,13 +87,17 @@ async function run(
   } finally {
     watchdog.close()
   }
-  const report = smokeReport(options, here, witness.reports, session.total(), session.reports, {
+  const state = {
     ok: error === null && !signal.aborted && session.isOk,
     interrupted: signal.aborted,
     error: error === null ? null : describe(error),
     dmaFaults: session.conclusion?.dmaFaults ?? null,
     durationMs: performance.now() - start,
-  })
+  }
+  const exporterReports = witness.reports
+  const [total, scenarios] = [session.total(), session.reports]
+  const { axes = [] } = plant
+  const report = smokeReport(options, here, exporterReports, axes, total, scenarios, state)
   conclude(tap, report)
   return { report, hung }
 }
@@ -135,8 +139,11 @@ class Session {
   async play(): Promise<void> {
     for (const exporter of this.#run.exporters) await checkExporter(exporter)
     const { options, plant } = this.#run
-    const steps = plan(options, performance.now(), plant.scenarios)
-    this.#output.tap.plan(steps.length + (plant.concludes ? 2 : 1))
+    const skipped = plant.scenarios.filter(({ skip }) => skip !== undefined)
+    const played = plant.scenarios.filter(({ skip }) => skip === undefined)
+    const steps = plan(options, performance.now(), played)
+    this.#output.tap.plan(skipped.length + steps.length + (plant.concludes ? 2 : 1))
+    for (const { name, skip = '' } of skipped) this.#output.tap.skip(name, skip)
     for (const [index, step] of steps.entries()) {
       if (this.#run.signal.aborted) return
       await this.#play(step, index, `${index + 1}/${steps.length}`)

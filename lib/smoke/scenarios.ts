@@ -1,7 +1,7 @@
 /** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
 import type { Form, Lane } from './lanes.js'
 import { Load } from './load.js'
-import type { Pair, Placement } from './pair.js'
+import type { Pair, Placement, Side } from './pair.js'
 import { Pipeline } from './pipeline.js'
 import type { Stage } from './stage.js'
 
@@ -45,6 +45,8 @@ export interface Scenario {
   movesAtOnce: (pairs: number) => number
   /** Where its buffers are, where that is not as the options have it. */
   placements?: { source: Placement; target: Placement }
+  /** Why it cannot be run here, and what would help. */
+  skip?: string
   run: (stage: Stage, goal: Goal) => Promise<Outcome>
 }
 
@@ -132,20 +134,21 @@ async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean)
 }
 
 /**
- * Stamped blocks on one channel, and one move after the other. `before` is
- * called before each move; it returns how many groups are to be done at least.
+ * Stamped blocks on one channel, and one move after the other, of `sides`.
+ * `before` is called before each move; it returns how many groups are to be
+ * done at least.
  */
 export async function stampedUnderMoves(
   stage: Stage,
   goal: Goal,
   lane: Lane,
   before: (move: number, pipeline: Pipeline) => number | Promise<number> = () => 0,
+  sides: readonly Side[] = stage.pairs.flatMap((pair) => pair.sides),
 ): Promise<void> {
   const { pairs, tally, mover } = stage
   const pipeline = openPipeline(stage, lane, pairs)
   const running = pipeline.run()
   running.catch(() => {})
-  const sides = pairs.flatMap((pair) => pair.sides)
   const over = () => isOver(stage, goal) || pipeline.ended
   const until = async (reached: () => boolean) => {
     while (!reached() && !over()) await pipeline.progress()

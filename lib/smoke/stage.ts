@@ -95,6 +95,12 @@ export class Stage {
     return lane
   }
 
+  /** A lane that was opened some other way: it is counted at the end. */
+  adopt<T extends Lane>(lane: T): T {
+    this.#lanes.push(lane)
+    return lane
+  }
+
   /** The load has written to these pairs: it is verified at the end. */
   loaded(pairs: readonly Pair[]): void {
     for (const pair of pairs) this.#loaded.add(pair)

@@ -38,6 +38,12 @@ export class TapWriter {
     this.#line('  ...')
   }
 
+  /** One that is not run; the reason says what would help. */
+  skip(name: string, reason: string): void {
+    this.#count++
+    this.#line(`ok ${this.#count} - ${escape(name)} # SKIP ${reason.replaceAll('\n', ' ')}`)
+  }
+
   /** The writer for a subtest; end it with `plan()`, then `test()` here under the same name. */
   subtest(name: string): TapWriter {
     this.comment(`Subtest: ${escape(name)}`)

@@ -22,7 +22,7 @@ import {
 } from '../lanes.js'
 import { sleep } from '../scenarios.js'
 import type { Tally } from '../tally.js'
-import { BatchFrames, type FrameForm, PromiseFrames } from './frame-forms.js'
+import { BatchMessages, type MessageForm, PromiseMessages } from '../message-forms.js'
 import { HEADER_BYTES } from './header.js'
 
 /** RCTL.BSIZE of the driver: what a receive has to have room for. */
@@ -58,7 +58,7 @@ export class FrameLane implements Lane {
   readonly channel: Channel
   readonly sender: Nic
   readonly receiver: Nic
-  readonly #form: FrameForm
+  readonly #form: MessageForm
   readonly #tally: Tally
   #receives = 0
   /** Resets, and links that went down: what is lost then is counted by no device. */
@@ -73,8 +73,8 @@ export class FrameLane implements Lane {
   #before: Promise<unknown> = Promise.resolve()
 
   constructor(form: Form, sender: Nic, receiver: Nic, tally: Tally) {
-    const Frames = form === 'promise' ? PromiseFrames : BatchFrames
-    this.#form = new Frames(sender.channel, receiver.channel, tally)
+    const Messages = form === 'promise' ? PromiseMessages : BatchMessages
+    this.#form = new Messages(sender.channel, receiver.channel, tally)
     this.sender = sender
     this.receiver = receiver
     this.#tally = tally

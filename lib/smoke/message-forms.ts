@@ -1,28 +1,28 @@
-/** The two forms of work on a NIC's queues behind one face: a promise for each frame. */
-import type { Attachment } from '../../move-notify/attachment.js'
-import { Op } from '../../move-notify/batch.js'
-import type { Channel } from '../../move-notify/channel.js'
-import { BatchPump, type Row } from '../batch-pump.js'
-import type { Tally } from '../tally.js'
+/** The two forms of work with frames or messages behind one face: a promise for each. */
+import type { Attachment } from '../move-notify/attachment.js'
+import { Op } from '../move-notify/batch.js'
+import type { Channel } from '../move-notify/channel.js'
+import { BatchPump, type Row } from './batch-pump.js'
+import type { Tally } from './tally.js'
 
-/** Where a frame is, or has room. */
+/** Where a frame or message is, or has room. */
 export interface Place {
   attachment: Attachment
   offset: number
   length: number
 }
 
-export interface FrameForm {
-  /** Each resolves with the bytes of the frame that has arrived there. */
+export interface MessageForm {
+  /** Each resolves with the bytes of what has arrived there. */
   receive(places: readonly Place[]): Promise<number>[]
   send(places: readonly Place[]): Promise<unknown>[]
-  /** Receives that the device has taken so far: as many frames may be sent. */
+  /** Receives that the device has taken so far: as many may be sent. */
   readonly credit: number
   /** Adds what had to wait to the tally. */
   count(): void
 }
 
-export class PromiseFrames implements FrameForm {
+export class PromiseMessages implements MessageForm {
   readonly #tx: Channel
   readonly #rx: Channel
   readonly #tally: Tally
@@ -55,7 +55,7 @@ export class PromiseFrames implements FrameForm {
   }
 }
 
-export class BatchFrames implements FrameForm {
+export class BatchMessages implements MessageForm {
   readonly #tx: BatchPump
   readonly #rx: BatchPump
 

@@ -1,0 +1,22 @@
+/** How each device takes each exporter's memory: the two things that decide what a move is. */
+
+export interface Axes {
+  device: string
+  /** As `--from` and `--to` spell it. */
+  exporter: string
+  /**
+   * How the device registers it: by its dma-buf, as plain memory (the CPU's
+   * mapping of it), or not at all.
+   */
+  registration: 'dma-buf' | 'memory' | 'none'
+  /** Who can move it: we, the kernel by itself, or nobody while it is registered. */
+  mover: 'us' | 'kernel' | 'nobody'
+  /** Why it is not registered by its dma-buf; null where it is. */
+  reason: string | null
+}
+
+/** One line for a reader. */
+export function describeAxes({ device, exporter, registration, mover, reason }: Axes): string {
+  const why = reason === null ? '' : ` (${reason})`
+  return `${exporter} on ${device}: registration ${registration}${why}; mover ${mover}`
+}
