@@ -99,20 +99,22 @@ void t.test('the TAP is read as it was meant', async (t) => {
   const tap = new TapWriter((part) => (text += part))
   tap.version()
   tap.comment('two\nlines')
-  tap.plan(2)
+  tap.plan(3)
   const subtest = tap.subtest('a # b')
   subtest.test(true, 'fine')
   subtest.test(false, 'not # SKIP this')
   subtest.plan(2)
   tap.test(false, 'a # b', { list: [1], text: 'x: y' })
+  tap.skip('not run', 'run as root')
   tap.test(true, 'last')
   const results = Parser.parse(text)
   const parser = new Parser()
   parser.end(text)
-  t.match(parser, { ok: false, count: 2, pass: 1, fail: 1, skip: 0 })
+  t.match(parser, { ok: false, count: 3, pass: 2, fail: 1, skip: 1 })
   const outer = results.filter(([kind]) => kind === 'assert')
   t.match(outer, [
     ['assert', { ok: false, name: 'a # b', diag: { list: [1], text: 'x: y' } }],
+    ['assert', { ok: true, name: 'not run', skip: 'run as root' }],
     ['assert', { ok: true, name: 'last' }],
   ])
 })
