@@ -42,6 +42,11 @@ export class Attachment {
     this.access = access
   }
 
+  /** Bytes. */
+  get size(): number {
+    return this.buffer.size
+  }
+
   get state(): AttachmentState {
     return this.#state
   }

@@ -1,10 +1,10 @@
 import { checkInteger, checkOptions, checkSignal, closedError, typeError } from '../errors.js'
-import type { Attachment } from './attachment.js'
 import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
 import { withSignal } from './deadline.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
 import type { OperationOptions } from './operation.js'
+import type { AnyAttachment } from './remote-attachment.js'
 
 /** What the batch form needs to know of its channel. */
 export interface BatchGate {
@@ -106,9 +106,9 @@ export class BatchForm {
     )
   }
 
-  #rowAttachments(batch: Batch, row: number): (Attachment | undefined)[] {
+  #rowAttachments(batch: Batch, row: number): (AnyAttachment | undefined)[] {
     const op = batch.op[row] ?? 0
-    const named: (Attachment | undefined)[] = []
+    const named: (AnyAttachment | undefined)[] = []
     if (namesTarget(op)) named.push(this.#importer.attachmentNamed(batch.target[row] ?? 0))
     if (namesSource(op)) named.push(this.#importer.attachmentNamed(batch.source[row] ?? 0))
     return named

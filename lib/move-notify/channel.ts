@@ -7,7 +7,7 @@ import {
   closedError,
   typeError,
 } from '../errors.js'
-import type { Attachment } from './attachment.js'
+import { Attachment } from './attachment.js'
 import { BatchForm } from './batch-form.js'
 import { Batch, Completions, Op } from './batch.js'
 import type { ChannelState } from './channel-states.js'
@@ -16,6 +16,7 @@ import type { Importer } from './importer.js'
 import { Operation } from './operation.js'
 import type { Completion, OperationOptions } from './operation.js'
 import { OperationQueue } from './operation-queue.js'
+import type { AnyAttachment } from './remote-attachment.js'
 import { StopAndRestart, type StopLimits } from './stop-restart.js'
 
 export interface ChannelOptions {
@@ -42,6 +43,8 @@ export interface ChannelOptions {
 export class Channel {
   readonly importer: Importer
   readonly index: number
+  /** The device's queue that it was opened on; undefined: the engine's choice. */
+  readonly queue: string | undefined
   readonly #device: EngineChannel
   readonly #machine: StopAndRestart
   readonly #queue: OperationQueue
@@ -62,6 +65,7 @@ export class Channel {
       throw typeError('queue', 'a string', queue)
     this.importer = importer
     this.index = index
+    this.queue = queue
     this.#device = importer.engine.openChannel({
       depth,
       ...(queue !== undefined && { queue }),
@@ -120,14 +124,15 @@ export class Channel {
   // --- the promise form ---
 
   /**
-   * Copies `length` bytes. Resolves when they are there; waits out moves of
-   * either buffer. The ranges must not overlap: within one attachment that is
+   * Copies `length` bytes; into or out of a peer's buffer (a write or read by
+   * the device) with one side a RemoteAttachment. Resolves when they are there;
+   * waits out moves of either buffer. The ranges must not overlap: within one attachment that is
    * refused, through two attachments of one buffer the result is undefined.
    */
   copy(
-    source: Attachment,
+    source: AnyAttachment,
     sourceOffset: number,
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     length: number,
     options: OperationOptions = {},
@@ -142,7 +147,7 @@ export class Channel {
 
   /** Fills `length` bytes with `byte`. */
   fill(
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     length: number,
     byte: number,
@@ -162,7 +167,7 @@ export class Channel {
    * before it is exact up to 2^53.
    */
   fetchAdd(
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     value: number,
     options: OperationOptions = {},
@@ -192,6 +197,7 @@ export class Channel {
     length: number,
     options: OperationOptions = {},
   ): Promise<Completion> {
+    this.importer.checkAttachment('source', source)
     this.importer.checkRange('source', source, offset, length, 'offset')
     return this.#submit(new Operation(Op.SEND, source, offset, null, 0, length, 0), options)
   }
@@ -208,6 +214,7 @@ export class Channel {
     length: number,
     options: OperationOptions = {},
   ): Promise<Completion> {
+    this.importer.checkAttachment('target', target)
     this.importer.checkRange('target', target, offset, length, 'offset')
     return this.#submit(new Operation(Op.RECEIVE, null, 0, target, offset, length, 0), options)
   }
@@ -308,9 +315,9 @@ export class Channel {
   }
 
   /** An attachment's state has changed. @internal */
-  attachmentChanged(attachment: Attachment): void {
+  attachmentChanged(attachment: AnyAttachment): void {
     if (attachment.error !== null) {
-      this.#granted?.delete(attachment)
+      if (attachment instanceof Attachment) this.#granted?.delete(attachment)
       this.#queue.rejectNaming(attachment, attachment.error)
     }
     if (this.#batch === null && this.isRunning && this.#queue.waiting > 0) this.#queue.pump()

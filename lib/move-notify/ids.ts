@@ -14,7 +14,7 @@ export class AttachmentIds<T> {
   #tags: number[] = []
   #free: number[] = []
 
-  allocate(make: (id: number) => T): T {
+  allocate<U extends T>(make: (id: number) => U): U {
     const slot = this.#free.pop() ?? this.#items.length
     if (slot >= SLOTS) {
       throw new P2pdmaError(`an importer has at most ${SLOTS} attachments`, { code: 'ENOSPC' })

@@ -20,6 +20,7 @@ import { MovableBuffer } from './movable-buffer.js'
 import type { Completion, OperationOptions } from './operation.js'
 import { quarantine } from './quarantine.js'
 import { Usage } from './reservation.js'
+import { type AnyAttachment, RemoteAttachment, type RemoteOptions } from './remote-attachment.js'
 import { remap } from './restore.js'
 import { Slice } from './slice.js'
 import type { StopLimits } from './stop-restart.js'
@@ -135,9 +136,9 @@ export class Importer {
 
   /** `Channel.copy` on the importer's default channel. */
   copy(
-    source: Attachment,
+    source: AnyAttachment,
     sourceOffset: number,
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     length: number,
     options?: OperationOptions,
@@ -148,7 +149,7 @@ export class Importer {
 
   /** `Channel.fill` on the importer's default channel. */
   fill(
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     length: number,
     byte: number,
@@ -159,7 +160,7 @@ export class Importer {
 
   /** `Channel.fetchAdd` on the importer's default channel. */
   fetchAdd(
-    target: Attachment,
+    target: AnyAttachment,
     targetOffset: number,
     value: number,
     options?: OperationOptions,
@@ -226,14 +227,25 @@ export class Importer {
     return attachment
   }
 
+  /** A peer's buffer that the engine has a key to; for engines with peers. @internal */
+  attachRemote(options: RemoteOptions): RemoteAttachment {
+    this.#checkUsable()
+    return this.#shared.ids.allocate((id) => new RemoteAttachment(this, id, options))
+  }
+
+  /** @internal */
+  forgetRemote(attachment: RemoteAttachment): void {
+    this.#shared.ids.release(attachment.id)
+  }
+
   /** The attachment of this importer that has this id; undefined once it has been closed. */
   attachmentById(id: number): Attachment | undefined {
     const attachment = this.#shared.ids.get(id)
-    return attachment?.importer === this ? attachment : undefined
+    return attachment instanceof Attachment && attachment.importer === this ? attachment : undefined
   }
 
   /** What a batch's row names, which the engine does not keep to one importer. @internal */
-  attachmentNamed(id: number): Attachment | undefined {
+  attachmentNamed(id: number): AnyAttachment | undefined {
     return this.#shared.ids.get(id)
   }
 
@@ -242,7 +254,7 @@ export class Importer {
     const slice = new Slice()
     const found: Attachment[] = []
     for (const attachment of this.#shared.ids) {
-      if (which(attachment)) found.push(attachment)
+      if (attachment instanceof Attachment && which(attachment)) found.push(attachment)
       const turn = slice.next()
       if (turn !== undefined) await turn
     }
@@ -299,7 +311,7 @@ export class Importer {
   }
 
   /** @internal */
-  attachmentChanged(attachment: Attachment): void {
+  attachmentChanged(attachment: AnyAttachment): void {
     for (const { channels } of this.#shared.importers) {
       for (const channel of channels) channel.attachmentChanged(attachment)
     }
@@ -345,6 +357,10 @@ export class Importer {
   /** @internal */
   checkAttachment(argument: string, attachment: Attachment): void {
     if (!(attachment instanceof Attachment)) throw typeError(argument, 'an Attachment', attachment)
+    this.#checkOurs(argument, attachment)
+  }
+
+  #checkOurs(argument: string, attachment: AnyAttachment): void {
     if (attachment.importer !== this) {
       throw new P2pdmaError(`${argument} is attached to another importer`, {
         code: 'ERR_INVALID_ARG_VALUE',
@@ -356,13 +372,14 @@ export class Importer {
   /** Checks an operation's side. @internal */
   checkRange(
     argument: string,
-    attachment: Attachment,
+    attachment: AnyAttachment,
     offset: number,
     length: number,
     offsetName = `${argument}Offset`,
   ): void {
-    this.checkAttachment(argument, attachment)
-    const { size } = attachment.buffer
+    if (attachment instanceof RemoteAttachment) this.#checkOurs(argument, attachment)
+    else this.checkAttachment(argument, attachment)
+    const { size } = attachment
     checkInteger(offsetName, offset, 0, size)
     checkInteger('length', length, 0, size - offset)
   }
@@ -382,8 +399,10 @@ export class Importer {
     for (const channel of this.#channels) channel.fail(failed)
     for (const attachment of this.#shared.ids) {
       if (attachment.importer !== this) continue
-      quarantine(attachment.buffer.backing)
-      attachment.end('failed', failed)
+      if (attachment instanceof Attachment) {
+        quarantine(attachment.buffer.backing)
+        attachment.end('failed', failed)
+      } else attachment.end('revoked', failed)
     }
   }
 
@@ -412,6 +431,9 @@ export class Importer {
       await attachment.close().catch((error: unknown) => void (failure ??= { error }))
       const turn = slice.next()
       if (turn !== undefined) await turn
+    }
+    for (const each of this.#shared.ids) {
+      if (each instanceof RemoteAttachment && each.importer === this) await each.close()
     }
     this.#shared.importers.delete(this)
     if (failure !== null) throw (failure as { error: unknown }).error

@@ -1,9 +1,9 @@
 import { P2pdmaError } from '../errors.js'
 import { AbortWatch } from './abort-watch.js'
-import type { Attachment } from './attachment.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
 import type { Operation } from './operation.js'
+import type { AnyAttachment } from './remote-attachment.js'
 
 /** Rows handed over in one native call at most. */
 const BATCH_ROWS = 64
@@ -209,7 +209,7 @@ export class OperationQueue {
   }
 
   /** Rejects what waits and names an attachment that is gone. */
-  rejectNaming(attachment: Attachment, error: Error): void {
+  rejectNaming(attachment: AnyAttachment, error: Error): void {
     for (const operation of this.#remove((each) => each.names(attachment))) operation.fail(error)
   }
 

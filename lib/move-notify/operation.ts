@@ -1,6 +1,6 @@
 import type { P2pdmaError } from '../errors.js'
 import type { AbortWatch } from './abort-watch.js'
-import type { Attachment } from './attachment.js'
+import type { AnyAttachment } from './remote-attachment.js'
 
 /** How an operation ended that did what it should. */
 export interface Completion {
@@ -22,9 +22,9 @@ export interface OperationOptions {
 /** One row of a batch, before it is posted, and the promise for it. */
 export class Operation {
   readonly op: number
-  readonly source: Attachment | null
+  readonly source: AnyAttachment | null
   readonly sourceOffset: number
-  readonly target: Attachment | null
+  readonly target: AnyAttachment | null
   readonly targetOffset: number
   readonly length: number
   readonly operand: number
@@ -41,9 +41,9 @@ export class Operation {
 
   constructor(
     op: number,
-    source: Attachment | null,
+    source: AnyAttachment | null,
     sourceOffset: number,
-    target: Attachment | null,
+    target: AnyAttachment | null,
     targetOffset: number,
     length: number,
     operand: number,
@@ -61,7 +61,7 @@ export class Operation {
     })
   }
 
-  names(attachment: Attachment): boolean {
+  names(attachment: AnyAttachment): boolean {
     return this.source === attachment || this.target === attachment
   }
 

@@ -1,11 +1,11 @@
-import type { Attachment } from './attachment.js'
 import type { Engine } from './engine.js'
 import { AttachmentIds } from './ids.js'
 import type { Importer } from './importer.js'
+import type { AnyAttachment } from './remote-attachment.js'
 
 /** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
 export interface Shared {
-  readonly ids: AttachmentIds<Attachment>
+  readonly ids: AttachmentIds<AnyAttachment>
   readonly importers: Set<Importer>
 }
 
