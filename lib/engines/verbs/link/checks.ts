@@ -211,7 +211,10 @@ export class Conversation {
       case 'reset':
         return half.resets.ask(message.n) ? null : `with the number ${message.n}, not a new one`
       case 'reset-ok':
-        return asked.resets.answer(message.n) ? null : `for reset ${message.n}, not asked for`
+        if (!asked.resets.answer(message.n)) return `for reset ${message.n}, not asked for`
+        // What was posted went with the queue pairs' old state.
+        half.posted = asked.posted = 0
+        return null
     }
   }
 
