@@ -1,6 +1,15 @@
 /** The public surface. */
 export { P2pdmaError } from './errors.js'
-export { SoftwareEngine, openEngine } from './engines/index.js'
+export { SoftwareEngine, VerbsEngine, openEngine } from './engines/index.js'
+export type {
+  ConnectOptions,
+  ListenOptions,
+  VerbsEngineOptions,
+  VerbsListener,
+} from './engines/verbs/engine.js'
+export type { GrantOptions, Offer, Peer, QueueOptions } from './engines/verbs/peer.js'
+export type { Axes, Mover, Registration } from './engines/verbs/registrar.js'
+export type { AnyAttachment, RemoteAttachment } from './move-notify/remote-attachment.js'
 export * from './exporters/index.js'
 export * from './kernel/index.js'
 export { MovableBuffer } from './move-notify/movable-buffer.js'

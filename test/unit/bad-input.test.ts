@@ -107,11 +107,11 @@ const exempt = [
 
 /** What only a device of the guest's can be asked: test/kernel/vfio.test.ts, verbs*.test.ts. */
 const inTheGuest =
-  /^VfioDevice#|^(Verbs(Device|Object)|ProtectionDomain|Memory(Region|Window)|AddressHandle|CompletionChannel|CompletionQueue|SharedReceiveQueue|QueuePair|ConnectionManager|Connection|Listener)\b|^verbsDevices$/
+  /^VfioDevice#|^(Verbs(Device|Engine|Object)|ProtectionDomain|Memory(Region|Window)|AddressHandle|CompletionChannel|CompletionQueue|SharedReceiveQueue|QueuePair|ConnectionManager|Connection|Listener)\b|^verbsDevices$/
 
 /** @internal in the sources; tests and other layers reach them. */
 const internal =
-  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.ofRegion$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|remove)$/
+  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.ofRegion$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|attachRemote|forgetRemote|remove)$/
 
 function callables(): string[] {
   const found: string[] = []

@@ -1,0 +1,311 @@
+/**
+ * A connected queue pair, and what its two ends tell each other about it: who
+ * has paused it, how many receives there are, and how it comes back after an
+ * error. The rows are its channel's.
+ */
+import { P2pdmaError } from '../../errors.js'
+import {
+  type CompletionQueue,
+  MemoryAccess,
+  type MemoryRegion,
+  type QueuePair,
+  QpState,
+  randomPsn,
+} from '../../kernel/verbs/index.js'
+import type { VerbsChannel } from './channel.js'
+
+/** How long the other end may take for a step of a reset, ms. */
+const RESET_MS = 5000
+
+/** What a queue needs of its peer: who it is, and the way to tell it something. */
+export interface QueuePeer {
+  readonly name: string
+  /** Of two resets at once the opener's counts. */
+  readonly isOpener: boolean
+  readonly dgid: string
+  readonly sgidIndex: number
+  readonly pathMtu: number
+  send(message: QueueMessage): boolean
+  /** The keys of what is granted on this queue that have changed since the peer was told. */
+  updates(queue: Queue): KeyUpdate[]
+  hasGrants(queue: Queue): boolean
+  onReset(queue: Queue): void
+  forget(queue: Queue): void
+}
+
+export interface KeyUpdate {
+  buffer: number
+  iova: number
+  rkey: number
+  generation: number
+}
+
+export type QueueMessage =
+  | { type: 'pause'; queue: number; n: number; flush: boolean; posted: number }
+  | { type: 'paused'; queue: number; n: number }
+  | { type: 'resume'; queue: number; n: number; updates: KeyUpdate[] }
+  | { type: 'credit'; queue: number; posted: number }
+  | { type: 'reset' | 'reset-ok'; queue: number; n: number; psn: number; received: number }
+
+/** What a queue's objects are made of. */
+export interface QueueParts {
+  qp: QueuePair
+  cq: CompletionQueue
+  /** Where atomics put the value before: 8 bytes for each row. */
+  scratch: MemoryRegion
+  values: BigUint64Array
+  close(): Promise<void>
+}
+
+/** The immediate of a message that only uses up a receive. */
+export const VOID = 0xffffffff
+
+export class Queue {
+  readonly id: number
+  readonly name: string
+  readonly depth: number
+  readonly parts: QueueParts
+  readonly #peer: QueuePeer
+  channel: VerbsChannel | null = null
+  #state: 'new' | 'ready' | 'broken' | 'lost' = 'new'
+  #error: P2pdmaError | null = null
+  #peerQpn = 0
+  psn = randomPsn()
+  /** Counts the times that it was connected: a completion of an earlier one is none of ours. */
+  life = 1
+  /** Of this life: messages handed over (empty ones too), and what the peer has receives for. */
+  sent = 0
+  credit = 0
+  /** Of this life: receives handed over, and messages that came. */
+  posted = 0
+  received = 0
+  /** Set while the peer has asked us to keep still. */
+  isPausedByPeer = false
+  #pauses = 0
+  /** Number of the pause that we have asked for and not ended, or 0. */
+  #pausing = 0
+  #onPaused: (() => void) | null = null
+  #resets = 0
+  #resetAsked = 0
+  #onResetOk: ((psn: number, received: number) => void) | null = null
+  #isClosed = false
+
+  constructor(peer: QueuePeer, id: number, depth: number, parts: QueueParts) {
+    this.#peer = peer
+    this.id = id
+    this.name = `${peer.name}/q${id}`
+    this.depth = depth
+    this.parts = parts
+  }
+
+  get isReady(): boolean {
+    return this.#state === 'ready'
+  }
+
+  /** Why it will never work again; null otherwise. */
+  get error(): P2pdmaError | null {
+    return this.#error
+  }
+
+  get qpn(): number {
+    return this.parts.qp.qpNumber
+  }
+
+  /** RESET to RTS, towards the peer's. */
+  async join(peerQpn: number, peerPsn: number): Promise<void> {
+    const { qp } = this.parts
+    const { dgid, sgidIndex, pathMtu } = this.#peer
+    this.#peerQpn = peerQpn
+    const access = MemoryAccess.REMOTE_READ | MemoryAccess.REMOTE_WRITE | MemoryAccess.REMOTE_ATOMIC
+    await qp.toInit({ access })
+    await qp.toRtr({ destQpNum: peerQpn, rqPsn: peerPsn, ahAttr: { dgid, sgidIndex }, pathMtu })
+    await qp.toRts({ sqPsn: this.psn })
+    if (this.#state === 'lost' || this.#isClosed) return
+    this.#state = 'ready'
+  }
+
+  // --- pauses that we ask for ---
+
+  /** Whether anything of the peer's may come in. */
+  get isReachable(): boolean {
+    return this.#peer.hasGrants(this) || this.posted > this.received
+  }
+
+  /** Asks the peer to keep still, and to use up our receives. Resolves when it does. */
+  pause(): Promise<void> {
+    if (this.#state === 'lost') return Promise.resolve()
+    const n = ++this.#pauses
+    this.#pausing = n
+    return new Promise((resolve) => {
+      this.#onPaused = resolve
+      const flush = this.posted > this.received
+      this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted: this.posted })
+    })
+  }
+
+  onPaused(n: number): void {
+    if (n !== this.#pausing) return
+    this.#paused()
+  }
+
+  #paused(): void {
+    const resolve = this.#onPaused
+    this.#onPaused = null
+    resolve?.()
+  }
+
+  /** Ends our pause: the peer gets what it needs to go on. */
+  resume(): void {
+    const n = this.#pausing
+    if (n === 0) return
+    this.#pausing = 0
+    this.#onPaused = null
+    const updates = this.#peer.updates(this)
+    this.#peer.send({ type: 'resume', queue: this.id, n, updates })
+  }
+
+  // --- pauses that the peer asks for ---
+
+  async onPause(n: number, flush: boolean, posted: number): Promise<void> {
+    this.isPausedByPeer = true
+    this.credit = Math.max(this.credit, posted)
+    await this.channel?.drainFor(flush ? posted : 0)
+    this.#peer.send({ type: 'paused', queue: this.id, n })
+  }
+
+  onResume(): void {
+    this.isPausedByPeer = false
+    this.channel?.pump()
+  }
+
+  // --- credit ---
+
+  tellCredit(): void {
+    this.#peer.send({ type: 'credit', queue: this.id, posted: this.posted })
+  }
+
+  onCredit(posted: number): void {
+    this.credit = Math.max(this.credit, posted)
+    this.channel?.pump()
+  }
+
+  // --- errors ---
+
+  /** The queue pair does not work any more: to ERR, and back with the peer's help. */
+  break(): void {
+    if (this.#state !== 'ready') return
+    this.#fall()
+    void this.#askForReset()
+  }
+
+  #fall(): void {
+    this.#state = 'broken'
+    this.#toError()
+    this.#peer.onReset(this)
+    // Nothing of the peer's reaches us any more.
+    this.#paused()
+  }
+
+  #toError(): void {
+    try {
+      this.parts.qp.modifyNow({ qpState: QpState.ERR })
+    } catch {
+      // It is there already, or gone.
+    }
+  }
+
+  async #askForReset(): Promise<void> {
+    const n = ++this.#resets
+    this.#resetAsked = n
+    await this.channel?.drainErrors()
+    if (this.#resetAsked !== n || this.#state !== 'broken') return
+    this.psn = randomPsn()
+    const answered = new Promise<boolean>((resolve) => {
+      const timer = setTimeout(() => resolve(false), RESET_MS)
+      this.#onResetOk = (psn, received) => {
+        clearTimeout(timer)
+        this.#beginLife(received)
+        void this.#reconnect(psn).then(() => {
+          resolve(true)
+          this.channel?.pump()
+        })
+      }
+    })
+    const { psn, received } = this
+    this.#peer.send({ type: 'reset', queue: this.id, n, psn, received })
+    if (!(await answered) && this.#resetAsked === n) {
+      this.lose(
+        new P2pdmaError(`${this.name}: the peer did not answer a reset`, {
+          code: 'ETIMEDOUT',
+          hint: 'it hangs, or the link between the hosts is down',
+        }),
+      )
+    }
+  }
+
+  onResetOk(n: number, psn: number, received: number): void {
+    if (n !== this.#resetAsked) return
+    const answer = this.#onResetOk
+    this.#onResetOk = null
+    answer?.(psn, received)
+  }
+
+  async onReset(n: number, psn: number, received: number): Promise<void> {
+    if (this.#state === 'lost' || this.#isClosed) return
+    // Both asked at once: the opener's counts.
+    if (this.#onResetOk !== null && this.#peer.isOpener) return
+    this.#onResetOk = null
+    if (this.#state === 'ready') this.#fall()
+    await this.channel?.drainErrors()
+    this.psn = randomPsn()
+    const mine = { psn: this.psn, received: this.received }
+    this.#beginLife(received)
+    if (!(await this.#reconnect(psn))) return
+    this.#peer.send({ type: 'reset-ok', queue: this.id, n, ...mine })
+    this.channel?.pump()
+  }
+
+  /** At once: what the peer tells from now on is of the new life. */
+  #beginLife(received: number): void {
+    this.channel?.settle(received)
+    this.life++
+    this.sent = this.credit = this.posted = this.received = 0
+    this.#resetAsked = 0
+  }
+
+  async #reconnect(psn: number): Promise<boolean> {
+    try {
+      await this.parts.qp.toReset()
+      await this.join(this.#peerQpn, psn)
+    } catch (cause) {
+      this.lose(
+        new P2pdmaError(`${this.name} could not be connected again`, {
+          code: 'ERR_DEVICE',
+          hint: 'see the cause, and whether the port is active',
+          cause,
+        }),
+      )
+    }
+    return this.#state === 'ready'
+  }
+
+  /** There is no peer any more, or no way back. */
+  lose(error: P2pdmaError): void {
+    if (this.#state === 'lost') return
+    this.#error = error
+    this.#state = 'lost'
+    this.#toError()
+    this.#paused()
+    this.#onResetOk = null
+    this.channel?.lost(error)
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#toError()
+    this.#paused()
+    this.#peer.forget(this)
+    await this.parts.close()
+  }
+}
