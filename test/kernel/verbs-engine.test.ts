@@ -1,51 +1,10 @@
 /** The verbs engine under the heart: two NICs of the rig in one process, buffers that move. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import type { Exporter } from '../../lib/move-notify/backing.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-
-const KIB = 1024
-
-async function open(t: Test, depth = 64) {
-  const here = await VerbsEngine.open('rxe0')
-  const there = await VerbsEngine.open('rxe1')
-  t.teardown(async () => {
-    await here.close()
-    await there.close()
-  })
-  const peers = await here.pair(there)
-  const [near, far] = peers
-  const accepted = new Promise<string>((resolve) => far.once('queue', resolve))
-  const queue = await near.openQueue({ depth })
-  const [a, b] = [here.importer({ minRunMs: 0 }), there.importer({ minRunMs: 0 })]
-  const ours = a.channel({ queue, depth })
-  const theirs = b.channel({ queue: await accepted, depth })
-  return { here, there, near, far, a, b, ours, theirs }
-}
-
-async function buffer(t: Test, size: number, exporter: Exporter, byte = 0) {
-  const made = await MovableBuffer.create(size, exporter, { poison: true })
-  t.teardown(() => made.close())
-  await made.withCpuAccess('w', (cpu) => void cpu.view().fill(byte))
-  return made
-}
-
-async function bytes(of: MovableBuffer, offset = 0, length = of.size): Promise<Buffer> {
-  let copy = Buffer.alloc(0)
-  await of.withCpuAccess('r', (cpu) => void (copy = Buffer.from(cpu.view(offset, length))))
-  return copy
-}
-
-type Ends = Awaited<ReturnType<typeof open>>
-
-async function granted({ far, near, b, a, theirs }: Ends, target: MovableBuffer, label = 'target') {
-  const attachment = await b.attach(target)
-  far.grant(theirs, attachment, { label })
-  const offer = await near.offered(label)
-  return { attachment, remote: offer.attach(a) }
-}
+import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.test('write, read and atomics, while both ends move', async (t) => {
   const ends = await open(t)
