@@ -77,7 +77,7 @@ class Voice {
   queues = 0
   grants = 0
   /** The resume that its last message has left unfinished. */
-  unfinished: { queue: number; n: number; updates: number } | null = null
+  unfinished: { queue: number; updates: number } | null = null
 
   constructor(parity: number) {
     this.parity = parity
@@ -232,8 +232,7 @@ export class Conversation {
     const { queue, n, updates, more } = message
     const voice = this.#voices[from]
     const begun = voice.unfinished
-    if (begun !== null && (begun.queue !== queue || begun.n !== n))
-      return 'in the middle of another'
+    if (begun !== null && begun.queue !== queue) return 'in the middle of another'
     if (!half.pausing || half.pauses.last !== n) return `of pause ${n}, which is not in force`
     if (more === true && updates.length === 0) return 'that goes on without an update'
     const total = (begun?.updates ?? 0) + updates.length
@@ -253,7 +252,7 @@ export class Conversation {
       const grant = half.grants.get(buffer)
       if (grant !== undefined) grant.generation = generation
     }
-    voice.unfinished = more === true ? { queue, n, updates: total } : null
+    voice.unfinished = more === true ? { queue, updates: total } : null
     if (more !== true) half.pausing = false
     return null
   }

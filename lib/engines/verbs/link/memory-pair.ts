@@ -30,6 +30,11 @@ class MemoryEnd extends Duplex {
     })
   }
 
+  /** What was written since the last turn goes at once. */
+  override _writev(chunks: readonly { chunk: Buffer }[], done: (error?: Error) => void): void {
+    this._write(Buffer.concat(chunks.map(({ chunk }) => chunk)), 'buffer', done)
+  }
+
   override _final(done: (error?: Error) => void): void {
     setImmediate(() => {
       if (this.#other?.destroyed === false) this.#other.push(null)
