@@ -129,6 +129,10 @@ const wrong: Record<string, readonly [Said[], Said]> = {
     ['other', { ...credit, posted: 11 }],
   ],
   'credit below a pause’s': [pausing, ['asker', { ...credit, posted: 11 }]],
+  'credit that falls twice after a reset': [
+    [...opened, ['other', credit], ...resetting.slice(2), ['other', { ...credit, posted: 11 }]],
+    ['other', { ...credit, posted: 10 }],
+  ],
   'a reset on no queue': [[], ['asker', reset]],
   'a reset again': [resetting, ['asker', reset]],
   'reset-ok without a reset': [opened, ['other', resetOk]],
@@ -172,6 +176,32 @@ const right: Record<string, Said[]> = {
     ['other', { ...paused, n: 2 }],
   ],
   'a pause replaced': [...pausing, ['asker', { ...pause, n: 5 }], ['asker', { ...resume, n: 5 }]],
+  'receives counted anew after a reset': [
+    ...opened,
+    ['asker', credit],
+    ['other', credit],
+    ['asker', reset],
+    ['other', { ...credit, posted: 1 }],
+    ['other', resetOk],
+    ['asker', { ...credit, posted: 1 }],
+  ],
+  // The pause was sent before the answer came.
+  'a pause that crosses the answer to a reset': [
+    ...opened,
+    ['asker', credit],
+    ['asker', reset],
+    ['other', resetOk],
+    ['asker', pause],
+    ['asker', { ...credit, posted: 1 }],
+  ],
+  'receives counted anew after two resets that cross': [
+    ...opened,
+    ['asker', credit],
+    ['asker', reset],
+    ['asker', { ...credit, posted: 2 }],
+    ['other', reset],
+    ['asker', { ...credit, posted: 1 }],
+  ],
   'a resume in parts': [
     ...pausing,
     ['asker', { ...resume, more: true }],
@@ -288,6 +318,23 @@ t.test('a peer cannot make us remember without end', async (t) => {
     }
   }
   t.throws(flood, { code: 'ERR_PROTOCOL' })
+})
+
+t.test('a pause and the answer to a reset on their way at once', async (t) => {
+  const { asker, other } = conversations()
+  for (const end of [asker, other]) {
+    end[end === asker ? 'sent' : 'received'](queue)
+    end[end === asker ? 'received' : 'sent'](queueOk)
+    end[end === asker ? 'sent' : 'received'](credit)
+    end[end === asker ? 'sent' : 'received'](reset)
+  }
+  const anew = { ...credit, posted: 1 }
+  t.ok(asker.sent(pause))
+  t.ok(asker.received(resetOk))
+  t.ok(asker.sent(anew))
+  t.ok(other.sent(resetOk))
+  t.ok(other.received(pause))
+  t.ok(other.received(anew))
 })
 
 t.test('answers to the newest questions only', async (t) => {

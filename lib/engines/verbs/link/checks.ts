@@ -31,6 +31,8 @@ class Half {
   /** Its last pause has not been resumed. */
   pausing = false
   posted = 0
+  /** How often `posted` may fall yet. */
+  restarts = 0
   ended = false
 }
 
@@ -209,12 +211,14 @@ export class Conversation {
       case 'credit':
         return credit(half, message.posted)
       case 'reset':
-        return half.resets.ask(message.n) ? null : `with the number ${message.n}, not a new one`
-      case 'reset-ok':
-        if (!asked.resets.answer(message.n)) return `for reset ${message.n}, not asked for`
-        // What was posted went with the queue pairs' old state.
-        half.posted = asked.posted = 0
+        if (!half.resets.ask(message.n)) return `with the number ${message.n}, not a new one`
+        // Each end counts its receives anew some time after it has sent or heard this: what
+        // it says in between crosses the answer, so the answer is no mark of it.
+        half.restarts++
+        asked.restarts++
         return null
+      case 'reset-ok':
+        return asked.resets.answer(message.n) ? null : `for reset ${message.n}, not asked for`
     }
   }
 
@@ -273,7 +277,10 @@ function pause(half: Half, { n, posted }: MessageOf<'pause'>): string | null {
 }
 
 function credit(half: Half, posted: number): string | null {
-  if (posted < half.posted) return `of ${posted} receives posted, fewer than before`
+  if (posted < half.posted) {
+    if (half.restarts === 0) return `of ${posted} receives posted, fewer than before`
+    half.restarts--
+  }
   half.posted = posted
   return null
 }

@@ -125,7 +125,7 @@ export interface Resume {
   more?: true
 }
 
-/** How many receives the sender has posted on the queue since it was opened. */
+/** How many receives the sender has posted on the queue since it was opened or last reset. */
 export interface Credit {
   type: 'credit'
   queue: number
