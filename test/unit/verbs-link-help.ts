@@ -1,4 +1,6 @@
 /** Messages as they should be, and a peer that says whatever it is told to. */
+import net from 'node:net'
+import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Introduction } from '../../lib/engines/verbs/link/link-options.js'
 import type { Message, MessageType, QueueMessage } from '../../lib/engines/verbs/link/messages.js'
@@ -105,4 +107,39 @@ export async function openToRaw(role: Role): Promise<Opened> {
   link.onMessage = (message) => void delivered.push(message)
   link.onClose = (error) => void closes.push(error)
   return { link, raw, delivered, closes }
+}
+
+export const opener = { role: 'opener' } as const
+export const accepter = { role: 'accepter' } as const
+
+export function watched(link: Link) {
+  const delivered: QueueMessage[] = []
+  const closes: (Error | null)[] = []
+  link.onMessage = (message) => void delivered.push(message)
+  link.onClose = (error) => void closes.push(error)
+  return { link, delivered, closes }
+}
+
+export async function openBoth(a: Duplex, b: Duplex) {
+  const [one, two] = await Promise.all([
+    Link.open(a, introduction, opener),
+    Link.open(b, introduction, accepter),
+  ])
+  return [watched(one), watched(two)] as const
+}
+
+export async function socketPair(): Promise<[net.Socket, net.Socket]> {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as net.AddressInfo
+  const accepted = once(server, 'connection') as Promise<[net.Socket]>
+  const client = net.connect(port, '127.0.0.1')
+  const [socket] = await accepted
+  await once(client, 'connect').catch(() => {})
+  server.close()
+  return [client, socket]
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await turn()
 }
