@@ -407,6 +407,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     }
     for (const id of [...(this.#granted.get(queue.id)?.keys() ?? [])]) this.#ungrant(queue.id, id)
     queue.lose(error)
+    // Nobody else would.
+    if (queue.channel === null) void queue.close().catch(() => {})
   }
 
   /** @internal */

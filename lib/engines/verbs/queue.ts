@@ -138,8 +138,10 @@ export class Queue {
     this.#pausing = n
     return new Promise((resolve) => {
       this.#onPaused = resolve
-      const flush = this.posted > this.received
-      this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted: this.posted })
+      // A queue pair that is broken receives nothing, and its counts are of a life that ends.
+      const posted = this.#state === 'ready' ? this.posted : 0
+      const flush = posted > this.received
+      this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted })
     })
   }
 
