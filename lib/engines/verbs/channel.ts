@@ -311,7 +311,11 @@ export class VerbsChannel implements EngineChannel {
   /** The first error breaks the queue pair; the others, flushed, are settled with the peer. */
   #failed(rows: Rows, position: number, status: number, kind: number): void {
     const slot = rows.slot(position)
+    // Where either end has been forced, what is on its way meets memory that is
+    // gone before the device has flushed it: it is done again, by its new key.
     const isOurs =
+      this.#queue.isReady &&
+      !this.#queue.isPausedByPeer &&
       status !== WcStatus.WR_FLUSH_ERR &&
       status !== WcStatus.RETRY_EXC_ERR &&
       status !== WcStatus.RNR_RETRY_EXC_ERR
@@ -499,10 +503,13 @@ export class VerbsChannel implements EngineChannel {
 
   /** Until everything that the broken queue pair had has been flushed. @internal */
   async drainErrors(): Promise<void> {
-    const deadline = setTimeout(() => this.#look(), 1000)
-    const start = performance.now()
+    let isOver = false
+    const deadline = setTimeout(() => {
+      isOver = true
+      this.#look()
+    }, 1000)
     const outstanding = () => this.#sends.handed + this.#receives.handed + this.#voids
-    await this.#wait(() => outstanding() <= this.#flushed || performance.now() - start > 1000)
+    await this.#wait(() => outstanding() <= this.#flushed || isOver)
     clearTimeout(deadline)
   }
 

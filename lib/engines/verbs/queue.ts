@@ -12,10 +12,19 @@ import {
   QpState,
   randomPsn,
 } from '../../kernel/verbs/index.js'
+import { sleep } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
 
-/** How long the other end may take for a step of a reset, ms. */
-const RESET_MS = 5000
+/**
+ * How long a queue pair may take to be connected again, ms: a link that went
+ * down needs seconds to come up, and the neighbour to be found again
+ * (drivers/infiniband/core/addr.c, rdma_addr_find_l2_eth_by_grh()).
+ */
+const RECONNECT_MS = 10_000
+/** From one try to the next, ms. */
+const RETRY_MS = 50
+/** How long the other end may take for its part of a reset, ms. */
+const RESET_MS = RECONNECT_MS + 5000
 
 /** What a queue needs of its peer: who it is, and the way to tell it something. */
 export interface QueuePeer {
@@ -275,20 +284,19 @@ export class Queue {
     this.#resetAsked = 0
   }
 
+  /** Tried again for a while: there is no way to the peer while its link, or ours, is down. */
   async #reconnect(psn: number): Promise<boolean> {
-    try {
-      await this.parts.qp.toReset()
-      await this.join(this.#peerQpn, psn)
-    } catch (cause) {
-      this.lose(
-        new P2pdmaError(`${this.name} could not be connected again`, {
-          code: 'ERR_DEVICE',
-          hint: 'see the cause, and whether the port is active',
-          cause,
-        }),
-      )
+    const deadline = performance.now() + RECONNECT_MS
+    while (this.#state === 'broken' && !this.#isClosed) {
+      try {
+        await this.parts.qp.toReset()
+        await this.join(this.#peerQpn, psn)
+      } catch (cause) {
+        if (performance.now() > deadline) this.lose(reconnectError(this.name, cause))
+        else await sleep(RETRY_MS)
+      }
     }
-    return this.#state === 'ready'
+    return this.isReady
   }
 
   /** There is no peer any more, or no way back. */
@@ -310,4 +318,12 @@ export class Queue {
     this.#peer.forget(this)
     await this.parts.close()
   }
+}
+
+function reconnectError(name: string, cause: unknown): P2pdmaError {
+  return new P2pdmaError(`${name} could not be connected again`, {
+    code: 'ERR_DEVICE',
+    hint: 'see the cause, and whether the port is active',
+    cause,
+  })
 }
