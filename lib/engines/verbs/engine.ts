@@ -21,6 +21,7 @@ import {
   MemoryAccess,
   type PortInfo,
   type ProtectionDomain,
+  QpState,
   VerbsDevice,
 } from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/backing.js'
@@ -66,6 +67,17 @@ export interface VerbsListener {
   readonly port: number
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface VerbsStats {
+  queues: number
+  resets: number
+}
+
+export interface VerbsFault {
+  kind: 'queue-pair-error'
+  /** A queue pair's name. Default: all of them. */
+  queue?: string
 }
 
 export class VerbsEngine implements Engine {
@@ -269,6 +281,30 @@ export class VerbsEngine implements Engine {
         mapping.unmap()
       },
     }
+  }
+
+  /** Of the queue pairs that are open: how many, and how often they were connected anew. */
+  stats(): VerbsStats {
+    const queues = [...this.#queues.values()]
+    return { queues: queues.length, resets: queues.reduce((sum, { life }) => sum + life - 1, 0) }
+  }
+
+  /**
+   * Breaks something on purpose. `queue-pair-error`: the queue pairs, or the one
+   * that is named, go to ERR behind everybody's back, as the device would have it;
+   * those that are being connected anew do not. Returns how many did.
+   */
+  inject(fault: VerbsFault): number {
+    const { kind, queue } = checkOptions(fault, 'fault')
+    this.#checkOpen()
+    if (kind !== 'queue-pair-error') throw typeError('kind', "'queue-pair-error'", kind)
+    let broken = 0
+    for (const { name, isReady, parts } of this.#queues.values()) {
+      if (!isReady || (queue !== undefined && queue !== name)) continue
+      parts.qp.modifyNow({ qpState: QpState.ERR })
+      broken++
+    }
+    return broken
   }
 
   // --- Engine ---
