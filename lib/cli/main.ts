@@ -16,6 +16,7 @@ export interface Command {
 const commands: Record<string, () => Promise<Command>> = {
   bind: () => import('./bind.js'),
   rig: () => import('./rig.js'),
+  serve: () => import('./serve.js'),
   smoke: () => import('./smoke.js'),
   unbind: () => import('./unbind.js'),
 }

@@ -18,15 +18,19 @@ export const usage = `[OPTIONS]
 
   --engine NAME      software, or vfio: two NICs behind the IOMMU, one of which sends
                      what the other receives; vfio:ADDRESS,ADDRESS names them, else
-                     two are taken that are bound to vfio-pci (software)
+                     two are taken that are bound to vfio-pci; or verbs: RDMA between
+                     two devices; verbs:DEVICE,DEVICE names them, else those are taken
+                     that have an active port; one alone is both ends (software)
+  --peer HOST[:PORT] with verbs: the other end is there, where \`p2pdma serve\` runs
   --memory ADDRESS   with vfio: the device whose BAR is video memory (the one that is
                      bound to vfio-pci and has the largest)
   --witness          with vfio: only frames to a revoked mapping, and the IOMMU's faults
   --from EXPORTER    where the buffers are made (memfd)
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
                      exporters: memfd udmabuf heap:NAME drm:DRIVER
+                     vfio-bar[:ADDRESS]
   --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4194304;
-                     with vfio 524288)
+                     with vfio and verbs 524288)
   --buffers N        pairs of a source and a target (2)
   --moves N          end after so many moves (200, and in software 1 GiB verified)
   --seconds S        end after so many seconds; with --moves, whichever comes first
@@ -45,6 +49,7 @@ const options = {
   buffers: { type: 'string' },
   moves: { type: 'string' },
   memory: { type: 'string' },
+  peer: { type: 'string' },
   witness: { type: 'boolean' },
   seconds: { type: 'string' },
   seed: { type: 'string' },
@@ -64,7 +69,7 @@ export async function run(argv: string[]): Promise<number> {
     const { min, max } = LIMITS[name]
     return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
   }
-  const { engine, from, to, inject, json, memory, witness } = values
+  const { engine, from, to, inject, json, memory, peer, witness } = values
   if (json === '') throw new UsageError('--json needs a file, or -')
   const fault = FAULTS.find((name) => name === inject)
   if (inject !== undefined && fault === undefined) {
@@ -75,6 +80,7 @@ export async function run(argv: string[]): Promise<number> {
     ...(from !== undefined && { from }),
     ...(to !== undefined && { to: to.split(',') }),
     ...(memory !== undefined && { memory }),
+    ...(peer !== undefined && { peer }),
     ...(witness !== undefined && { witness }),
     ...(fault !== undefined && { inject: fault }),
     ...number('size'),

@@ -1,16 +1,16 @@
 /** The batch form for who has one operation after the other: rows in, and a call when each ends. */
-import type { Attachment } from '../move-notify/attachment.js'
 import { Batch, Completions, Status } from '../move-notify/batch.js'
 import type { Channel } from '../move-notify/channel.js'
+import type { AnyAttachment } from '../move-notify/remote-attachment.js'
 import { P2pdmaError } from '../errors.js'
 import type { Tally } from './tally.js'
 
 export interface Row {
   /** `Op`. */
   op: number
-  source?: Attachment
+  source?: AnyAttachment
   sourceOffset?: number
-  target?: Attachment
+  target?: AnyAttachment
   targetOffset?: number
   length: number
   /** With null and the completion's result, or with why it failed. */

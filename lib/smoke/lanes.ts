@@ -1,17 +1,22 @@
 /** The forms of work behind one face: copies in, and when all are done, how many failed. */
-import type { Attachment } from '../move-notify/attachment.js'
 import { Op } from '../move-notify/batch.js'
 import type { Channel } from '../move-notify/channel.js'
+import type { Attachment } from '../move-notify/attachment.js'
+import type { AnyAttachment } from '../move-notify/remote-attachment.js'
 import { BatchPump } from './batch-pump.js'
 import type { Tally } from './tally.js'
 
-export interface Copy {
-  from: Attachment
+export interface CopyOf<A> {
+  from: A
   fromOffset: number
-  to: Attachment
+  to: A
   toOffset: number
   length: number
 }
+
+export type Copy = CopyOf<Attachment>
+/** One end may be a peer's. */
+export type AnyCopy = CopyOf<AnyAttachment>
 
 export type Form = 'promise' | 'batch'
 
@@ -34,11 +39,16 @@ export interface Lane {
   count(): void
 }
 
-export function openLane(form: Form, channel: Channel, tally: Tally): Lane {
+/** One that copies by the channel's own operation for it. */
+export interface CopyLane extends Lane {
+  copy(copies: readonly AnyCopy[]): Promise<Copied>
+}
+
+export function openLane(form: Form, channel: Channel, tally: Tally): CopyLane {
   return form === 'promise' ? new PromiseLane(channel, tally) : new BatchLane(channel, tally)
 }
 
-class PromiseLane implements Lane {
+class PromiseLane implements CopyLane {
   readonly channel: Channel
   readonly #tally: Tally
 
@@ -47,7 +57,7 @@ class PromiseLane implements Lane {
     this.#tally = tally
   }
 
-  async copy(copies: readonly Copy[]): Promise<Copied> {
+  async copy(copies: readonly AnyCopy[]): Promise<Copied> {
     const done = await Promise.allSettled(
       copies.map(({ from, fromOffset, to, toOffset, length }) =>
         this.channel.copy(from, fromOffset, to, toOffset, length),
@@ -68,7 +78,7 @@ class PromiseLane implements Lane {
   }
 }
 
-class BatchLane implements Lane {
+class BatchLane implements CopyLane {
   readonly channel: Channel
   readonly #tally: Tally
   readonly #pump: BatchPump
@@ -79,7 +89,7 @@ class BatchLane implements Lane {
     this.#pump = new BatchPump(channel, tally)
   }
 
-  copy(copies: readonly Copy[]): Promise<Copied> {
+  copy(copies: readonly AnyCopy[]): Promise<Copied> {
     return new Promise((resolve) => {
       let left = copies.length
       let failed = 0

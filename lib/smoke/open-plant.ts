@@ -5,6 +5,8 @@ import type { SmokeOptions } from './options.js'
 import type { Placement } from './pair.js'
 import type { Plant } from './plant.js'
 import { SoftwarePlant } from './software-plant.js'
+import { openPeerPlant } from './verbs/peer-plant.js'
+import { openVerbsPlant } from './verbs/plant.js'
 import { openVfioPlant } from './vfio/plant.js'
 
 /**
@@ -13,25 +15,33 @@ import { openVfioPlant } from './vfio/plant.js'
  */
 export async function openPlant(options: SmokeOptions, system: Placement): Promise<Plant> {
   const { engine, inject } = options
-  const vfio = /^vfio(?::(.*))?$/.exec(engine)
-  if (vfio === null) {
-    if (options.witness || options.memory !== null) {
-      throw new P2pdmaError('--memory and --witness are for the engine vfio', {
-        code: 'ERR_INVALID_ARG_VALUE',
-        argument: options.witness ? 'witness' : 'memory',
-      })
-    }
-    // Whatever else there is to say of a name.
-    const software = await openEngine(engine)
-    if (engine === 'software') return new SoftwarePlant(software as SoftwareEngine)
-    await software.close()
-    throw new P2pdmaError(`The smoke test cannot run on ${engine}`, { code: 'ERR_UNSUPPORTED' })
+  const [, family = '', names = ''] = /^(vfio|verbs)(?::(.*))?$/.exec(engine) ?? []
+  if (family !== 'vfio' && (options.witness || options.memory !== null)) {
+    throw misplaced('--memory and --witness are', options.witness ? 'witness' : 'memory', 'vfio')
   }
-  if (inject !== null) {
+  if (family !== 'verbs' && options.peer !== null) throw misplaced('--peer is', 'peer', 'verbs')
+  if (family !== '' && inject !== null) {
     throw new P2pdmaError('Faults can be made on purpose in the engine software only', {
       code: 'ERR_INVALID_ARG_VALUE',
       argument: 'inject',
     })
   }
-  return openVfioPlant(vfio[1] ?? '', options, system)
+  if (family === 'vfio') return openVfioPlant(names, options, system)
+  if (family === 'verbs') {
+    return options.peer === null
+      ? openVerbsPlant(names, system)
+      : openPeerPlant(names, options, system)
+  }
+  // Whatever else there is to say of a name.
+  const software = await openEngine(engine)
+  if (engine === 'software') return new SoftwarePlant(software as SoftwareEngine)
+  await software.close()
+  throw new P2pdmaError(`The smoke test cannot run on ${engine}`, { code: 'ERR_UNSUPPORTED' })
+}
+
+function misplaced(what: string, argument: string, engine: string): P2pdmaError {
+  return new P2pdmaError(`${what} for the engine ${engine}`, {
+    code: 'ERR_INVALID_ARG_VALUE',
+    argument,
+  })
 }

@@ -5,8 +5,13 @@ export const FAULTS = ['lost', 'doubled', 'torn', 'stray'] as const
 export type FaultName = (typeof FAULTS)[number]
 
 export interface SmokeOptions {
-  /** `software`, `vfio` or `vfio:SENDER,RECEIVER`, as `openEngine()` spells them but for the second NIC. */
+  /**
+   * `software`, `vfio` or `vfio:SENDER,RECEIVER`, `verbs` or `verbs:DEVICE` or `verbs:DEVICE,DEVICE`,
+   * as `openEngine()` spells them but for the second device.
+   */
   engine: string
+  /** Who runs `p2pdma serve`, as HOST or HOST:PORT; null: both ends are here. */
+  peer: string | null
   /** The PCI device whose memory is used beside the system's; null: one is looked for. */
   memory: string | null
   /** Where the buffers are made; as `exporterByName()` spells it. */
@@ -50,17 +55,18 @@ export const LIMITS = {
 export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
   const unbounded = (given.moves ?? null) === null && (given.seconds ?? null) === null
   const engine = given.engine ?? 'software'
-  const isVfio = engine.split(':', 1)[0] === 'vfio'
+  const isReal = ['vfio', 'verbs'].includes(engine.split(':', 1)[0] ?? '')
   return {
     engine,
+    peer: given.peer ?? null,
     memory: given.memory ?? null,
     from: given.from ?? 'memfd',
     to: given.to ?? ['memfd'],
-    size: given.size ?? (isVfio ? 1 << 19 : 4 << 20),
+    size: given.size ?? (isReal ? 1 << 19 : 4 << 20),
     buffers: given.buffers ?? 2,
     moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
     seconds: given.seconds ?? null,
-    bytes: given.bytes ?? (unbounded && !isVfio ? DEFAULT_BYTES : 0),
+    bytes: given.bytes ?? (unbounded && !isReal ? DEFAULT_BYTES : 0),
     witness: given.witness ?? false,
     seed: given.seed ?? Math.floor(Math.random() * 2 ** 32),
     inject: given.inject ?? null,
@@ -68,7 +74,7 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
 }
 
 /** The placements that a buffer passes through, in turn. */
-export function rotation(options: SmokeOptions): string[] {
+export function rotation(options: Pick<SmokeOptions, 'from' | 'to'>): string[] {
   const all = options.to.includes(options.from) ? options.to : [...options.to, options.from]
   return [...new Set(all)]
 }

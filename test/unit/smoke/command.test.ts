@@ -1,6 +1,6 @@
 /** `p2pdma smoke` as a person runs it. */
 import { Ajv } from 'ajv'
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -171,9 +171,41 @@ void t.test('an exporter that is not here: the reason and what would help, exit 
 })
 
 void t.test('an engine of a later version: exit 1', async (t) => {
-  const run = await smoke('--engine', 'verbs:mlx5_0')
+  const run = await smoke('--engine', 'cuda')
   t.equal(run.code, 1)
   t.match(run.stderr, /not in this version/)
+})
+
+void t.test('an RDMA device that is not here: what would help, exit 1', async (t) => {
+  const run = await smoke('--engine', 'verbs:no_such_device')
+  t.match(run, { code: 1, stdout: '', stderr: /^p2pdma: .*\nhint: .+\n$/ })
+})
+
+void t.test('options of one engine are not for another', async (t) => {
+  const wrong: [string[], RegExp][] = [
+    [['--peer', 'localhost'], /--peer is for the engine verbs/],
+    [['--engine', 'vfio', '--peer', 'localhost'], /--peer is for the engine verbs/],
+    [['--engine', 'verbs', '--memory', '0000:00:10.0'], /for the engine vfio/],
+    [['--engine', 'verbs', '--witness'], /for the engine vfio/],
+    [['--engine', 'verbs', '--inject', 'lost'], /in the engine software only/],
+    [['--engine', 'verbs:a,b,c'], /the names of one or two RDMA devices/],
+    [['--engine', 'verbs:../x'], /the names of one or two RDMA devices/],
+    [['--engine', 'verbs', '--peer', 'host:0'], /--peer takes HOST or HOST:PORT/],
+    [['--engine', 'verbs', '--peer', 'a b'], /--peer takes HOST or HOST:PORT/],
+    [['--engine', 'verbs', '--peer', ''], /--peer takes HOST or HOST:PORT/],
+  ]
+  for (const [args, message] of wrong) {
+    const run = await smoke(...args)
+    t.match(run, { code: 2, stdout: '', stderr: message }, args.join(' '))
+  }
+})
+
+void t.test('serve: what cannot be understood, exit 2', async (t) => {
+  for (const args of [['--port', '65536'], ['--size', '70000'], ['--every', '0'], ['x']]) {
+    const main = join(root, 'dist/lib/cli/main.js')
+    const run = spawnSync(process.execPath, [main, 'serve', ...args], { encoding: 'utf8' })
+    t.match(run, { status: 2, stdout: '', stderr: /usage: p2pdma serve/ }, args.join(' '))
+  }
 })
 
 void t.test('SIGINT: stops, says what was verified, exit 130', async (t) => {

@@ -1,0 +1,84 @@
+/** `p2pdma serve`: the other host of `p2pdma smoke --engine verbs --peer`. */
+import { constants } from 'node:os'
+import type { P2pdmaError } from '../errors.js'
+import { LIMITS, PORT, serve, type ServeEvent } from '../smoke/index.js'
+import { parseOptions, UsageError, wholeNumber } from './args.js'
+
+export const summary = "be the other host of 'smoke --engine verbs --peer'"
+
+export const usage = `[OPTIONS]
+
+  --device NAME      the RDMA device (the first with an active port)
+  --host ADDRESS     listen for peers there (on every address of this host)
+  --port N           and on this TCP port; 0: any that is free (${PORT})
+  --from EXPORTER    where the buffers are made that the peers use (memfd)
+  --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
+  --size BYTES       of each, a multiple of 4096, 65536 at least (524288)
+  --every MS         from one move of a buffer to its next (20)
+  --still            do not move them
+  --once             end when the first peer has gone
+
+Whoever can connect may read and write these buffers, and nothing else: listen
+where you trust everybody. On stdout there is a line of JSON for each event,
+the first when it is ready: { "event": "ready", "device", "host", "port", "size" }.
+
+Exit codes: 0 it was ended, 1 it failed, 2 this usage, 130 interrupted.`
+
+const options = {
+  device: { type: 'string' },
+  host: { type: 'string' },
+  port: { type: 'string' },
+  from: { type: 'string' },
+  to: { type: 'string' },
+  size: { type: 'string' },
+  every: { type: 'string' },
+  still: { type: 'boolean' },
+  once: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+} as const
+
+export async function run(argv: string[]): Promise<number> {
+  const values = parseOptions(argv, options)
+  if (values.help === true) {
+    process.stdout.write(`usage: p2pdma serve ${usage}\n`)
+    return 0
+  }
+  const { device = '', host = null, port, from = 'memfd', to = 'memfd', size, every } = values
+  const { min, max, multipleOf } = LIMITS.size
+  const bytes = size === undefined ? 1 << 19 : wholeNumber('size', size, min, max)
+  if (bytes % multipleOf !== 0) {
+    throw new UsageError(`--size must be a multiple of ${multipleOf}, not '${bytes}'`)
+  }
+  const abort = new AbortController()
+  let code = 0
+  const onSignal = (name: NodeJS.Signals) => {
+    code = 128 + constants.signals[name]
+    abort.abort()
+  }
+  process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
+  try {
+    const settings = {
+      ...{ device, host, from, to: to.split(','), size: bytes, once: values.once === true },
+      port: port === undefined ? PORT : wholeNumber('port', port, 0, 65535),
+      everyMs: values.still === true ? Infinity : wholeNumber('every', every ?? '20', 1, 60_000),
+    }
+    await serve(settings, { tell, progress }, abort.signal)
+    progress('')
+    return code
+  } catch (error) {
+    const { code: kind, message } = error as P2pdmaError
+    if (kind !== 'ERR_INVALID_ARG_VALUE') throw error
+    throw new UsageError(message)
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+}
+
+function tell(event: ServeEvent): void {
+  process.stdout.write(`${JSON.stringify(event)}\n`)
+}
+
+/** One line, on a terminal only. */
+function progress(line: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`)
+}

@@ -1,0 +1,196 @@
+/** One RDMA device here, and a peer on another host, which runs `p2pdma serve`. */
+import { VerbsEngine } from '../../engines/verbs/engine.js'
+import type { Peer } from '../../engines/verbs/peer.js'
+import { P2pdmaError } from '../../errors.js'
+import type { Axes } from '../axes.js'
+import type { Form, Lane } from '../lanes.js'
+import { layOutBlocks } from '../layout.js'
+import type { SmokeOptions } from '../options.js'
+import type { Placement } from '../pair.js'
+import { checkMemory } from '../plan.js'
+import type { Conclusion, Plant, Port, Station } from '../plant.js'
+import { type Goal, type Outcome, type Scenario, stampedUnderMoves } from '../scenarios.js'
+import type { Stage } from '../stage.js'
+import { castVerbsDevices } from './devices.js'
+import { DEPTH } from './ends.js'
+import { EchoLane, RoundTripLane, type Served } from './peer-lanes.js'
+import { askAxes, pinnedBytes, verbsPort } from './plant.js'
+import { saw } from './scenarios.js'
+import { PORT, SERVED } from './serve.js'
+
+interface Address {
+  host: string
+  port: number
+}
+
+export async function openPeerPlant(
+  names: string,
+  options: SmokeOptions,
+  system: Placement,
+): Promise<PeerPlant> {
+  const address = parsePeer(options.peer ?? '')
+  const pinned = pinnedBytes()
+  const [device] = await castVerbsDevices(names)
+  const engine = await VerbsEngine.open(device)
+  try {
+    const axes = await askAxes([engine], system.to)
+    // What cannot be reached is said now.
+    const peer = await engine.connect(address)
+    await peer.close()
+    return new PeerPlant(engine, address, axes, system, pinned)
+  } catch (error) {
+    await engine.close()
+    throw error
+  }
+}
+
+/** `host`, `host:port`, `[2001:db8::1]:port`. */
+export function parsePeer(text: string): Address {
+  const [, bracketed, plain, digits] =
+    /^(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?$/.exec(text) ?? []
+  const host = bracketed ?? plain
+  const port = digits === undefined ? PORT : Number(digits)
+  if (host !== undefined && port > 0 && port < 65536) return { host, port }
+  throw new P2pdmaError(`--peer takes HOST or HOST:PORT, not ${JSON.stringify(text)}`, {
+    code: 'ERR_INVALID_ARG_VALUE',
+    argument: 'peer',
+    hint: 'as in 192.0.2.7:18515, where `p2pdma serve` runs',
+  })
+}
+
+class PeerPlant implements Plant {
+  readonly engine: VerbsEngine
+  readonly address: Address
+  readonly facts: readonly string[]
+  readonly axes: readonly Axes[]
+  readonly scenarios: readonly Scenario[]
+  readonly judgedSize = 0
+  readonly aimMs = 500
+  readonly window = (pairs: number) => pairs
+  readonly header = new Uint8Array()
+  readonly layOut = layOutBlocks
+  readonly concludes = true
+  readonly bytes = 0
+  readonly #pinned: number
+
+  constructor(
+    engine: VerbsEngine,
+    address: Address,
+    axes: readonly Axes[],
+    system: Placement,
+    pinned: number,
+  ) {
+    this.engine = engine
+    this.address = address
+    this.axes = axes
+    this.scenarios = peerScenarios(system)
+    const { host, port } = address
+    this.facts = [
+      `engine verbs: RDMA from ${engine.device.name} to ${host}, port ${port}; the peer moves its buffers by itself, and does not count here`,
+    ]
+    this.#pinned = pinned
+  }
+
+  check(options: SmokeOptions): void {
+    checkMemory(options, undefined, this.scenarios)
+  }
+
+  open(): PeerStation {
+    return new PeerStation(this)
+  }
+
+  async conclude(): Promise<Conclusion> {
+    await this.close()
+    const left = pinnedBytes() - this.#pinned
+    return { check: { ok: left === 0, name: `${left} pinned bytes are left` }, dmaFaults: null }
+  }
+
+  async close(): Promise<void> {
+    await this.engine.close()
+  }
+}
+
+/** A connection for each scenario: what the peer has for it goes with it. */
+class PeerStation implements Station {
+  readonly source: Port
+  readonly target: Port
+  readonly #plant: PeerPlant
+  #peer: Peer | null = null
+  #queues = 0
+
+  constructor(plant: PeerPlant) {
+    this.#plant = plant
+    this.source = this.target = verbsPort(plant.engine)
+  }
+
+  /** One more queue pair, and the peer's buffer for it. */
+  async #serve(size: number): Promise<Served> {
+    this.#peer ??= await this.#plant.engine.connect(this.#plant.address)
+    const { importer } = this.source
+    const queue = await this.#peer.openQueue({ depth: DEPTH })
+    const channel = importer.channel({ queue, depth: DEPTH })
+    const offered = await this.#peer.offered(`${SERVED}-${this.#queues++}`)
+    if (offered.size < size) {
+      throw new P2pdmaError(`the peer's buffers are of ${offered.size} bytes, ours of ${size}`, {
+        code: 'ERR_OUT_OF_RANGE',
+        argument: 'size',
+        hint: `give both the same --size`,
+      })
+    }
+    return { channel, remote: offered.attach(importer) }
+  }
+
+  async roundTrip(form: Form, { pairs, tally, run }: Stage): Promise<Lane> {
+    const served: Served[] = []
+    for (const _ of pairs) served.push(await this.#serve(run.options.size))
+    return new RoundTripLane(form, served, tally)
+  }
+
+  async echo({ tally, run }: Stage): Promise<Lane> {
+    // Every other one sends back: see serve.ts.
+    await this.#serve(run.options.size)
+    const { channel } = await this.#serve(run.options.size)
+    return new EchoLane(channel, tally)
+  }
+
+  lane(): Lane {
+    throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })
+  }
+
+  inject(): void {}
+
+  async close(): Promise<void> {
+    await this.source.importer.close()
+    await this.#peer?.close()
+  }
+}
+
+function peerScenarios(system: Placement): Scenario[] {
+  const scenario = (
+    name: string,
+    open: (station: PeerStation, stage: Stage) => Promise<Lane>,
+  ): Scenario => ({
+    ...{ name, share: 1 / 3, bytesShare: 1 / 3, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    placements: { source: system, target: system },
+    run: (stage, goal) => underMoves(stage, goal, open),
+  })
+  return [
+    scenario('written to the peer and read back, promise form', (station, stage) =>
+      station.roundTrip('promise', stage),
+    ),
+    scenario('written to the peer and read back, batch form', (station, stage) =>
+      station.roundTrip('batch', stage),
+    ),
+    scenario('sent to the peer, which sends it back', (station, stage) => station.echo(stage)),
+  ]
+}
+
+async function underMoves(
+  stage: Stage,
+  goal: Goal,
+  open: (station: PeerStation, stage: Stage) => Promise<Lane>,
+): Promise<Outcome> {
+  const lane = stage.adopt(await open(stage.station as PeerStation, stage))
+  await stampedUnderMoves(stage, goal, lane)
+  return { checks: [], saw: () => saw(stage) }
+}

@@ -1,0 +1,176 @@
+/** RDMA devices: one end of a connection reads, writes or sends what the other has. */
+import { readFileSync } from 'node:fs'
+import { VerbsEngine } from '../../engines/verbs/engine.js'
+import type { Peer } from '../../engines/verbs/peer.js'
+import { P2pdmaError } from '../../errors.js'
+import type { Exporter } from '../../move-notify/backing.js'
+import { Importer } from '../../move-notify/importer.js'
+import type { Axes } from '../axes.js'
+import type { Form, Lane } from '../lanes.js'
+import { layOutBlocks } from '../layout.js'
+import type { SmokeOptions } from '../options.js'
+import type { Placement } from '../pair.js'
+import { checkMemory } from '../plan.js'
+import type { Conclusion, Plant, Port, Station } from '../plant.js'
+import { Probe } from '../probe.js'
+import type { Scenario } from '../scenarios.js'
+import type { Tally } from '../tally.js'
+import { castVerbsDevices } from './devices.js'
+import { type End, openEnds } from './ends.js'
+import { MessageLane } from './message-lane.js'
+import { OneSidedLane } from './one-sided-lane.js'
+import { verbsScenarios } from './scenarios.js'
+
+export async function openVerbsPlant(names: string, system: Placement): Promise<VerbsPlant> {
+  const pinned = pinnedBytes()
+  const cast = await castVerbsDevices(names)
+  const engines: VerbsEngine[] = []
+  try {
+    for (const name of cast) engines.push(await VerbsEngine.open(name))
+    const [first, second] = engines as [VerbsEngine, VerbsEngine]
+    const peers = await first.pair(second)
+    const axes = await askAxes(engines, system.to)
+    return new VerbsPlant([first, second], peers, axes, system, pinned)
+  } catch (error) {
+    for (const engine of engines) await engine.close()
+    throw error
+  }
+}
+
+/** How each device takes each exporter's memory. What is not here is said elsewhere. */
+export async function askAxes(
+  engines: readonly VerbsEngine[],
+  exporters: readonly Exporter[],
+): Promise<Axes[]> {
+  const axes = new Map<string, Axes>()
+  for (const exporter of exporters) {
+    const backing = await exporter.allocate(1).catch(() => null)
+    if (backing === null) continue
+    try {
+      for (const engine of engines) {
+        const device = engine.device.name
+        const { placement } = exporter
+        const { registration, mover, reason } = engine.axes(backing)
+        axes.set(`${device} ${placement}`, {
+          ...{ device, exporter: placement, registration, mover },
+          reason: registration === 'dma-buf' ? null : reason,
+        })
+      }
+    } finally {
+      await backing.free()
+    }
+  }
+  return [...axes.values()]
+}
+
+/** What is pinned for RDMA: drivers/infiniband/core/umem.c, ib_umem_get(). */
+export function pinnedBytes(): number {
+  const text = readFileSync('/proc/self/status', 'utf8')
+  return Number(/^VmPin:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
+}
+
+export class VerbsPlant implements Plant {
+  readonly engines: readonly [VerbsEngine, VerbsEngine]
+  readonly peers: readonly [Peer, Peer]
+  readonly facts: readonly string[]
+  readonly axes: readonly Axes[]
+  readonly scenarios: readonly Scenario[]
+  readonly judgedSize = 0
+  readonly aimMs = 500
+  /** While the blocks of one are on their way nobody has a bracket open on its buffers. */
+  readonly window = (pairs: number) => pairs
+  readonly header = new Uint8Array()
+  readonly layOut = layOutBlocks
+  readonly concludes = true
+  /** No device counts them; the scenario that would ask is not among these. */
+  readonly bytes = 0
+  readonly #pinned: number
+
+  constructor(
+    engines: readonly [VerbsEngine, VerbsEngine],
+    peers: readonly [Peer, Peer],
+    axes: readonly Axes[],
+    system: Placement,
+    pinned: number,
+  ) {
+    this.engines = engines
+    this.peers = peers
+    this.axes = axes
+    this.scenarios = verbsScenarios(this, system)
+    const [first, second] = engines.map(({ device }) => device.name)
+    this.facts = [
+      first === second
+        ? `engine verbs: RDMA, two queue pairs of ${first}, connected to each other`
+        : `engine verbs: RDMA between ${first} and ${second}, both ends in this process`,
+    ]
+    this.#pinned = pinned
+  }
+
+  check(options: SmokeOptions): void {
+    checkMemory(options, undefined, this.scenarios)
+  }
+
+  open(): VerbsStation {
+    return new VerbsStation(this)
+  }
+
+  async conclude(): Promise<Conclusion> {
+    await this.close()
+    const left = pinnedBytes() - this.#pinned
+    return { check: { ok: left === 0, name: `${left} pinned bytes are left` }, dmaFaults: null }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.engines.map((engine) => engine.close()))
+  }
+}
+
+export type Kind = 'write' | 'read' | 'message'
+
+export class VerbsStation implements Station {
+  readonly source: Port
+  readonly target: Port
+  readonly #plant: VerbsPlant
+
+  constructor(plant: VerbsPlant) {
+    this.#plant = plant
+    const [first, second] = plant.engines
+    this.source = verbsPort(first)
+    this.target = verbsPort(second)
+  }
+
+  /** How often queue pairs have been connected anew. */
+  get resets(): number {
+    return this.#plant.engines.reduce((sum, engine) => sum + engine.stats().resets, 0)
+  }
+
+  /** The source's end and the target's of one more queue pair. */
+  ends(): Promise<[End, End]> {
+    return openEnds(this.#plant.peers, [this.source, this.target])
+  }
+
+  /** Writes are the source's to do, reads the target's, and messages go from one to the other. */
+  async open(kind: Kind, form: Form, tally: Tally): Promise<Lane> {
+    const [source, target] = await this.ends()
+    if (kind === 'write') return new OneSidedLane(kind, form, source, target, tally)
+    if (kind === 'read') return new OneSidedLane(kind, form, target, source, tally)
+    return new MessageLane(form, source, target, tally)
+  }
+
+  lane(): Lane {
+    throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })
+  }
+
+  /** No device does as it is told there. */
+  inject(): void {}
+
+  async close(): Promise<void> {
+    await this.source.importer.close()
+    await this.target.importer.close()
+  }
+}
+
+export function verbsPort(engine: VerbsEngine): Port {
+  const probe = new Probe(engine)
+  return { probe, importer: new Importer(probe) }
+}

@@ -1,0 +1,164 @@
+/** RDMA between two buffers while the one, the other or both of them move. */
+import type { Form } from '../lanes.js'
+import type { Placement, Side } from '../pair.js'
+import {
+  type Check,
+  type Goal,
+  type Outcome,
+  type Scenario,
+  stampedUnderMoves,
+} from '../scenarios.js'
+import type { Stage } from '../stage.js'
+import { Counters } from './counters.js'
+import { NetLink } from './net-link.js'
+import type { Kind, VerbsPlant, VerbsStation } from './plant.js'
+import { linkDown, type MakeTrouble, noTrouble, peerKilled, queuePairError } from './troubles.js'
+
+/** Whose buffers move. */
+type Moving = 'source' | 'target' | 'both'
+
+const WHO: Record<Moving, string> = {
+  source: 'the source moves',
+  target: 'the target moves',
+  both: 'both move',
+}
+
+/** The first one gets what the sharing leaves over. */
+const SHARE = 1 / 15
+
+export function verbsScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
+  const scenario = (name: string, run: Scenario['run']): Scenario => ({
+    ...{ name, share: SHARE, bytesShare: SHARE, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    placements: { source: system, target: system },
+    run,
+  })
+  const traffic = (kind: Kind, moving: Moving, form: Form) =>
+    scenario(`${NAMES[kind]}, ${WHO[moving]}, ${form} form`, (stage, goal) =>
+      underMoves(plant, stage, goal, { kind, moving, form }),
+    )
+  const troubled = (name: string, kind: Kind, makeTrouble: MakeTrouble) =>
+    scenario(`${name}, ${NAMES[kind]}`, (stage, goal) =>
+      underMoves(plant, stage, goal, { kind, moving: 'both', form: 'promise', makeTrouble }),
+    )
+  const kinds: Kind[] = ['write', 'read', 'message']
+  return [
+    ...kinds.flatMap((kind) => [
+      traffic(kind, 'source', 'promise'),
+      traffic(kind, 'target', 'batch'),
+      traffic(kind, 'both', 'promise'),
+    ]),
+    ...(['source', 'target', 'both'] as const).map((moving) =>
+      scenario(`atomics beside writes, ${WHO[moving]}`, (stage, goal) =>
+        atomics(stage, goal, moving, system),
+      ),
+    ),
+    linkScenario(plant, troubled),
+    troubled('queue pairs fail', 'message', queuePairError),
+    troubled('another peer is killed', 'write', peerKilled),
+  ]
+}
+
+/** By the first link that is ours to take down. */
+function linkScenario(
+  { engines }: VerbsPlant,
+  troubled: (name: string, kind: Kind, makeTrouble: MakeTrouble) => Scenario,
+): Scenario {
+  const name = 'the link goes down and comes up'
+  const reasons: string[] = []
+  for (const { device } of engines) {
+    const link = NetLink.of(device)
+    if (link instanceof NetLink) return troubled(name, 'write', linkDown(link, device))
+    reasons.push(link)
+  }
+  const skip = [...new Set(reasons)].join('; ')
+  return { ...troubled(name, 'write', () => noTrouble), skip }
+}
+
+const NAMES: Record<Kind, string> = {
+  write: 'RDMA write',
+  read: 'RDMA read',
+  message: 'send and receive',
+}
+
+interface Traffic {
+  kind: Kind
+  moving: Moving
+  form: Form
+  makeTrouble?: MakeTrouble
+}
+
+async function underMoves(
+  plant: VerbsPlant,
+  stage: Stage,
+  goal: Goal,
+  { kind, moving, form, makeTrouble }: Traffic,
+): Promise<Outcome> {
+  const station = stage.station as VerbsStation
+  const lane = stage.adopt(await station.open(kind, form, stage.tally))
+  const trouble = makeTrouble?.({ plant, station, stage }, goal)
+  const checks: Check[] = []
+  try {
+    await stampedUnderMoves(
+      stage,
+      goal,
+      lane,
+      async (move, pipeline) => {
+        if (trouble === undefined) return 0
+        await trouble.before(move)
+        // So that traffic goes on after the last of them.
+        return pipeline.done + 2
+      },
+      sidesOf(stage, moving),
+    )
+  } finally {
+    if (trouble !== undefined) checks.push(...(await trouble.end()))
+  }
+  return { checks, saw: () => [saw(stage), ...checks.map(({ name }) => name)].join(', ') }
+}
+
+/** Stamped writes on one queue pair, atomics on another, and one move after the other. */
+async function atomics(
+  stage: Stage,
+  goal: Goal,
+  moving: Moving,
+  system: Placement,
+): Promise<Outcome> {
+  const { tally } = stage
+  const station = stage.station as VerbsStation
+  const lane = stage.adopt(await station.open('write', 'promise', tally))
+  const [source, target] = await station.ends()
+  const counters = await Counters.open(system, source, target, tally)
+  try {
+    const adding = counters.run()
+    adding.catch(() => {})
+    const sides = sidesOf(stage, moving)
+    if (moving !== 'source') sides.push(counters.side)
+    try {
+      await stampedUnderMoves(stage, goal, lane, undefined, sides)
+    } finally {
+      counters.stop()
+      await Promise.allSettled([adding])
+    }
+    await adding
+    const check = await counters.check()
+    return { checks: [check], saw: () => `${saw(stage)}, ${check.name}` }
+  } finally {
+    await counters.close()
+  }
+}
+
+function sidesOf({ pairs }: Stage, moving: Moving): Side[] {
+  return pairs.flatMap((pair) => (moving === 'both' ? pair.sides : [pair[moving]]))
+}
+
+/** What the traffic of a scenario came to. */
+export function saw({ tally, layout }: Stage): string {
+  const { bytesVerified, moves, movesWithWorkInFlight, stops, forcedStops } = tally.counts
+  const parts = [
+    `${bytesVerified / layout.payload} blocks`,
+    `${moves} moves, ${movesWithWorkInFlight} of them with work under way`,
+    `${stops} stops`,
+  ]
+  if (forcedStops > 0) parts.push(`${forcedStops} of them forced`)
+  return parts.join(', ')
+}

@@ -1,0 +1,128 @@
+/** What goes wrong in the middle of the traffic, on purpose. */
+import type { VerbsEngine } from '../../engines/verbs/engine.js'
+import type { VerbsDevice } from '../../kernel/verbs/index.js'
+import { type Check, type Goal, sleep } from '../scenarios.js'
+import type { Stage } from '../stage.js'
+import type { NetLink } from './net-link.js'
+import type { VerbsPlant, VerbsStation } from './plant.js'
+import { Victim } from './victim.js'
+
+/** Where it happens. */
+export interface Scene {
+  plant: VerbsPlant
+  station: VerbsStation
+  stage: Stage
+}
+
+export interface Trouble {
+  before(move: number): void | Promise<void>
+  /** What it saw. */
+  end(): Promise<Check[]>
+}
+
+export type MakeTrouble = (scene: Scene, goal: Goal) => Trouble
+
+/** Shorter than a reliable connection tries again: IBTA, 9.9.2.1.1, local ACK timeouts. */
+const DOWN_MS = 150
+const WAIT_MS = 10_000
+
+/** Which moves of a scenario some trouble comes before: a few, well apart. */
+function isTroubled(move: number, { moves }: Goal, times: number): boolean {
+  const apart = Number.isFinite(moves) ? Math.max(1, Math.floor(moves / times)) : 8
+  return move % apart === 0
+}
+
+/** Something that takes a while and is not awaited: the next moves meet it. */
+function meanwhile(
+  goal: Goal,
+  times: number,
+  make: () => Promise<void>,
+  end: Trouble['end'],
+): Trouble {
+  let last: Promise<void> = Promise.resolve()
+  return {
+    before: async (move) => {
+      if (!isTroubled(move, goal, times)) return
+      await last
+      last = make()
+      last.catch(() => {})
+    },
+    end: async () => {
+      await last
+      return end()
+    },
+  }
+}
+
+/** For what is not run. */
+export const noTrouble: Trouble = { before: () => {}, end: () => Promise.resolve([]) }
+
+/** The link of one device goes down for a moment. */
+export function linkDown(link: NetLink, device: VerbsDevice): MakeTrouble {
+  return (_scene, goal) => {
+    let made = 0
+    let seen = 0
+    const flap = async () => {
+      made++
+      link.set(false)
+      try {
+        if (await until(() => device.port().state !== 'active')) seen++
+        await sleep(DOWN_MS)
+      } finally {
+        link.set(true)
+      }
+      await until(() => device.port().state === 'active')
+    }
+    return meanwhile(goal, 4, flap, () => {
+      const name = `${link.name} taken down ${made} times, and ${seen} times the port was`
+      return Promise.resolve([{ ok: made > 0 && seen === made, name }])
+    })
+  }
+}
+
+async function until(reached: () => boolean): Promise<boolean> {
+  const deadline = performance.now() + WAIT_MS
+  while (!reached()) {
+    if (performance.now() > deadline) return false
+    await sleep(5)
+  }
+  return true
+}
+
+/** A queue pair goes to error behind everybody's back: at the source's end and the target's in turn. */
+export const queuePairError: MakeTrouble = ({ plant, station }, goal) => {
+  const { resets } = station
+  let made = 0
+  return {
+    before: async (move) => {
+      if (!isTroubled(move, goal, 4)) return
+      const engine = plant.engines[made % 2] as VerbsEngine
+      // Not one that is being connected anew.
+      if (await until(() => engine.inject({ kind: 'queue-pair-error' }) > 0)) made++
+    },
+    end: () => {
+      const seen = station.resets - resets
+      const name = `${made} queue pairs sent to error, ${seen} ends connected anew`
+      return Promise.resolve([{ ok: made > 0 && seen >= 2 * made, name }])
+    },
+  }
+}
+
+/** A second peer is killed while our device writes to its memory; the first one does not notice. */
+export const peerKilled: MakeTrouble = ({ plant, station, stage }, goal) => {
+  const checks: Check[] = []
+  const kill = async () => {
+    const victim = await Victim.open(plant, station)
+    try {
+      const pair = stage.pairs[0]
+      if (pair === undefined) return
+      const { written, error } = await victim.killWhileWriting(pair.source, stage.layout)
+      const code = (error as { code?: string } | null)?.code
+      const name = `a peer killed after ${written} writes to it: ${code ?? 'nobody was told'}`
+      checks.push({ ok: written > 0 && code !== undefined, name })
+    } finally {
+      await victim.close()
+    }
+  }
+  return meanwhile(goal, 2, kill, () => Promise.resolve(checks))
+}

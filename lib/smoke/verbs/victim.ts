@@ -1,0 +1,103 @@
+/** A peer in a process of its own, to be killed. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import type { Peer } from '../../engines/verbs/peer.js'
+import { P2pdmaError } from '../../errors.js'
+import type { Channel } from '../../move-notify/channel.js'
+import { withDeadline } from '../../move-notify/deadline.js'
+import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import { type Layout, payloadOffset } from '../layout.js'
+import type { Side } from '../pair.js'
+import { DEPTH } from './ends.js'
+import type { VerbsPlant, VerbsStation } from './plant.js'
+import { SERVED } from './serve.js'
+
+/** Node takes a second to start, and ten under emulation. */
+const START_MS = 60_000
+/** How long the survivor may take to know. */
+const TELL_MS = 30_000
+/** Writes under way, and done before it is killed. */
+const WINDOW = 8
+const BEFORE = 32
+
+const main = fileURLToPath(new URL('../../cli/main.js', import.meta.url))
+
+export class Victim {
+  readonly #child: ChildProcess
+  readonly #peer: Peer
+  readonly #channel: Channel
+  readonly #remote: RemoteAttachment
+
+  private constructor(child: ChildProcess, peer: Peer, channel: Channel, remote: RemoteAttachment) {
+    this.#child = child
+    this.#peer = peer
+    this.#channel = channel
+    this.#remote = remote
+  }
+
+  /** Starts one on the target's device, and connects the source's to it. */
+  static async open({ engines }: VerbsPlant, { source }: VerbsStation): Promise<Victim> {
+    const [first, second] = engines
+    const device = second.device.name
+    const args = [main, 'serve', '--device', device, '--host', '127.0.0.1', '--port', '0']
+    args.push('--once', '--still')
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
+    try {
+      const peer = await first.connect({ host: '127.0.0.1', port: await readyPort(child) })
+      // It is told by what waits for it; nobody else may listen.
+      peer.on('closed', () => {})
+      const queue = await peer.openQueue({ depth: DEPTH })
+      const channel = source.importer.channel({ queue, depth: DEPTH })
+      const remote = (await peer.offered(`${SERVED}-0`)).attach(source.importer)
+      return new Victim(child, peer, channel, remote)
+    } catch (error) {
+      child.kill('SIGKILL')
+      throw error
+    }
+  }
+
+  /** Kills it in the middle; how many writes were done, and what the next ones rejected with. */
+  async killWhileWriting(
+    { attachment }: Side,
+    layout: Layout,
+  ): Promise<{ written: number; error: unknown }> {
+    let written = 0
+    let error: unknown = null
+    const offset = payloadOffset(layout, 0)
+    const loop = async () => {
+      try {
+        while (error === null) {
+          await this.#channel.copy(attachment, offset, this.#remote, offset, layout.payload)
+          if (++written === BEFORE) this.#child.kill('SIGKILL')
+        }
+      } catch (thrown) {
+        error ??= thrown
+      }
+    }
+    const loops = Promise.all(Array.from({ length: WINDOW }, loop))
+    const late = () =>
+      new P2pdmaError('nobody was told that the peer is gone', { code: 'ETIMEDOUT' })
+    await withDeadline(loops, TELL_MS, late)
+    return { written, error }
+  }
+
+  async close(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#channel.close()
+    await this.#remote.close()
+    await this.#peer.close()
+  }
+}
+
+/** What it says first. */
+async function readyPort(child: ChildProcess): Promise<number> {
+  const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  const ended = once(child, 'close').then(() => null)
+  const line = once(lines, 'line') as Promise<[string]>
+  const late = () => new P2pdmaError('p2pdma serve did not start', { code: 'ETIMEDOUT' })
+  const first = await withDeadline(Promise.race([line, ended]), START_MS, late)
+  if (first === null) throw new P2pdmaError('p2pdma serve ended', { code: 'ERR_SMOKE_FAILED' })
+  return (JSON.parse(first[0]) as { port: number }).port
+}

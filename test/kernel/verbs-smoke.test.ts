@@ -1,0 +1,81 @@
+/** The smoke test between two RDMA devices, and between two hosts. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import type { ServeEvent, SmokeReport } from '../../lib/smoke/index.js'
+
+const main = join(dirname(fileURLToPath(import.meta.url)), '../../lib/cli/main.js')
+
+t.setTimeout(600_000)
+
+function smoke(...args: string[]) {
+  const all = [main, 'smoke', ...args, '--size', '131072', '--json', '-']
+  return spawnSync(process.execPath, all, { encoding: 'utf8' })
+}
+
+t.test('every scenario, both ends in this process', async (t) => {
+  const { stdout, stderr, status } = smoke('--engine', 'verbs', '--moves', '30')
+  t.equal(status, 0, stderr)
+  const report = JSON.parse(stdout) as SmokeReport
+  t.match(report, { error: null, ok: true, moves: 30, failedMoves: 0, failedOperations: 0 })
+  t.match(report, { lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
+  t.equal(report.scenarios.length, 15)
+  for (const { name, bytesVerified, moves, stops } of report.scenarios) {
+    t.ok(bytesVerified > 0 && moves > 0 && stops > 0, name)
+  }
+  const devices = report.axes.map(({ device, exporter }) => `${device} ${exporter}`)
+  t.strictSame(devices.sort(), ['rxe0 memfd', 'rxe1 memfd'])
+  for (const axes of report.axes) t.match(axes, { registration: 'memory', mover: 'us' })
+  t.match(stderr, /^# engine verbs: RDMA between rxe0 and rxe1/m)
+  t.match(stderr, /^# memfd on rxe0: registration memory .*; mover us$/m)
+})
+
+t.test('one device alone is both ends', async (t) => {
+  const { stdout, stderr, status } = smoke('--engine', 'verbs:rxe0,rxe0', '--moves', '3')
+  t.equal(status, 0, stderr)
+  t.match(JSON.parse(stdout), { ok: true, moves: 3, lost: 0, doubled: 0, torn: 0 })
+})
+
+t.test('the other end on another host, whose buffers move too', async (t) => {
+  // The namespace is the other host: see the rig's guest-init.sh.
+  const serve = ['serve', '--device', 'rxe1', '--port', '0', '--size', '131072', '--every', '50']
+  const child = spawn('ip', ['netns', 'exec', 'peer', process.execPath, main, ...serve], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const events: ServeEvent[] = []
+  const lines = createInterface({ input: child.stdout })
+  lines.on('line', (line) => events.push(JSON.parse(line) as ServeEvent))
+  await once(lines, 'line')
+  const [ready] = events
+  t.match(ready, { event: 'ready', device: 'rxe1', size: 131072 })
+  const port = ready?.event === 'ready' ? ready.port : 0
+  const peer = ['--engine', 'verbs:rxe0', '--peer', `10.0.0.2:${port}`, '--moves', '12']
+  const { stdout, stderr, status } = smoke(...peer)
+  t.equal(status, 0, stderr)
+  const report = JSON.parse(stdout) as SmokeReport
+  t.match(report, { ok: true, moves: 12, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
+  t.equal(report.scenarios.length, 3)
+  child.kill('SIGTERM')
+  const [code] = (await once(child, 'close')) as [number]
+  t.equal(code, 143)
+  const gone = events.flatMap((event) => (event.event === 'gone' ? [event] : []))
+  t.equal(gone.length, 4, 'one look, and one peer for each scenario')
+  for (const { error, failedMoves, strayWrites } of gone) {
+    t.match({ error, failedMoves, strayWrites }, { error: null, failedMoves: 0, strayWrites: 0 })
+  }
+  t.ok(gone.some(({ moves }) => moves > 0))
+})
+
+t.test('what is missing is said', async (t) => {
+  for (const [args, message] of [
+    [['--engine', 'verbs:mlx5_0'], /There is no RDMA device 'mlx5_0' .*\n.*rxe0, rxe1/],
+    [['--engine', 'verbs', '--peer', '127.0.0.1:9'], /ECONNREFUSED/],
+  ] as const) {
+    const { stderr, status } = smoke(...args)
+    t.equal(status, 1)
+    t.match(stderr, message)
+  }
+})
