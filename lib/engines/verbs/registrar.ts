@@ -67,8 +67,7 @@ export class Registrar {
       await region.close()
       return new Registrar(null)
     } catch (error) {
-      const { code, message } = error as NodeJS.ErrnoException
-      return new Registrar(`${code ?? 'error'}: ${message}`)
+      return new Registrar((error as Error).message)
     }
   }
 
