@@ -29,7 +29,7 @@ const NAMES = [
   'udmabuf:hugetlb',
   'heap:NAME',
   'drm:DRIVER',
-  'vfio-bar:ADDRESS[/BAR]',
+  'vfio-bar[:ADDRESS[/BAR]]',
 ]
 
 const BAR_NAME = /^vfio-bar:([0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?:\/([0-5]))?$/
@@ -39,7 +39,11 @@ const barHints = {
   ENOENT: 'load the driver: `modprobe vfio-pci`',
 }
 
-/** `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, `vfio-bar:0000:03:00.0/2`, ...; ERR_INVALID_ARG_VALUE for another name. */
+/**
+ * `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, `vfio-bar:0000:03:00.0/2`, ...;
+ * `vfio-bar` alone: the first device with memory that is bound to vfio-pci. ERR_INVALID_ARG_VALUE
+ * for another name.
+ */
 export function exporterByName(name: string): MappedExporter {
   if (typeof name !== 'string') throw typeError('exporter', 'a string', name)
   switch (name) {
@@ -51,6 +55,8 @@ export function exporterByName(name: string): MappedExporter {
       return udmabuf()
     case 'udmabuf:hugetlb':
       return udmabuf({ hugetlb: true })
+    case 'vfio-bar':
+      return vfioBar(firstMemoryDevice())
   }
   const [, kind, parameter = ''] = /^(heap|drm):([\w.,+@-]+)$/.exec(name) ?? []
   if (kind === 'heap') return heap(parameter)
@@ -62,6 +68,16 @@ export function exporterByName(name: string): MappedExporter {
   throw new P2pdmaError(`Unknown exporter ${JSON.stringify(name)}; there are ${NAMES.join(', ')}`, {
     code: 'ERR_INVALID_ARG_VALUE',
     argument: 'exporter',
+  })
+}
+
+function firstMemoryDevice(): string {
+  const [address] = memoryDevices()
+  if (address !== undefined) return address
+  throw new P2pdmaError('No device with memory is bound to vfio-pci', {
+    code: 'ERR_NO_DEVICE',
+    argument: 'exporter',
+    hint: 'name one, as vfio-bar:0000:03:00.0, and `p2pdma bind` it',
   })
 }
 

@@ -8,6 +8,7 @@ import {
   POISON,
   slab,
 } from '../../lib/exporters/index.js'
+import { memoryDevices } from '../../lib/exporters/memory-devices.js'
 import type { Backing } from '../../lib/move-notify/backing.js'
 import { native } from '../../lib/native.js'
 
@@ -191,6 +192,9 @@ t.test('what an IOMMU can be given', async (t) => {
 t.test('names', async (t) => {
   t.equal(exporterByName('vfio-bar:0000:00:10.0').placement, 'vfio-bar:0000:00:10.0')
   t.equal(exporterByName('vfio-bar:0000:00:10.0/2').placement, 'vfio-bar:0000:00:10.0/2')
+  const [first] = memoryDevices()
+  if (first === undefined) t.throws(() => exporterByName('vfio-bar'), { code: 'ERR_NO_DEVICE' })
+  else t.equal(exporterByName('vfio-bar').placement, `vfio-bar:${first}`)
   for (const bad of ['vfio-bar:', 'vfio-bar:10.0', 'vfio-bar:0000:00:10.0/6']) {
     t.throws(() => exporterByName(bad), { code: 'ERR_INVALID_ARG_VALUE', argument: 'exporter' })
   }
