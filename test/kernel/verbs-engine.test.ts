@@ -120,6 +120,40 @@ t.test('a queue pair that breaks comes back, and nothing is lost or doubled', as
   await b.close()
 })
 
+t.test('a move just after an error', async (t) => {
+  const ends = await open(t)
+  const { a, ours, theirs, here, there } = ends
+  const source = await buffer(t, 64 * KIB, memfd(), 9)
+  const target = await buffer(t, 64 * KIB, memfd())
+  const from = await a.attach(source)
+  const { remote, attachment } = await granted(ends, target)
+  let messages = 0
+  for (let round = 0; round < 12; round++) {
+    const arrived = theirs.receive(attachment, 60 * KIB, 64)
+    const work = [ours.copy(from, 0, remote, 0, 4 * KIB), ours.send(from, 0, 1 + round), arrived]
+    if (round % 2 === 0) there.breakQueue(theirs.queue ?? '')
+    // Both at once, now and then.
+    if (round % 3 !== 2) here.breakQueue(ours.queue ?? '')
+    await Promise.all([...work, target.move(round % 2 === 0 ? udmabuf() : memfd())])
+    if ((await arrived).bytes === 1 + round) messages++
+  }
+  t.equal(messages, 12)
+  t.equal(theirs.state, 'running')
+})
+
+t.test('over TCP; an engine closes whoever is connected', async (t) => {
+  const here = await VerbsEngine.open('rxe0')
+  const there = await VerbsEngine.open('rxe1')
+  t.teardown(() => Promise.all([here.close(), there.close()]).then(() => {}))
+  await new Promise<void>((resolve) => {
+    void there
+      .listen({ host: '127.0.0.1' }, () => resolve())
+      .then(({ port }) => here.connect({ host: '127.0.0.1', port }))
+  })
+  await there.close()
+  t.ok(there.closed)
+})
+
 t.test('a peer that goes is a typed error, and the rest goes on', async (t) => {
   const ends = await open(t)
   const { a, near, far, ours, there } = ends
@@ -157,6 +191,9 @@ t.test('bad input', async (t) => {
   far.grant(theirs, readOnly, { label: 'read-only' })
   const remote = (await near.offered('read-only')).attach(a)
   await t.rejects(ours.copy(from, 0, remote, 0, 8), { code: 'ERR_INVALID_ARG_VALUE' })
+  t.throws(() => far.grant(theirs, readOnly), { code: 'ERR_INVALID_STATE' }, 'granted already')
+  const offer = await near.offered('read-only')
+  t.throws(() => offer.attach(b), { code: 'ERR_INVALID_ARG_VALUE' }, "another engine's importer")
   await remote.close()
   await t.rejects(ours.copy(remote, 0, from, 0, 8), { code: 'ERR_CLOSED' })
 })

@@ -31,6 +31,9 @@ const Kind = { SEND: 0, RECEIVE: 1, VOID: 2 } as const
 const POSITIONS = 2 ** 30
 const LIVES = 2 ** 20
 
+/** Receives that the peer's answer to a pause has not used up by then go with a reset, ms. */
+const FLUSH_MS = 200
+
 /** Rows handed over in one native call at most. */
 const PIECE = 256
 
@@ -52,6 +55,7 @@ export class VerbsChannel implements EngineChannel {
   #running = true
   #closed = false
   #armed = false
+  #isPolling = false
   /** Looked at after every completion; those that have come true go. */
   #waiting: { isTrue: () => boolean; resolve: () => void }[] = []
 
@@ -250,14 +254,21 @@ export class VerbsChannel implements EngineChannel {
   // --- completions out ---
 
   /** Takes what the queue pair has completed. */
-  #poll(): void {
+  #poll(): number {
     const { cq } = this.#queue.parts
-    if (cq.closed) return
+    // An error found on the way has others look for more: the columns are this one's.
+    if (cq.closed || this.#isPolling) return 0
     const polled = this.#polled
-    for (;;) {
-      const count = cq.poll(polled)
-      for (let row = 0; row < count; row++) this.#complete(row)
-      if (count < polled.capacity) return
+    this.#isPolling = true
+    try {
+      for (let total = 0; ;) {
+        const count = cq.poll(polled)
+        for (let row = 0; row < count; row++) this.#complete(row)
+        total += count
+        if (count < polled.capacity) return total
+      }
+    } finally {
+      this.#isPolling = false
     }
   }
 
@@ -297,7 +308,9 @@ export class VerbsChannel implements EngineChannel {
   }
 
   #forgetMessage(position: number): void {
-    this.#messages = this.#messages.filter((each) => each.position !== position)
+    // A reliable connection completes them in their order.
+    if (this.#messages[0]?.position === position) this.#messages.shift()
+    else this.#messages = this.#messages.filter((each) => each.position !== position)
   }
 
   #arrived(row: number, position: number): void {
@@ -373,10 +386,7 @@ export class VerbsChannel implements EngineChannel {
     if (this.#closed || cq.closed) return
     this.#host.hold(this, true)
     cq.arm()
-    const before = this.#sends.handed + this.#receives.handed + this.#voids + this.#flushed
-    this.#poll()
-    const after = this.#sends.handed + this.#receives.handed + this.#voids + this.#flushed
-    if (before !== after || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
+    if (this.#poll() > 0 || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
   }
 
   reap(out: Completions): number {
@@ -439,11 +449,15 @@ export class VerbsChannel implements EngineChannel {
   }
 
   async #stopBoth(): Promise<void> {
-    const told = this.#queue.isReachable ? this.#queue.pause() : undefined
+    const queue = this.#queue
+    const told = queue.isReachable ? queue.pause() : undefined
     await this.#wait(() => this.#sends.handed === 0)
+    if (told === undefined) return
     await told
-    // The peer's empty messages have come before its answer.
+    // The peer's empty messages have come before its answer, or there are none: it has no channel.
+    const patience = setTimeout(() => queue.break(), FLUSH_MS)
     await this.#wait(() => this.#isStill)
+    clearTimeout(patience)
   }
 
   /** The peer wants us to keep still, with its receives used up: what we sent drains. @internal */
@@ -515,10 +529,12 @@ export class VerbsChannel implements EngineChannel {
 
   /** The peer has received so many messages of this life; what it has not is ours again. @internal */
   settle(received: number): void {
+    let delivered = -1
     for (const { index, position } of this.#messages) {
       if (index >= received) continue
       const slot = this.#sends.slot(position)
       this.#sends.finish(position, Status.OK, this.#sends.length[slot] ?? 0)
+      delivered = position
     }
     this.#messages = []
     this.#voids = 0
@@ -530,12 +546,20 @@ export class VerbsChannel implements EngineChannel {
       // Nobody counts atomics where they are done.
       if (this.#sends.op[slot] === Op.FETCH_ADD) {
         this.#sends.finish(position, Status.OUTCOME_UNKNOWN, 0)
+      } else if (position < delivered && this.#isWrite(slot)) {
+        // Done, in order: who was told of it by the message may have changed the memory since.
+        this.#sends.finish(position, Status.OK, this.#sends.length[slot] ?? 0)
       } else this.#sends.takeBack(position)
     }
     for (let position = this.#receives.head; position < this.#receives.tail; position++) {
       this.#receives.takeBack(position)
     }
     this.#look()
+  }
+
+  #isWrite(slot: number): boolean {
+    const { op, source } = this.#sends
+    return op[slot] === Op.COPY && this.#host.regions.get(source[slot] ?? 0)?.queue == null
   }
 
   /** There is no peer any more. @internal */

@@ -199,7 +199,9 @@ export class VerbsEngine implements Engine {
     const address = server.address()
     const close = () => {
       this.#listeners.delete(listener)
-      return new Promise<void>((resolve) => void server.close(() => resolve()))
+      // Those who have connected stay connected, so its callback may never come.
+      server.close()
+      return Promise.resolve()
     }
     const listener: VerbsListener = {
       port: typeof address === 'object' && address !== null ? address.port : port,
@@ -249,6 +251,7 @@ export class VerbsEngine implements Engine {
 
   get #peerHost() {
     return {
+      engine: this,
       regions: this.regions,
       sgidIndex: this.#gid.index,
       mtu: this.#port.activeMtu,

@@ -15,6 +15,8 @@ import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
 export interface PeerHost {
+  /** Whose importers, channels and attachments are meant. */
+  readonly engine: object
   readonly regions: Regions
   readonly sgidIndex: number
   readonly mtu: number
@@ -159,7 +161,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       await queue.close()
       throw answer
     }
-    await queue.join(answer.qpn, answer.psn)
+    await this.#join(queue, answer.qpn, answer.psn)
     queue.channel?.pump()
     return queue.name
   }
@@ -177,10 +179,19 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     return queue
   }
 
+  async #join(queue: Queue, qpn: number, psn: number): Promise<void> {
+    try {
+      await queue.join(qpn, psn)
+    } catch (error) {
+      await queue.close()
+      throw error
+    }
+  }
+
   async #accept(id: number, depth: number, qpn: number, psn: number): Promise<void> {
     try {
       const queue = await this.#makeQueue(id, depth)
-      await queue.join(qpn, psn)
+      await this.#join(queue, qpn, psn)
       this.send({ type: 'queue-ok', queue: id, qpn: queue.qpn, psn: queue.psn, depth })
       this.emit('queue', queue.name)
     } catch (error) {
@@ -204,6 +215,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       throw typeError('label', 'up to 64 of letters, digits, and _ . : -', label)
     }
     checkInteger('access', access, 1, 3)
+    this.#checkOurs('channel', channel.importer)
+    this.#checkOurs('attachment', attachment.importer)
     if ((access & ~attachment.access) !== 0) {
       throw new P2pdmaError('access is more than the attachment has', {
         code: 'ERR_INVALID_ARG_VALUE',
@@ -228,6 +241,20 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
           hint: 'await the move first',
         })
       )
+    }
+    if (!channel.isRunning) {
+      // The peer would begin to use it while nobody has told it to keep still.
+      throw new P2pdmaError('The channel is stopped for a move', {
+        code: 'EAGAIN',
+        argument: 'channel',
+        hint: 'await the move first',
+      })
+    }
+    if (this.#granted.get(queue.id)?.has(attachment.id) === true) {
+      throw new P2pdmaError('The peer has been granted this attachment on this queue', {
+        code: 'ERR_INVALID_STATE',
+        argument: 'attachment',
+      })
     }
     const users = channel.grant(attachment)
     let all = this.#granted.get(queue.id)
@@ -293,12 +320,15 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     const queue = this.#queues.get(message.queue)
     if (queue === undefined) return
     const { label, size, access, iova, rkey, generation } = message
+    const key = `${message.queue}/${message.buffer}`
     const attached = new Set<RemoteAttachment>()
     const received: Received = {
       attached,
       key: { iova, rkey, generation },
       offer: new Offer(label, size, access, queue.name, (importer) => {
+        this.#checkOurs('importer', importer)
         if (queue.error !== null) throw queue.error
+        if (this.#received.get(key) !== received) throw takenBack()
         const { regions } = this.#host
         const remote = importer.attachRemote({
           size,
@@ -313,7 +343,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
         return remote
       }),
     }
-    this.#received.set(`${message.queue}/${message.buffer}`, received)
+    this.#received.set(key, received)
     const waiting = this.#offers.filter((each) => each.label === label)
     this.#offers = this.#offers.filter((each) => each.label !== label)
     for (const { resolve } of waiting) resolve(received.offer)
@@ -324,11 +354,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     const key = `${queue}/${buffer}`
     const received = this.#received.get(key)
     this.#received.delete(key)
-    const error = new P2pdmaError('The peer has taken the buffer back', {
-      code: 'ERR_REVOKED',
-      hint: 'ask it for another',
-    })
-    for (const remote of [...(received?.attached ?? [])]) this.#revoke(remote, error)
+    for (const remote of [...(received?.attached ?? [])]) this.#revoke(remote, takenBack())
   }
 
   #revoke(remote: RemoteAttachment, error: P2pdmaError): void {
@@ -400,15 +426,34 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   }
 
   #loseQueue(queue: Queue, error: P2pdmaError): void {
+    queue.lose(error)
+    // Nobody else would.
+    if (queue.channel === null) void queue.close().catch(() => {})
+  }
+
+  /** @internal */
+  onLost(queue: Queue, error: P2pdmaError): void {
+    this.#dropAll(queue, error)
+    this.#tellEnd(queue)
+  }
+
+  /** What each end had of the other's on this queue. */
+  #dropAll(queue: Queue, error: P2pdmaError): void {
     for (const [key, received] of this.#received) {
       if (received.offer.queue !== queue.name) continue
       this.#received.delete(key)
       for (const remote of [...received.attached]) this.#revoke(remote, error)
     }
     for (const id of [...(this.#granted.get(queue.id)?.keys() ?? [])]) this.#ungrant(queue.id, id)
-    queue.lose(error)
-    // Nobody else would.
-    if (queue.channel === null) void queue.close().catch(() => {})
+    this.#granted.delete(queue.id)
+  }
+
+  #tellEnd(queue: Queue): void {
+    try {
+      this.send({ type: 'queue-error', queue: queue.id, message: 'closed' })
+    } catch {
+      // It was never opened.
+    }
   }
 
   /** @internal */
@@ -419,9 +464,9 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   /** @internal */
   forget(queue: Queue): void {
     if (!this.#queues.delete(queue.id)) return
-    for (const id of [...(this.#granted.get(queue.id)?.keys() ?? [])]) this.#ungrant(queue.id, id)
+    this.#dropAll(queue, closedError(queue.name))
     this.#host.dropQueue(queue)
-    this.send({ type: 'queue-error', queue: queue.id, message: 'closed' })
+    this.#tellEnd(queue)
   }
 
   #onClose(error: Error | null): void {
@@ -452,7 +497,23 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     return this.close()
   }
 
+  /** Names and ids are an engine's own: those of another would be taken for ours. */
+  #checkOurs(argument: string, importer: Importer): void {
+    if ((importer as Partial<Importer> | null)?.engine === this.#host.engine) return
+    throw new P2pdmaError(`${argument} must be of the engine that this peer is connected to`, {
+      code: 'ERR_INVALID_ARG_VALUE',
+      argument,
+    })
+  }
+
   #checkOpen(): void {
     if (this.#isClosed) throw this.#error ?? closedError('The peer')
   }
+}
+
+function takenBack(): P2pdmaError {
+  return new P2pdmaError('The peer has taken the buffer back', {
+    code: 'ERR_REVOKED',
+    hint: 'ask it for another',
+  })
 }

@@ -38,7 +38,9 @@ export interface QueuePeer {
   /** The keys of what is granted on this queue that have changed since the peer was told. */
   updates(queue: Queue): KeyUpdate[]
   hasGrants(queue: Queue): boolean
+  /** From now on a deregistration may have to wait for the device. */
   onReset(queue: Queue): void
+  onLost(queue: Queue, error: P2pdmaError): void
   forget(queue: Queue): void
 }
 
@@ -97,6 +99,8 @@ export class Queue {
   #resets = 0
   #resetAsked = 0
   #onResetOk: ((psn: number, received: number) => void) | null = null
+  #resetTimer: NodeJS.Timeout | undefined
+  #reconnecting: Promise<void> = Promise.resolve()
   #isClosed = false
 
   constructor(peer: QueuePeer, id: number, depth: number, parts: QueueParts) {
@@ -121,7 +125,7 @@ export class Queue {
   }
 
   /** RESET to RTS, towards the peer's. */
-  async join(peerQpn: number, peerPsn: number): Promise<void> {
+  async join(peerQpn: number, peerPsn: number, life = this.life): Promise<void> {
     const { qp } = this.parts
     const { dgid, sgidIndex, pathMtu } = this.#peer
     this.#peerQpn = peerQpn
@@ -129,7 +133,7 @@ export class Queue {
     await qp.toInit({ access })
     await qp.toRtr({ destQpNum: peerQpn, rqPsn: peerPsn, ahAttr: { dgid, sgidIndex }, pathMtu })
     await qp.toRts({ sqPsn: this.psn })
-    if (this.#state === 'lost' || this.#isClosed) return
+    if (this.#state === 'lost' || this.#isClosed || this.life !== life) return
     this.#state = 'ready'
   }
 
@@ -143,15 +147,15 @@ export class Queue {
   /** Asks the peer to keep still, and to use up our receives. Resolves when it does. */
   pause(): Promise<void> {
     if (this.#state === 'lost') return Promise.resolve()
-    const n = ++this.#pauses
+    const n = this.#pauses + 1
+    // A queue pair that is broken receives nothing; once a reset has been asked for its counts
+    // are of a life that ends, and the peer may have begun the next.
+    const posted = this.#onResetOk === null ? this.posted : 0
+    const flush = this.isReady && posted > this.received
+    this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted })
+    this.#pauses = n
     this.#pausing = n
-    return new Promise((resolve) => {
-      this.#onPaused = resolve
-      // A queue pair that is broken receives nothing, and its counts are of a life that ends.
-      const posted = this.#state === 'ready' ? this.posted : 0
-      const flush = posted > this.received
-      this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted })
-    })
+    return new Promise((resolve) => (this.#onPaused = resolve))
   }
 
   onPaused(n: number): void {
@@ -228,13 +232,15 @@ export class Queue {
   async #askForReset(): Promise<void> {
     const n = ++this.#resets
     this.#resetAsked = n
+    // Not within the completion that has told of the error: there may be more behind it.
+    await Promise.resolve()
     await this.channel?.drainErrors()
     if (this.#resetAsked !== n || this.#state !== 'broken') return
     this.psn = randomPsn()
     const answered = new Promise<boolean>((resolve) => {
-      const timer = setTimeout(() => resolve(false), RESET_MS)
+      this.#resetTimer = setTimeout(() => resolve(false), RESET_MS)
       this.#onResetOk = (psn, received) => {
-        clearTimeout(timer)
+        clearTimeout(this.#resetTimer)
         this.#beginLife(received)
         void this.#reconnect(psn).then(() => {
           resolve(true)
@@ -265,7 +271,7 @@ export class Queue {
     if (this.#state === 'lost' || this.#isClosed) return
     // Both asked at once: the opener's counts.
     if (this.#onResetOk !== null && this.#peer.isOpener) return
-    this.#onResetOk = null
+    this.#cancelAsk()
     if (this.#state === 'ready') this.#fall()
     await this.channel?.drainErrors()
     this.psn = randomPsn()
@@ -274,6 +280,12 @@ export class Queue {
     if (!(await this.#reconnect(psn))) return
     this.#peer.send({ type: 'reset-ok', queue: this.id, n, ...mine })
     this.channel?.pump()
+  }
+
+  #cancelAsk(): void {
+    clearTimeout(this.#resetTimer)
+    this.#resetAsked = 0
+    this.#onResetOk = null
   }
 
   /** At once: what the peer tells from now on is of the new life. */
@@ -286,17 +298,25 @@ export class Queue {
 
   /** Tried again for a while: there is no way to the peer while its link, or ours, is down. */
   async #reconnect(psn: number): Promise<boolean> {
+    const { life } = this
+    // One at a time: the one before sees that its life is over.
+    const before = this.#reconnecting
+    this.#reconnecting = before.then(() => this.#tryToReconnect(psn, life))
+    await this.#reconnecting
+    return this.isReady && this.life === life
+  }
+
+  async #tryToReconnect(psn: number, life: number): Promise<void> {
     const deadline = performance.now() + RECONNECT_MS
-    while (this.#state === 'broken' && !this.#isClosed) {
+    while (this.#state === 'broken' && !this.#isClosed && this.life === life) {
       try {
         await this.parts.qp.toReset()
-        await this.join(this.#peerQpn, psn)
+        await this.join(this.#peerQpn, psn, life)
       } catch (cause) {
         if (performance.now() > deadline) this.lose(reconnectError(this.name, cause))
         else await sleep(RETRY_MS)
       }
     }
-    return this.isReady
   }
 
   /** There is no peer any more, or no way back. */
@@ -305,8 +325,10 @@ export class Queue {
     this.#error = error
     this.#state = 'lost'
     this.#toError()
+    this.#peer.onReset(this)
+    this.#cancelAsk()
     this.#paused()
-    this.#onResetOk = null
+    this.#peer.onLost(this, error)
     this.channel?.lost(error)
   }
 
@@ -314,6 +336,8 @@ export class Queue {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#toError()
+    this.#peer.onReset(this)
+    this.#cancelAsk()
     this.#paused()
     this.#peer.forget(this)
     await this.parts.close()
