@@ -80,6 +80,9 @@ export interface VerbsFault {
   queue?: string
 }
 
+/** Of all engines: what belongs to one is not found in another. */
+let peersSoFar = 0
+
 export class VerbsEngine implements Engine {
   /** `verbs:` and the device's name. */
   readonly name: string
@@ -96,7 +99,6 @@ export class VerbsEngine implements Engine {
   readonly #listeners = new Set<VerbsListener>()
   readonly #holding = new Set<object>()
   #importers: Importer[] = []
-  #peersSoFar = 0
   #closing: Promise<void> | null = null
 
   private constructor(
@@ -244,14 +246,14 @@ export class VerbsEngine implements Engine {
       void link.close()
       throw closedError('The engine')
     }
-    const peer = new Peer(this.#peerHost, link, `peer${this.#peersSoFar++}`, isOpener)
+    const peer = new Peer(this.#peerHost, link, `peer${peersSoFar++}`, isOpener)
     this.#peers.add(peer)
     return peer
   }
 
   get #peerHost() {
     return {
-      engine: this,
+      engine: this.name,
       regions: this.regions,
       sgidIndex: this.#gid.index,
       mtu: this.#port.activeMtu,

@@ -15,8 +15,8 @@ import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
 export interface PeerHost {
-  /** Whose importers, channels and attachments are meant. */
-  readonly engine: object
+  /** The engine's name; its importers, channels and attachments are meant. */
+  readonly engine: string
   readonly regions: Regions
   readonly sgidIndex: number
   readonly mtu: number
@@ -499,7 +499,9 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   /** Names and ids are an engine's own: those of another would be taken for ours. */
   #checkOurs(argument: string, importer: Importer): void {
-    if ((importer as Partial<Importer> | null)?.engine === this.#host.engine) return
+    // By its name: between an importer and its engine there may be something that looks on.
+    const { engine } = (importer ?? {}) as Partial<Importer>
+    if (engine?.name === this.#host.engine) return
     throw new P2pdmaError(`${argument} must be of the engine that this peer is connected to`, {
       code: 'ERR_INVALID_ARG_VALUE',
       argument,
