@@ -1,6 +1,6 @@
 /**
  * Takes frames as they come, in batches, until none has come for two seconds,
- * or none at all for ten.
+ * or none at all for thirty.
  * Takes the PCI address of a NIC (by default the second 82574 that is bound to
  * vfio-pci, see `p2pdma bind`). packet-generator.ts has the frames.
  */
@@ -9,7 +9,7 @@ import { Batch, Completions, memfd, MovableBuffer, Op, openEngine, pciDevices } 
 const SLOTS = 256
 const SLOT = 2048
 const QUIET_MS = 2000
-const FIRST_MS = 10_000
+const FIRST_MS = 30_000
 
 const [, nic] = pciDevices().filter(
   ({ vendor, device, driver }) => vendor === 0x8086 && device === 0x10d3 && driver === 'vfio-pci',
