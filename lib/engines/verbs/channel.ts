@@ -563,7 +563,7 @@ export class VerbsChannel implements EngineChannel {
   }
 
   /** There is no peer any more. @internal */
-  lost(error: P2pdmaError): void {
+  lost(): void {
     const end = (rows: Rows) => {
       for (let position = rows.head; position < rows.tail; position++) {
         const slot = rows.slot(position)
@@ -576,7 +576,6 @@ export class VerbsChannel implements EngineChannel {
       }
       rows.next = rows.tail
     }
-    void error
     end(this.#sends)
     end(this.#receives)
     this.#voids = 0

@@ -9,8 +9,8 @@ import { Channel } from '../../move-notify/channel.js'
 import type { Importer } from '../../move-notify/importer.js'
 import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
 import type { Link } from './link/link.js'
-import type { QueueMessage as LinkMessage } from './link/messages.js'
-import { type KeyUpdate, Queue, type QueueParts, type QueuePeer } from './queue.js'
+import type { QueueMessage, Update } from './link/messages.js'
+import { Queue, type QueueParts, type QueuePeer } from './queue.js'
 import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
@@ -282,8 +282,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   }
 
   /** @internal */
-  updates(queue: Queue): KeyUpdate[] {
-    const updates: KeyUpdate[] = []
+  updates(queue: Queue): Update[] {
+    const updates: Update[] = []
     for (const [id, granted] of this.#granted.get(queue.id) ?? []) {
       const region = this.#host.regions.get(id)
       if (granted.attachment.isGone || region === undefined || region.mr === null) {
@@ -316,7 +316,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     })
   }
 
-  #onGrant(message: Extract<LinkMessage, { type: 'grant' }>): void {
+  #onGrant(message: Extract<QueueMessage, { type: 'grant' }>): void {
     const queue = this.#queues.get(message.queue)
     if (queue === undefined) return
     const { label, size, access, iova, rkey, generation } = message
@@ -365,11 +365,11 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   // --- the link ---
 
   /** @internal */
-  send(message: LinkMessage): boolean {
+  send(message: QueueMessage): boolean {
     return this.#link.send(message)
   }
 
-  #onMessage(message: LinkMessage): void {
+  #onMessage(message: QueueMessage): void {
     if (message.type === 'queue') {
       void this.#accept(message.queue, message.depth, message.qpn, message.psn)
       return
@@ -387,7 +387,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     if (queue !== undefined) this.#onQueueMessage(queue, message)
   }
 
-  #onQueueMessage(queue: Queue, message: LinkMessage): void {
+  #onQueueMessage(queue: Queue, message: QueueMessage): void {
     switch (message.type) {
       case 'grant':
         return this.#onGrant(message)

@@ -14,6 +14,7 @@ import {
 } from '../../kernel/verbs/index.js'
 import { sleep } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
+import type { QueueMessage, Update } from './link/messages.js'
 
 /**
  * How long a queue pair may take to be connected again, ms: a link that went
@@ -36,27 +37,13 @@ export interface QueuePeer {
   readonly pathMtu: number
   send(message: QueueMessage): boolean
   /** The keys of what is granted on this queue that have changed since the peer was told. */
-  updates(queue: Queue): KeyUpdate[]
+  updates(queue: Queue): Update[]
   hasGrants(queue: Queue): boolean
   /** From now on a deregistration may have to wait for the device. */
   onReset(queue: Queue): void
   onLost(queue: Queue, error: P2pdmaError): void
   forget(queue: Queue): void
 }
-
-export interface KeyUpdate {
-  buffer: number
-  iova: number
-  rkey: number
-  generation: number
-}
-
-export type QueueMessage =
-  | { type: 'pause'; queue: number; n: number; flush: boolean; posted: number }
-  | { type: 'paused'; queue: number; n: number }
-  | { type: 'resume'; queue: number; n: number; updates: KeyUpdate[] }
-  | { type: 'credit'; queue: number; posted: number }
-  | { type: 'reset' | 'reset-ok'; queue: number; n: number; psn: number; received: number }
 
 /** What a queue's objects are made of. */
 export interface QueueParts {
@@ -329,7 +316,7 @@ export class Queue {
     this.#cancelAsk()
     this.#paused()
     this.#peer.onLost(this, error)
-    this.channel?.lost(error)
+    this.channel?.lost()
   }
 
   async close(): Promise<void> {
