@@ -63,6 +63,7 @@
             'sources': [
               'native/fd.cc',
               'native/mapping.cc',
+              'native/support/column_args.cc',
               'native/support/env_state.cc',
               'native/support/error.cc',
               'native/support/job.cc',
@@ -86,6 +87,9 @@
               'native/verbs/receive.cc',
               'native/verbs/send_chain.cc',
               'native/verbs/window.cc',
+              'native/verbs/work/check.cc',
+              'native/verbs/work/js.cc',
+              'native/verbs/work/queues.cc',
               'native/verbs/work_request.cc',
             ],
             'include_dirs': ['native'],

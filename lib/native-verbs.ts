@@ -6,7 +6,12 @@
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
 import { P2pdmaError } from './errors.js'
-import type { NativeFd, NativeMapping, NativeWatch } from './native.js'
+import type {
+  NativeColumns as NativeBatchColumns,
+  NativeFd,
+  NativeMapping,
+  NativeWatch,
+} from './native.js'
 
 /** An object of libibverbs or librdmacm: the functions take it. Closed by the garbage collector too. */
 export interface NativeVerbs {
@@ -296,6 +301,59 @@ interface PostNative {
   verbsPollCq(cq: NativeCq, out: NativeColumns<'completion'>, max: number): number
 }
 
+/** Columns of rows, in the order of native/verbs/work/js.cc, RowsArgs. */
+export type NativeRowColumns = readonly [
+  sourceOffset: Float64Array,
+  targetOffset: Float64Array,
+  length: Float64Array,
+  operand: Float64Array,
+  cookie: Float64Array,
+  result: Float64Array,
+  message: Float64Array,
+  source: Uint32Array,
+  target: Uint32Array,
+  op: Uint8Array,
+  stage: Uint8Array,
+  status: Uint8Array,
+]
+
+/** The work queues of a queue pair: native/verbs/work/js.cc. */
+export interface NativeWork extends NativeBatchColumns {
+  /** In and out through the doorbell. */
+  post(): void
+  hand(): void
+  poll(): void
+  reap(): void
+  /** Its errno is in the doorbell. */
+  sendVoids(count: number): void
+  useTable(
+    capacity: number,
+    iovas: Float64Array,
+    sizes: Float64Array,
+    ids: Uint32Array,
+    keys: Uint32Array,
+    queues: Uint32Array,
+    reach: Uint8Array,
+    access: Uint8Array,
+  ): void
+  close(): void
+}
+
+interface WorkNative {
+  verbsOpenWork(
+    qp: NativeQp,
+    cq: NativeCq,
+    depth: number,
+    maxMessage: number,
+    scratch: NativeMapping,
+    scratchIova: number,
+    scratchLkey: number,
+    doorbell: Float64Array,
+    counts: Float64Array,
+    ...columns: [...sends: NativeRowColumns, ...receives: NativeRowColumns]
+  ): NativeWork
+}
+
 export interface NativeCmEvent {
   /** An `rdma_cm_event_type`. */
   event: number
@@ -355,7 +413,12 @@ interface CmNative {
   verbsCmInfo(id: NativeCmId): NativeCmInfo
 }
 
-export type VerbsNative = DeviceNative & MemoryNative & QueueNative & PostNative & CmNative
+export type VerbsNative = DeviceNative &
+  MemoryNative &
+  QueueNative &
+  PostNative &
+  WorkNative &
+  CmNative
 
 let loaded: VerbsNative | undefined
 

@@ -17,6 +17,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   p2pdma::verbs::InitModify(env, exports);
   p2pdma::verbs::InitReceive(env, exports);
   p2pdma::verbs::InitPost(env, exports);
+  p2pdma::verbs::InitWork(env, exports);
   p2pdma::verbs::InitEvents(env, exports);
   p2pdma::verbs::InitColumns(env, exports);
   p2pdma::verbs::InitCm(env, exports);

@@ -14,6 +14,7 @@ void InitQueuePair(Napi::Env env, Napi::Object exports);
 void InitModify(Napi::Env env, Napi::Object exports);
 void InitReceive(Napi::Env env, Napi::Object exports);
 void InitPost(Napi::Env env, Napi::Object exports);
+void InitWork(Napi::Env env, Napi::Object exports);
 void InitEvents(Napi::Env env, Napi::Object exports);
 void InitColumns(Napi::Env env, Napi::Object exports);
 void InitCm(Napi::Env env, Napi::Object exports);

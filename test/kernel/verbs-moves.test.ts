@@ -14,17 +14,22 @@ const places = [memfd(), udmabuf()] as const
 
 t.test('a key kept from before the move reaches nothing', async (t) => {
   const ends = await open(t)
-  const { a, ours, here } = ends
+  const { a, ours, here, there } = ends
   const source = await buffer(t, 64 * KIB, memfd(), 5)
   const target = await buffer(t, 64 * KIB, memfd(), 1)
   const from = await a.attach(source)
-  const { remote } = await granted(ends, target)
+  const { attachment, remote } = await granted(ends, target)
   await ours.copy(from, 0, remote, 0, KIB)
-  const region = here.regions.get(remote.id)
-  if (region === undefined) throw new Error('no region')
-  const old = { iova: region.iova, rkey: region.key, generation: region.generation }
+  const read = () => {
+    const key = here.regions.remoteKey(remote.id)
+    const region = there.regions.get(attachment.id)
+    if (key === undefined || region === undefined) throw new Error('no region')
+    t.equal(key.iova, region.iova, 'the peer has the address of today')
+    return { ...key, generation: region.generation }
+  }
+  const old = read()
   await target.move(udmabuf())
-  const now = { iova: region.iova, rkey: region.key, generation: region.generation }
+  const now = read()
   t.not(now.iova, old.iova, 'addresses are never used again')
   t.equal(now.generation, old.generation + 1)
   // A peer that does not listen.

@@ -95,6 +95,8 @@ export class VerbsEngine implements Engine {
   /** @internal */
   readonly regions: Regions
   readonly #queues = new Map<string, Queue>()
+  /** Queue pairs so far. */
+  #numbers = 0
   readonly #peers = new Set<Peer>()
   readonly #listeners = new Set<VerbsListener>()
   readonly #holding = new Set<object>()
@@ -258,6 +260,7 @@ export class VerbsEngine implements Engine {
       sgidIndex: this.#gid.index,
       mtu: this.#port.activeMtu,
       makeParts: (depth: number, onEvent: () => void) => this.#makeParts(depth, onEvent),
+      nextNumber: () => ++this.#numbers,
       addQueue: (queue: Queue) => void this.#queues.set(queue.name, queue),
       dropQueue: (queue: Queue) => void this.#queues.delete(queue.name),
       forgetPeer: (peer: Peer) => void this.#peers.delete(peer),
@@ -273,13 +276,12 @@ export class VerbsEngine implements Engine {
     })
     using memfd = Memfd.create(Math.max(depth * 8, 4096), { name: 'p2pdma-atomics' })
     const mapping = memfd.map()
-    const values = new BigUint64Array(mapping.view(0, depth * 8))
     const scratch = await this.#domain.register(mapping, { access: MemoryAccess.LOCAL_WRITE })
     return {
       qp,
       cq,
       scratch,
-      values,
+      values: mapping,
       close: async () => {
         await qp.close()
         await Promise.all([cq.close(), scratch.close()])
@@ -291,7 +293,10 @@ export class VerbsEngine implements Engine {
   /** Of the queue pairs that are open: how many, and how often they were connected anew. */
   stats(): VerbsStats {
     const queues = [...this.#queues.values()]
-    return { queues: queues.length, resets: queues.reduce((sum, { life }) => sum + life - 1, 0) }
+    return {
+      queues: queues.length,
+      resets: queues.reduce((sum, { counts }) => sum + counts.life - 1, 0),
+    }
   }
 
   /**
@@ -347,10 +352,10 @@ export class VerbsEngine implements Engine {
     }
     const { regions } = this
     const host = {
-      regions,
+      table: regions.table,
       maxMessage: this.#port.maxMessageSize,
+      onForced: () => void (regions.isUnquiet = true),
       hold: (channel: object, hold: boolean) => this.#hold(channel, hold),
-      forget: () => {},
     }
     return new VerbsChannel(host, queue, options)
   }

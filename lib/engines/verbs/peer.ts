@@ -21,6 +21,8 @@ export interface PeerHost {
   readonly sgidIndex: number
   readonly mtu: number
   makeParts(depth: number, onEvent: () => void): Promise<QueueParts>
+  /** For one more queue pair. */
+  nextNumber(): number
   addQueue(queue: Queue): void
   dropQueue(queue: Queue): void
   forgetPeer(peer: Peer): void
@@ -169,7 +171,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   async #makeQueue(id: number, depth: number): Promise<Queue> {
     let queue: Queue | null = null
     const parts = await this.#host.makeParts(depth, () => queue?.channel?.onEvent())
-    queue = new Queue(this, id, depth, parts)
+    queue = new Queue(this, id, this.#host.nextNumber(), depth, parts)
     if (this.#isClosed) {
       await queue.close()
       throw this.#error ?? closedError('The peer')
@@ -338,7 +340,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
             regions.dropRemote(remote.id)
           },
         })
-        regions.setRemote(remote.id, queue, size, access, received.key)
+        regions.setRemote(remote.id, queue.counts.number, size, access, received.key)
         attached.add(remote)
         return remote
       }),

@@ -12,8 +12,10 @@ import {
   QpState,
   randomPsn,
 } from '../../kernel/verbs/index.js'
+import type { Mapping } from '../../kernel/mapping.js'
 import { sleep } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
+import { Counts } from './counts.js'
 import type { QueueMessage, Update } from './link/messages.js'
 
 /**
@@ -51,12 +53,9 @@ export interface QueueParts {
   cq: CompletionQueue
   /** Where atomics put the value before: 8 bytes for each row. */
   scratch: MemoryRegion
-  values: BigUint64Array
+  values: Mapping
   close(): Promise<void>
 }
-
-/** The immediate of a message that only uses up a receive. */
-export const VOID = 0xffffffff
 
 export class Queue {
   readonly id: number
@@ -65,20 +64,11 @@ export class Queue {
   readonly parts: QueueParts
   readonly #peer: QueuePeer
   channel: VerbsChannel | null = null
-  #state: 'new' | 'ready' | 'broken' | 'lost' = 'new'
+  #now: 'new' | 'ready' | 'broken' | 'lost' = 'new'
   #error: P2pdmaError | null = null
   #peerQpn = 0
   psn = randomPsn()
-  /** Counts the times that it was connected: a completion of an earlier one is none of ours. */
-  life = 1
-  /** Of this life: messages handed over (empty ones too), and what the peer has receives for. */
-  sent = 0
-  credit = 0
-  /** Of this life: receives handed over, and messages that came. */
-  posted = 0
-  received = 0
-  /** Set while the peer has asked us to keep still. */
-  isPausedByPeer = false
+  readonly counts: Counts
   #pauses = 0
   /** Number of the pause that we have asked for and not ended, or 0. */
   #pausing = 0
@@ -90,7 +80,9 @@ export class Queue {
   #reconnecting: Promise<void> = Promise.resolve()
   #isClosed = false
 
-  constructor(peer: QueuePeer, id: number, depth: number, parts: QueueParts) {
+  /** `number`: within its engine, from 1. */
+  constructor(peer: QueuePeer, id: number, number: number, depth: number, parts: QueueParts) {
+    this.counts = new Counts(number)
     this.#peer = peer
     this.id = id
     this.name = `${peer.name}/q${id}`
@@ -98,8 +90,17 @@ export class Queue {
     this.parts = parts
   }
 
+  get #state() {
+    return this.#now
+  }
+
+  set #state(state) {
+    this.#now = state
+    this.counts.isReady = state === 'ready'
+  }
+
   get isReady(): boolean {
-    return this.#state === 'ready'
+    return this.counts.isReady
   }
 
   /** Why it will never work again; null otherwise. */
@@ -112,7 +113,7 @@ export class Queue {
   }
 
   /** RESET to RTS, towards the peer's. */
-  async join(peerQpn: number, peerPsn: number, life = this.life): Promise<void> {
+  async join(peerQpn: number, peerPsn: number, life = this.counts.life): Promise<void> {
     const { qp } = this.parts
     const { dgid, sgidIndex, pathMtu } = this.#peer
     this.#peerQpn = peerQpn
@@ -120,7 +121,7 @@ export class Queue {
     await qp.toInit({ access })
     await qp.toRtr({ destQpNum: peerQpn, rqPsn: peerPsn, ahAttr: { dgid, sgidIndex }, pathMtu })
     await qp.toRts({ sqPsn: this.psn })
-    if (this.#state === 'lost' || this.#isClosed || this.life !== life) return
+    if (this.#state === 'lost' || this.#isClosed || this.counts.life !== life) return
     this.#state = 'ready'
   }
 
@@ -128,7 +129,7 @@ export class Queue {
 
   /** Whether anything of the peer's may come in. */
   get isReachable(): boolean {
-    return this.#peer.hasGrants(this) || this.posted > this.received
+    return this.#peer.hasGrants(this) || this.counts.posted > this.counts.received
   }
 
   /** Asks the peer to keep still, and to use up our receives. Resolves when it does. */
@@ -137,8 +138,9 @@ export class Queue {
     const n = this.#pauses + 1
     // A queue pair that is broken receives nothing; once a reset has been asked for its counts
     // are of a life that ends, and the peer may have begun the next.
-    const posted = this.#onResetOk === null ? this.posted : 0
-    const flush = this.isReady && posted > this.received
+    const { counts } = this
+    const posted = this.#onResetOk === null ? counts.posted : 0
+    const flush = counts.isReady && posted > counts.received
     this.#peer.send({ type: 'pause', queue: this.id, n, flush, posted })
     this.#pauses = n
     this.#pausing = n
@@ -169,25 +171,25 @@ export class Queue {
   // --- pauses that the peer asks for ---
 
   async onPause(n: number, flush: boolean, posted: number): Promise<void> {
-    this.isPausedByPeer = true
-    this.credit = Math.max(this.credit, posted)
+    this.counts.isPausedByPeer = true
+    this.counts.raiseCredit(posted)
     await this.channel?.drainFor(flush ? posted : 0)
     this.#peer.send({ type: 'paused', queue: this.id, n })
   }
 
   onResume(): void {
-    this.isPausedByPeer = false
+    this.counts.isPausedByPeer = false
     this.channel?.pump()
   }
 
   // --- credit ---
 
   tellCredit(): void {
-    this.#peer.send({ type: 'credit', queue: this.id, posted: this.posted })
+    this.#peer.send({ type: 'credit', queue: this.id, posted: this.counts.posted })
   }
 
   onCredit(posted: number): void {
-    this.credit = Math.max(this.credit, posted)
+    this.counts.raiseCredit(posted)
     this.channel?.pump()
   }
 
@@ -235,7 +237,8 @@ export class Queue {
         })
       }
     })
-    const { psn, received } = this
+    const { psn } = this
+    const { received } = this.counts
     this.#peer.send({ type: 'reset', queue: this.id, n, psn, received })
     if (!(await answered) && this.#resetAsked === n) {
       this.lose(
@@ -259,10 +262,12 @@ export class Queue {
     // Both asked at once: the opener's counts.
     if (this.#onResetOk !== null && this.#peer.isOpener) return
     this.#cancelAsk()
+    // What has come of what the peer refused is judged before all counts as cut off.
+    this.channel?.onEvent()
     if (this.#state === 'ready') this.#fall()
     await this.channel?.drainErrors()
     this.psn = randomPsn()
-    const mine = { psn: this.psn, received: this.received }
+    const mine = { psn: this.psn, received: this.counts.received }
     this.#beginLife(received)
     if (!(await this.#reconnect(psn))) return
     this.#peer.send({ type: 'reset-ok', queue: this.id, n, ...mine })
@@ -278,24 +283,23 @@ export class Queue {
   /** At once: what the peer tells from now on is of the new life. */
   #beginLife(received: number): void {
     this.channel?.settle(received)
-    this.life++
-    this.sent = this.credit = this.posted = this.received = 0
+    this.counts.beginLife()
     this.#resetAsked = 0
   }
 
   /** Tried again for a while: there is no way to the peer while its link, or ours, is down. */
   async #reconnect(psn: number): Promise<boolean> {
-    const { life } = this
+    const { life } = this.counts
     // One at a time: the one before sees that its life is over.
     const before = this.#reconnecting
     this.#reconnecting = before.then(() => this.#tryToReconnect(psn, life))
     await this.#reconnecting
-    return this.isReady && this.life === life
+    return this.isReady && this.counts.life === life
   }
 
   async #tryToReconnect(psn: number, life: number): Promise<void> {
     const deadline = performance.now() + RECONNECT_MS
-    while (this.#state === 'broken' && !this.#isClosed && this.life === life) {
+    while (this.#state === 'broken' && !this.#isClosed && this.counts.life === life) {
       try {
         await this.parts.qp.toReset()
         await this.join(this.#peerQpn, psn, life)

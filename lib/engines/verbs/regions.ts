@@ -9,6 +9,7 @@ import type { MemoryRegion, ProtectionDomain } from '../../kernel/verbs/index.js
 import type { Backing } from '../../move-notify/backing.js'
 import { Access } from '../../move-notify/engine.js'
 import { native } from '../../native.js'
+import { Reach, RegionTable } from './region-table.js'
 import { type Registrar, remoteAccess } from './registrar.js'
 
 /** Registered and deregistered on the event loop up to here, bytes: a hop to a thread costs more. */
@@ -18,26 +19,15 @@ const SHORT = 64 << 10
 const FIRST_IOVA = 2 ** 48
 const LAST_IOVA = 2 ** 52
 
-/** Where work may go: nowhere, for work accepted before, or for new work too. */
-export const Reach = { NONE: 0, SEALED: 1, OPEN: 2 } as const
-
-/** What an id stands for. */
+/** A region of ours: what it is for peers. */
 export interface Region {
-  readonly id: number
-  /** Where a peer's buffer may be used; null: it is one of ours. */
-  readonly queue: object | null
-  reach: number
-  /** `Access` bits. */
-  access: number
   /** Bytes. */
   size: number
   iova: number
-  /** lkey of ours, rkey of a peer's. */
-  key: number
-  /** Of ours: what peers are given. */
   rkey: number
   /** Counts the registrations. */
   generation: number
+  /** Null while it is not mapped. */
   mr: MemoryRegion | null
 }
 
@@ -45,6 +35,8 @@ export class Regions {
   readonly #domain: ProtectionDomain
   readonly #registrar: Registrar
   readonly #regions = new Map<number, Region>()
+  /** What rows are resolved in. */
+  readonly table = new RegionTable()
   #nextIova = FIRST_IOVA
   /** Whether deregistering may have to wait for the device: since something was forced. */
   isUnquiet = false
@@ -54,7 +46,7 @@ export class Regions {
     this.#registrar = registrar
   }
 
-  /** Undefined for an id that stands for nothing. */
+  /** Undefined for an id that is none of ours. */
   get(id: number): Region | undefined {
     return this.#regions.get(id)
   }
@@ -72,22 +64,9 @@ export class Regions {
     }
     const iova = this.#newIova(size) + (backing.offset % native.pageSize)
     const done = (mr: MemoryRegion) => {
-      const region: Region = before ?? {
-        id,
-        queue: null,
-        reach: Reach.NONE,
-        access,
-        size,
-        iova,
-        key: 0,
-        rkey: 0,
-        generation: 0,
-        mr: null,
-      }
-      Object.assign(region, { access, size, iova, key: mr.lkey, rkey: mr.rkey, mr })
-      region.generation++
-      region.reach = Reach.SEALED
-      this.#regions.set(id, region)
+      const generation = (before?.generation ?? 0) + 1
+      this.#regions.set(id, { size, iova, rkey: mr.rkey, generation, mr })
+      this.table.put(id, { access, size, iova, key: mr.lkey, queue: 0 }, Reach.SEALED)
     }
     const request = { size, iova, access: remoteAccess(access) }
     if (size <= SHORT) return done(this.#registrar.registerNow(this.#domain, backing, request))
@@ -109,20 +88,18 @@ export class Regions {
   }
 
   seal(id: number): void {
-    const region = this.#regions.get(id)
-    if (region?.reach === Reach.OPEN) region.reach = Reach.SEALED
+    if (this.table.reachOf(id) === Reach.OPEN) this.table.setReach(id, Reach.SEALED)
   }
 
   unseal(id: number): void {
-    const region = this.#regions.get(id)
-    if (region?.reach === Reach.SEALED) region.reach = Reach.OPEN
+    if (this.table.reachOf(id) === Reach.SEALED) this.table.setReach(id, Reach.OPEN)
   }
 
   unmap(id: number): void | Promise<void> {
     const region = this.#regions.get(id)
     if (region?.mr === undefined || region.mr === null) return
     const { mr } = region
-    region.reach = Reach.NONE
+    this.table.setReach(id, Reach.NONE)
     region.mr = null
     if (mr.length <= SHORT && !this.isUnquiet) mr.deregisterNow()
     else return mr.close()
@@ -132,26 +109,26 @@ export class Regions {
     if (this.#regions.get(id)?.mr === null) this.#regions.delete(id)
   }
 
-  /** A peer's buffer, with the key that it gave us. */
-  setRemote(id: number, queue: object, size: number, access: number, key: RemoteKey): void {
-    const region = { id, queue, reach: Reach.OPEN, access, size, rkey: 0, mr: null }
-    const { iova, rkey, generation } = key
-    this.#regions.set(id, { ...region, iova, key: rkey, generation })
+  /** A peer's buffer, with the key that it gave us; `queue`: the number of the queue pair. */
+  setRemote(id: number, queue: number, size: number, access: number, key: RemoteKey): void {
+    this.table.put(id, { access, size, iova: key.iova, key: key.rkey, queue }, Reach.OPEN)
   }
 
-  updateRemote(id: number, { iova, rkey, generation }: RemoteKey): void {
-    const region = this.#regions.get(id)
-    if (region !== undefined && region.queue !== null)
-      Object.assign(region, { iova, key: rkey, generation })
+  updateRemote(id: number, { iova, rkey }: RemoteKey): void {
+    if (this.table.isRemote(id)) this.table.setKey(id, iova, rkey)
+  }
+
+  /** Undefined for an id that is no peer's. */
+  remoteKey(id: number): RemoteKey | undefined {
+    return this.table.isRemote(id) ? this.table.keyOf(id) : undefined
   }
 
   dropRemote(id: number): void {
-    if (this.#regions.get(id)?.queue !== null) this.#regions.delete(id)
+    if (this.table.isRemote(id)) this.table.setReach(id, Reach.NONE)
   }
 }
 
 export interface RemoteKey {
   iova: number
   rkey: number
-  generation: number
 }

@@ -1,7 +1,12 @@
-/** Operations that a channel has accepted and not yet given back, oldest first. */
-import type { Batch } from '../../move-notify/batch.js'
+/**
+ * Operations that a channel has accepted and not yet given back, oldest first.
+ * Native code accepts them, hands them over and gives them back (work-queues.ts);
+ * what errors make of them is decided here and in settle.ts.
+ */
+import { Op, namesSource, namesTarget } from '../../move-notify/batch.js'
+import { sharedColumn } from '../shared-columns.js'
 
-/** How far one is. */
+/** How far one is; as in native/verbs/work/rows.h. */
 export const Stage = {
   /** Held here: not handed to the queue pair, or taken back from it. */
   HELD: 0,
@@ -10,6 +15,9 @@ export const Stage = {
   /** Its result is known. */
   DONE: 2,
 } as const
+
+/** Cursors one after the other, as in native/verbs/work/rows.h. */
+const Cursor = { HEAD: 0, NEXT: 1, TAIL: 2, HANDED: 3 } as const
 
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
 export class Rows {
@@ -24,27 +32,67 @@ export class Rows {
   readonly cookie: Float64Array
   readonly result: Float64Array
   readonly status: Uint8Array
+  /** Of a message that was handed over: its number in this life of the queue pair. */
+  readonly message: Float64Array
+  readonly #cursors: Float64Array
+  readonly #at: number
   readonly #mask: number
-  /** The oldest, the next one to hand over, the next one to accept. */
-  head = 0
-  next = 0
-  tail = 0
-  /** Of those, the queue pair has so many. */
-  handed = 0
 
-  constructor(depth: number) {
+  /** Its cursors stand in `cursors` from `at` on. */
+  constructor(depth: number, cursors: Float64Array, at: number) {
+    this.#cursors = cursors
+    this.#at = at
     this.#mask = depth - 1
-    this.op = new Uint8Array(depth)
-    this.stage = new Uint8Array(depth)
-    this.source = new Uint32Array(depth)
-    this.target = new Uint32Array(depth)
-    this.sourceOffset = new Float64Array(depth)
-    this.targetOffset = new Float64Array(depth)
-    this.length = new Float64Array(depth)
-    this.operand = new Float64Array(depth)
-    this.cookie = new Float64Array(depth)
-    this.result = new Float64Array(depth)
-    this.status = new Uint8Array(depth)
+    this.op = sharedColumn(depth, Uint8Array)
+    this.stage = sharedColumn(depth, Uint8Array)
+    this.source = sharedColumn(depth, Uint32Array)
+    this.target = sharedColumn(depth, Uint32Array)
+    this.sourceOffset = sharedColumn(depth, Float64Array)
+    this.targetOffset = sharedColumn(depth, Float64Array)
+    this.length = sharedColumn(depth, Float64Array)
+    this.operand = sharedColumn(depth, Float64Array)
+    this.cookie = sharedColumn(depth, Float64Array)
+    this.result = sharedColumn(depth, Float64Array)
+    this.status = sharedColumn(depth, Uint8Array)
+    this.message = sharedColumn(depth, Float64Array)
+  }
+
+  /** In the order of native/verbs/work/js.cc. */
+  get columns() {
+    return [
+      this.sourceOffset,
+      this.targetOffset,
+      this.length,
+      this.operand,
+      this.cookie,
+      this.result,
+      this.message,
+      this.source,
+      this.target,
+      this.op,
+      this.stage,
+      this.status,
+    ] as const
+  }
+
+  /** The oldest. */
+  get head(): number {
+    return this.#cursors[this.#at + Cursor.HEAD] ?? 0
+  }
+
+  /** The next one to hand over. */
+  get next(): number {
+    return this.#cursors[this.#at + Cursor.NEXT] ?? 0
+  }
+
+  /** The next one to accept. */
+  get tail(): number {
+    return this.#cursors[this.#at + Cursor.TAIL] ?? 0
+  }
+
+  /** The queue pair has so many. */
+  get handed(): number {
+    return this.#cursors[this.#at + Cursor.HANDED] ?? 0
   }
 
   get size(): number {
@@ -55,32 +103,14 @@ export class Rows {
     return position & this.#mask
   }
 
-  /** Whether this position is held or handed now. */
-  has(position: number): boolean {
-    return position >= this.head && position < this.tail
-  }
-
-  push(batch: Batch, row: number): void {
-    const slot = this.tail++ & this.#mask
-    this.op[slot] = batch.op[row] ?? 0
-    this.stage[slot] = Stage.HELD
-    this.source[slot] = batch.source[row] ?? 0
-    this.target[slot] = batch.target[row] ?? 0
-    this.sourceOffset[slot] = batch.sourceOffset[row] ?? 0
-    this.targetOffset[slot] = batch.targetOffset[row] ?? 0
-    this.length[slot] = batch.length[row] ?? 0
-    this.operand[slot] = batch.operand[row] ?? 0
-    this.cookie[slot] = batch.cookie[row] ?? 0
-  }
-
-  markHanded(position: number): void {
-    this.stage[position & this.#mask] = Stage.HANDED
-    this.handed++
+  /** Whether the oldest can be given back. */
+  get isOldestDone(): boolean {
+    return this.head < this.tail && this.stage[this.slot(this.head)] === Stage.DONE
   }
 
   finish(position: number, status: number, result: number): void {
-    const slot = position & this.#mask
-    if (this.stage[slot] === Stage.HANDED) this.handed--
+    const slot = this.slot(position)
+    if (this.stage[slot] === Stage.HANDED) this.#drop()
     this.stage[slot] = Stage.DONE
     this.status[slot] = status
     this.result[slot] = result
@@ -88,20 +118,40 @@ export class Rows {
 
   /** The queue pair has it no more, and has not done it. */
   takeBack(position: number): void {
-    const slot = position & this.#mask
+    const slot = this.slot(position)
     if (this.stage[slot] !== Stage.HANDED) return
     this.stage[slot] = Stage.HELD
-    this.handed--
-    if (position < this.next) this.next = position
+    this.#drop()
+    if (position < this.next) this.#cursors[this.#at + Cursor.NEXT] = position
+  }
+
+  #drop(): void {
+    this.#cursors[this.#at + Cursor.HANDED] = this.handed - 1
+  }
+
+  /** None is to be handed over any more. */
+  endHanding(): void {
+    this.#cursors[this.#at + Cursor.NEXT] = this.tail
   }
 
   /** Whether one that is not done names this id. */
-  names(id: number, sources: boolean, targets: boolean): boolean {
-    for (let position = this.head; position < this.tail; position++) {
-      const slot = position & this.#mask
-      if (this.stage[slot] === Stage.DONE) continue
-      if ((sources && this.source[slot] === id) || (targets && this.target[slot] === id))
-        return true
+  names(id: number): boolean {
+    return this.#names(id, Stage.HELD) || this.hasHanded(id)
+  }
+
+  /** Whether one that the queue pair has names this id. */
+  hasHanded(id: number): boolean {
+    return this.handed > 0 && this.#names(id, Stage.HANDED)
+  }
+
+  #names(id: number, stage: number): boolean {
+    const { head, tail } = this
+    for (let position = head; position < tail; position++) {
+      const slot = this.slot(position)
+      if (this.stage[slot] !== stage) continue
+      const op = this.op[slot] ?? Op.NOP
+      if (namesSource(op) && this.source[slot] === id) return true
+      if (namesTarget(op) && this.target[slot] === id) return true
     }
     return false
   }

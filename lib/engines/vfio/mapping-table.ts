@@ -4,6 +4,7 @@
  * allocates nothing.
  */
 import { P2pdmaError } from '../../errors.js'
+import { grownColumn, sharedColumn } from '../shared-columns.js'
 
 const SLOT_MASK = (1 << 20) - 1
 
@@ -20,14 +21,14 @@ export const MappingState = {
 
 export class MappingTable {
   /** Whose the slot is now, by slot. */
-  ids = shared(64, Uint32Array)
-  states = shared(64, Uint8Array)
-  access = shared(64, Uint8Array)
-  iovas = shared(64, Float64Array)
+  ids = sharedColumn(64, Uint32Array)
+  states = sharedColumn(64, Uint8Array)
+  access = sharedColumn(64, Uint8Array)
+  iovas = sharedColumn(64, Float64Array)
   /** Bytes that operations may use. */
-  sizes = shared(64, Float64Array)
+  sizes = sharedColumn(64, Float64Array)
   /** Bytes of the IOVA range kept: `sizes`, rounded up to pages; 0: none is kept. */
-  reserved = new Float64Array(64)
+  reserved = sharedColumn(64, Float64Array)
   /** Slots with an IOVA that have no mapping now. */
   unmapped = 0
   /** Slots given up so far. */
@@ -62,25 +63,11 @@ export class MappingTable {
   #grow(slot: number): void {
     let length = this.ids.length
     while (length <= slot) length *= 2
-    const grown = <T extends Column>(old: T, next: T): T => {
-      next.set(old)
-      return next
-    }
-    this.ids = grown(this.ids, shared(length, Uint32Array))
-    this.states = grown(this.states, shared(length, Uint8Array))
-    this.access = grown(this.access, shared(length, Uint8Array))
-    this.iovas = grown(this.iovas, shared(length, Float64Array))
-    this.sizes = grown(this.sizes, shared(length, Float64Array))
-    this.reserved = grown(this.reserved, new Float64Array(length))
+    this.ids = grownColumn(this.ids, length, Uint32Array)
+    this.states = grownColumn(this.states, length, Uint8Array)
+    this.access = grownColumn(this.access, length, Uint8Array)
+    this.iovas = grownColumn(this.iovas, length, Float64Array)
+    this.sizes = grownColumn(this.sizes, length, Float64Array)
+    this.reserved = grownColumn(this.reserved, length, Float64Array)
   }
-}
-
-type Column = Float64Array | Uint32Array | Uint8Array
-
-/** Native code reads it: memory that cannot be detached. */
-function shared<T extends Column>(
-  length: number,
-  type: { new (memory: SharedArrayBuffer): T; readonly BYTES_PER_ELEMENT: number },
-): T {
-  return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT))
 }

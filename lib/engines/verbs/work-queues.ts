@@ -1,0 +1,196 @@
+/**
+ * The work queues of a queue pair: the rows of its channel, and the native side
+ * that turns them into work requests and completions into rows that are done
+ * (native/verbs/work/queues.h), with one call a batch.
+ */
+import { checkInteger } from '../../errors.js'
+import { call } from '../../kernel/call.js'
+import type { Batch, Completions } from '../../move-notify/batch.js'
+import { nativeVerbs, type NativeWork } from '../../native-verbs.js'
+import { ColumnsInUse } from '../native-columns.js'
+import { sharedColumn } from '../shared-columns.js'
+import type { Counts } from './counts.js'
+import type { QueueParts } from './queue.js'
+import type { RegionTable } from './region-table.js'
+import { rowError } from './row-error.js'
+import { Rows } from './rows.js'
+
+/** Indexes of the doorbell, as in native/verbs/work/js.cc. */
+const Bell = {
+  FIRST: 0,
+  COUNT: 1,
+  EPOCH: 2,
+  ACCEPTED: 3,
+  DEFECT: 4,
+  CREDITED: 5,
+  GONE: 6,
+  ERROR: 7,
+  POLLED: 8,
+  IS_BAD: 9,
+  BAD_KIND: 10,
+  BAD_POSITION: 11,
+  BAD_STATUS: 12,
+  TAKEN: 13,
+  SENDS: 14,
+  RECEIVES: 19,
+  LENGTH: 24,
+} as const
+
+/** Kinds of work request, as in native/verbs/work/queues.h. */
+export const Kind = { SEND: 0, RECEIVE: 1, VOID: 2 } as const
+
+/** What its channel is told of. */
+export interface WorkListener {
+  /** Receives have been handed over. */
+  onCredit(): void
+  /** A queue pair that refuses is in ERR, or about to be. */
+  onRefused(): void
+  /** Rows were finished without a completion of the device's. */
+  onGone(): void
+  /** A completion that tells of no success: of `Kind`, with a `WcStatus`. */
+  onBad(kind: number, position: number, status: number): void
+}
+
+export class WorkQueues {
+  readonly sends: Rows
+  readonly receives: Rows
+  readonly #table: RegionTable
+  readonly #maxMessage: number
+  readonly #listener: WorkListener
+  readonly #native: NativeWork
+  readonly #columns: ColumnsInUse
+  readonly #bell = sharedColumn(Bell.LENGTH, Float64Array)
+  /** The columns of the table that the native side has. */
+  #ids: Uint32Array | null = null
+
+  constructor(
+    parts: QueueParts,
+    counts: Counts,
+    table: RegionTable,
+    maxMessage: number,
+    depth: number,
+    listener: WorkListener,
+  ) {
+    this.sends = new Rows(depth, this.#bell, Bell.SENDS)
+    this.receives = new Rows(depth, this.#bell, Bell.RECEIVES)
+    this.#table = table
+    this.#maxMessage = maxMessage
+    this.#listener = listener
+    this.#native = call(() =>
+      nativeVerbs().verbsOpenWork(
+        parts.qp.handle,
+        parts.cq.handle,
+        depth,
+        maxMessage,
+        parts.values.handle,
+        parts.scratch.iova,
+        parts.scratch.lkey,
+        this.#bell,
+        counts.column,
+        ...this.sends.columns,
+        ...this.receives.columns,
+      ),
+    )
+    this.#columns = new ColumnsInUse(this.#native)
+    this.epoch = 1
+  }
+
+  /** Of the rows that are given back. */
+  get epoch(): number {
+    return this.#bell[Bell.EPOCH] ?? 0
+  }
+
+  set epoch(epoch: number) {
+    this.#bell[Bell.EPOCH] = epoch
+  }
+
+  /** Rows accepted and not given back. */
+  get size(): number {
+    return this.sends.size + this.receives.size
+  }
+
+  /** As `EngineChannel.post`. */
+  post(batch: Batch, first: number, count: number): number {
+    this.#columns.useBatch(batch)
+    checkInteger('first', first, 0, batch.capacity)
+    checkInteger('count', count, 0, batch.capacity - first)
+    this.#useTable()
+    const bell = this.#bell
+    bell[Bell.FIRST] = first
+    bell[Bell.COUNT] = count
+    this.#native.post()
+    const accepted = bell[Bell.ACCEPTED] ?? 0
+    const defect = bell[Bell.DEFECT] ?? 0
+    this.#afterHanding()
+    if (defect !== 0) throw rowError(this.#table, this.#maxMessage, batch, defect, first, accepted)
+    return accepted
+  }
+
+  #useTable(): void {
+    const { iovas, sizes, ids, keys, queues, reach, access } = this.#table
+    if (ids === this.#ids) return
+    call(() => this.#native.useTable(ids.length, iovas, sizes, ids, keys, queues, reach, access))
+    this.#ids = ids
+  }
+
+  /** Hands over what is held and may be. */
+  hand(): void {
+    this.#useTable()
+    this.#native.hand()
+    this.#afterHanding()
+  }
+
+  #afterHanding(): void {
+    const bell = this.#bell
+    const gone = bell[Bell.GONE] !== 0
+    const refused = bell[Bell.ERROR] !== 0
+    if (bell[Bell.CREDITED] !== 0) this.#listener.onCredit()
+    if (gone) this.#listener.onGone()
+    if (refused) this.#listener.onRefused()
+  }
+
+  /** Hands over messages that only use up receives of the peer's; false where the queue pair refuses. */
+  sendVoids(count: number): boolean {
+    call(() => this.#native.sendVoids(count))
+    if (this.#bell[Bell.ERROR] === 0) return true
+    this.#listener.onRefused()
+    return false
+  }
+
+  /** Takes what the queue pair has completed; returns how many. */
+  poll(): number {
+    let polled = 0
+    do {
+      this.#native.poll()
+      polled += this.#bell[Bell.POLLED] ?? 0
+    } while (this.#judge())
+    return polled
+  }
+
+  /** True: there may be more behind it. */
+  #judge(): boolean {
+    const bell = this.#bell
+    if (bell[Bell.IS_BAD] !== 1) return false
+    this.#listener.onBad(
+      bell[Bell.BAD_KIND] ?? 0,
+      bell[Bell.BAD_POSITION] ?? 0,
+      bell[Bell.BAD_STATUS] ?? 0,
+    )
+    return true
+  }
+
+  /** As `EngineChannel.reap`. */
+  reap(out: Completions): number {
+    this.#columns.useCompletions(out)
+    do {
+      this.#native.reap()
+    } while (this.#judge())
+    return this.#bell[Bell.TAKEN] ?? 0
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#native.close()
+    this.#columns.forget()
+  }
+}

@@ -1,0 +1,222 @@
+// Work queues as JavaScript has them. What is called for each batch takes and
+// returns its numbers in a small shared array, the doorbell.
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "../handle.h"
+#include "mapping.h"
+#include "queues.h"
+#include "support/args.h"
+#include "support/column_args.h"
+#include "support/fast_function.h"
+#include "verbs/init.h"
+
+namespace p2pdma::verbs {
+
+namespace work {
+namespace {
+
+constexpr uint32_t kMaxDepth = 1 << 14;
+
+// Indexes of the doorbell, as in lib/engines/verbs/work-queues.ts.
+enum Doorbell : uint32_t {
+  kFirst,
+  kCount,
+  kEpoch,
+  kAccepted,
+  kDefect,
+  kCredited,
+  kGone,
+  kError,
+  kPolled,
+  kIsBad,
+  kBadKind,
+  kBadPosition,
+  kBadStatus,
+  kTaken,
+  // Five each.
+  kSends,
+  kReceives = kSends + 5,
+  kDoorbellLength = kReceives + 5,
+};
+
+struct JsQueues {
+  // Null when closed.
+  std::unique_ptr<Queues> core;
+  BatchColumns batch;
+  // Of the heart's, not of libibverbs'.
+  p2pdma::CompletionColumns completions;
+  Column<double> bell;
+
+  uint32_t In(Doorbell at) const {
+    uint64_t value;
+    return Whole(bell.Read(at), &value) && value <= UINT32_MAX ? static_cast<uint32_t>(value) : 0;
+  }
+  void Out(Doorbell at, uint64_t value) const { bell.Write(at, static_cast<double>(value)); }
+};
+
+void Hand(const JsQueues& queues) {
+  queues.Out(kError, static_cast<uint64_t>(queues.core->Hand()));
+  queues.Out(kCredited, queues.core->credited);
+  queues.Out(kGone, queues.core->gone);
+}
+
+// Takes what the queue pair has completed; false where there is something to judge first.
+bool Poll(const JsQueues& queues) {
+  Bad bad;
+  const bool is_bad = queues.core->Poll(&bad);
+  queues.Out(kPolled, queues.core->polled);
+  queues.Out(kIsBad, is_bad ? 1 : 0);
+  if (!is_bad) return true;
+  queues.Out(kBadKind, bad.kind);
+  queues.Out(kBadPosition, bad.position);
+  queues.Out(kBadStatus, bad.status);
+  return false;
+}
+
+napi_value JsPost(napi_env env, napi_callback_info info) {
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  Defect defect = Defect::kNone;
+  uint32_t accepted = 0;
+  const uint32_t first = queues.In(kFirst);
+  if (queues.core != nullptr && first <= queues.batch.capacity) {
+    accepted = queues.core->Accept(queues.batch, first, queues.In(kCount), &defect);
+    Hand(queues);
+  }
+  queues.Out(kAccepted, accepted);
+  queues.Out(kDefect, static_cast<uint32_t>(defect));
+  return nullptr;
+}
+
+napi_value JsHand(napi_env env, napi_callback_info info) {
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  if (queues.core != nullptr) Hand(queues);
+  return nullptr;
+}
+
+napi_value JsPoll(napi_env env, napi_callback_info info) {
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  if (queues.core != nullptr) Poll(queues);
+  return nullptr;
+}
+
+napi_value JsReap(napi_env env, napi_callback_info info) {
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  uint32_t taken = 0;
+  if (queues.core != nullptr && Poll(queues)) {
+    taken = queues.core->Take(queues.completions, queues.In(kEpoch));
+  }
+  queues.Out(kTaken, taken);
+  return nullptr;
+}
+
+// Reads the arguments from `at` on, one after the other.
+class Columns {
+ public:
+  Columns(const Napi::CallbackInfo& info, size_t at, uint32_t capacity)
+      : info_(info), at_(at), capacity_(capacity) {}
+  Column<double> Wide(const char* name) {
+    return Column<double>(ColumnArg(info_, at_++, name, napi_float64_array, capacity_));
+  }
+  Column<uint32_t> Word(const char* name) {
+    return Column<uint32_t>(ColumnArg(info_, at_++, name, napi_uint32_array, capacity_));
+  }
+  Column<uint8_t> Byte(const char* name) {
+    return Column<uint8_t>(ColumnArg(info_, at_++, name, napi_uint8_array, capacity_));
+  }
+
+ private:
+  const Napi::CallbackInfo& info_;
+  size_t at_;
+  const uint32_t capacity_;
+};
+
+constexpr size_t kRowColumns = 12;
+
+RowColumns RowsArgs(const Napi::CallbackInfo& info, size_t at, uint32_t depth) {
+  Columns columns(info, at, depth);
+  RowColumns rows;
+  rows.source_offset = columns.Wide("sourceOffset");
+  rows.target_offset = columns.Wide("targetOffset");
+  rows.length = columns.Wide("length");
+  rows.operand = columns.Wide("operand");
+  rows.cookie = columns.Wide("cookie");
+  rows.result = columns.Wide("result");
+  rows.message = columns.Wide("message");
+  rows.source = columns.Word("source");
+  rows.target = columns.Word("target");
+  rows.op = columns.Byte("op");
+  rows.stage = columns.Byte("stage");
+  rows.status = columns.Byte("status");
+  return rows;
+}
+
+// useTable(capacity, iovas, sizes, ids, keys, queues, reach, access)
+void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
+  RegionColumns table;
+  table.capacity = Uint32Arg(info, 0, "capacity");
+  Columns columns(info, 1, table.capacity);
+  table.iovas = columns.Wide("iovas");
+  table.sizes = columns.Wide("sizes");
+  table.ids = columns.Word("ids");
+  table.keys = columns.Word("keys");
+  table.queues = columns.Word("queues");
+  table.reach = columns.Byte("reach");
+  table.access = columns.Byte("access");
+  if (queues.core != nullptr) queues.core->table = table;
+}
+
+// verbsOpenWork(qp, cq, depth, maxMessage, scratch, scratchIova, scratchLkey, doorbell, counts,
+//               ...columns of sends, ...columns of receives)
+Napi::Value Open(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto pair = Use<QueuePair>(info[0], "qp");
+  auto completions = Use<CompletionQueue>(info[1], "cq");
+  const uint32_t depth = Uint32Arg(info, 2, "depth", kMaxDepth);
+  if (depth == 0 || (depth & (depth - 1)) != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "depth must be a power of two", "depth");
+  }
+  const uint64_t max_message = UintArg(info, 3, "maxMessage", uint64_t{1} << 31);
+  Scratch scratch{UnwrapMapping(info[4]), UintArg(info, 5, "scratchIova"),
+                  Uint32Arg(info, 6, "scratchLkey")};
+  if (!scratch.memory->Contains(0, uint64_t{depth} * 8) || scratch.memory->device) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "the scratch memory is too short", "scratch");
+  }
+  const auto queues = std::make_shared<JsQueues>();
+  queues->bell =
+      Column<double>(ColumnArg(info, 7, "doorbell", napi_float64_array, kDoorbellLength));
+  const Column<double> counts(ColumnArg(info, 8, "counts", napi_float64_array, Counts::kLength));
+  const Rows sends(depth, RowsArgs(info, 9, depth), queues->bell, kSends);
+  const Rows receives(depth, RowsArgs(info, 9 + kRowColumns, depth), queues->bell, kReceives);
+  queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,
+                                          sends, receives, Counts(counts), std::move(scratch));
+  const Napi::Object object = Napi::Object::New(env);
+  SetFast(env, object, "post", JsPost, queues);
+  SetFast(env, object, "hand", JsHand, queues);
+  SetFast(env, object, "poll", JsPoll, queues);
+  SetFast(env, object, "reap", JsReap, queues);
+  const auto set = [&](const char* name, auto callback) {
+    object.Set(name, Napi::Function::New(env, std::move(callback), name));
+  };
+  set("useBatch", [queues](const Napi::CallbackInfo& i) { queues->batch = BatchArgs(i); });
+  set("useCompletions",
+      [queues](const Napi::CallbackInfo& i) { queues->completions = CompletionArgs(i); });
+  set("useTable", [queues](const Napi::CallbackInfo& i) { UseTable(i, *queues); });
+  set("sendVoids", [queues](const Napi::CallbackInfo& i) {
+    const uint32_t count = Uint32Arg(i, 0, "count", kMaxDepth);
+    const int error = queues->core == nullptr ? 0 : queues->core->SendVoids(count);
+    queues->Out(kError, static_cast<uint64_t>(error));
+  });
+  set("close", [queues](const Napi::CallbackInfo&) { queues->core.reset(); });
+  return object;
+}
+
+}  // namespace
+}  // namespace work
+
+void InitWork(Napi::Env env, Napi::Object exports) {
+  exports.Set("verbsOpenWork", Napi::Function::New<work::Open>(env, "verbsOpenWork"));
+}
+
+}  // namespace p2pdma::verbs

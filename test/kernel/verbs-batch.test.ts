@@ -1,0 +1,250 @@
+/** The batch form over RDMA: rows in columns, one native call a batch, one completion for several. */
+import t, { type Test } from 'tap'
+import { memfd, udmabuf } from '../../lib/exporters/index.js'
+import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
+import type { Channel } from '../../lib/move-notify/channel.js'
+import { type Ends, KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
+
+t.setTimeout(120_000)
+
+interface Row {
+  op: number
+  source?: number
+  target?: number
+  sourceOffset?: number
+  targetOffset?: number
+  length?: number
+  operand?: number
+}
+
+function batchOf(rows: readonly Row[]): Batch {
+  const batch = new Batch(rows.length)
+  rows.forEach((row, i) => {
+    for (const [column, value] of Object.entries(row) as [keyof Row, number][]) {
+      batch[column][i] = value
+    }
+    batch.cookie[i] = i
+  })
+  return batch
+}
+
+/** Posts all rows and reaps as many completions, in the order in which they come. */
+async function run(channel: Channel, batch: Batch, size = 7) {
+  const out = new Completions(size)
+  const done: { cookie: number; status: number; result: number; epoch: number }[] = []
+  let row = 0
+  while (done.length < batch.capacity) {
+    if (row < batch.capacity) row += channel.post(batch, row, batch.capacity - row)
+    const count = channel.reap(out)
+    for (let i = 0; i < count; i++) {
+      const [cookie = NaN, status = NaN] = [out.cookie[i], out.status[i]]
+      done.push({ cookie, status, result: out.result[i] ?? NaN, epoch: out.epoch[i] ?? NaN })
+    }
+    if (count > 0) continue
+    if (channel.stats.inFlight > 0) await channel.completions()
+    else await channel.ready(batch, row)
+  }
+  return done
+}
+
+async function setUp(t: Test, ends: Ends) {
+  const source = await buffer(t, 64 * KIB, memfd())
+  const target = await buffer(t, 64 * KIB, memfd())
+  await source.withCpuAccess('w', (cpu) => {
+    const view = cpu.view()
+    for (let i = 0; i < view.length; i++) view[i] = (i >> 8) + 1
+  })
+  const from = await ends.a.attach(source)
+  return { source, target, from, ...(await granted(ends, target)) }
+}
+
+t.test('writes, reads and atomics, many times round the ring', async (t) => {
+  const ends = await open(t, 32)
+  const { source, target, from, remote } = await setUp(t, ends)
+  const rows: Row[] = []
+  for (let i = 0; i < 200; i++) {
+    const at = (i % 60) * KIB
+    rows.push(
+      i % 5 === 4
+        ? { op: Op.FETCH_ADD, target: remote.id, targetOffset: 63 * KIB, length: 8, operand: 2 }
+        : {
+            ...{ op: Op.COPY, source: from.id, sourceOffset: at },
+            ...{ target: remote.id, targetOffset: at, length: i === 7 ? 0 : KIB },
+          },
+    )
+  }
+  const done = await run(ends.ours, batchOf(rows))
+  t.same(
+    done.map(({ cookie }) => cookie),
+    rows.map((_, i) => i),
+    'each once, in order',
+  )
+  t.ok(done.every(({ status }) => status === Status.OK))
+  t.same(
+    done.filter((_, i) => i % 5 === 4).map(({ result }) => result),
+    Array.from({ length: 40 }, (_, i) => i * 2),
+    'the value before, also of those that nobody asked a completion for',
+  )
+  t.equal(done[7]?.result, 0)
+  const [wanted, got] = [await bytes(source), await bytes(target)]
+  for (let at = 0; at < 60; at++) {
+    const [here, there] = [wanted, got].map((all) => all.subarray(at * KIB, (at + 1) * KIB))
+    // Every fifth row was an atomic.
+    const isRight = at % 5 === 4 ? there?.every((byte) => byte === 0) : there?.equals(here!)
+    if (isRight !== true) t.fail(`KiB ${at}`)
+  }
+})
+
+t.test('every malformed row is refused, with those before it posted', async (t) => {
+  const ends = await open(t, 32)
+  const { from, remote, attachment } = await setUp(t, ends)
+  const readOnly = await ends.a.attach(await buffer(t, 4 * KIB, memfd()), { access: 1 })
+  const write = { op: Op.COPY, source: from.id, target: remote.id, length: 8 }
+  const add = { op: Op.FETCH_ADD, target: remote.id, length: 8, operand: 1 }
+  const wrong: readonly (readonly [Row, string, string?])[] = [
+    [{ ...write, op: Op.NOP }, 'op', 'ERR_UNSUPPORTED'],
+    [{ ...write, op: Op.FILL }, 'op', 'ERR_UNSUPPORTED'],
+    [{ ...write, op: 6 }, 'op'],
+    [{ ...write, op: 255 }, 'op'],
+    [{ ...write, length: -1 }, 'length'],
+    [{ ...write, length: 1.5 }, 'length'],
+    [{ ...write, length: NaN }, 'length'],
+    [{ ...write, length: 2 ** 40 }, 'length'],
+    [{ ...write, sourceOffset: -1 }, 'sourceOffset'],
+    [{ ...write, sourceOffset: 64 * KIB - 7 }, 'sourceOffset'],
+    [{ ...write, sourceOffset: Infinity }, 'sourceOffset'],
+    [{ ...write, targetOffset: 64 * KIB - 7 }, 'targetOffset'],
+    [{ ...write, targetOffset: 0.5 }, 'targetOffset'],
+    [{ ...write, target: from.id }, 'target'],
+    [{ ...write, source: remote.id }, 'target'],
+    [{ ...write, source: remote.id, target: readOnly.id }, 'target'],
+    [{ ...add, target: from.id }, 'target'],
+    [{ ...add, length: 4 }, 'length'],
+    [{ ...add, targetOffset: 4 }, 'targetOffset'],
+    [{ ...add, operand: -1 }, 'operand'],
+    [{ ...add, operand: 0.1 }, 'operand'],
+    [{ op: Op.SEND, source: remote.id, length: 8 }, 'source'],
+    [{ op: Op.RECEIVE, target: remote.id, length: 8 }, 'target'],
+  ]
+  for (const [row, column, code = 'ERR_INVALID_ARG_VALUE'] of wrong) {
+    const batch = batchOf([write, write, row, write])
+    t.throws(
+      () => ends.ours.post(batch, 0, 4),
+      {
+        ...{ code, argument: `batch.${column}[2]`, accepted: 2 },
+      },
+      `${column}: ${JSON.stringify(row)}`,
+    )
+    const out = new Completions(8)
+    for (let taken = 0; taken < 2;) {
+      await ends.ours.completions()
+      taken += ends.ours.reap(out)
+      if (taken > 2) t.fail('more than was posted')
+    }
+  }
+  t.equal(ends.ours.stats.inFlight, 0)
+  t.equal(ends.ours.post(batchOf([{ ...write, source: 12345 }]), 0, 0), 0)
+  t.throws(() => ends.ours.post(batchOf([{ ...write, source: 12345 }]), 0, 1), {
+    code: 'ERR_CLOSED',
+  })
+  t.throws(() => ends.ours.post(batchOf([write]), 0, 2), { code: 'ERR_OUT_OF_RANGE' })
+  await attachment.close()
+})
+
+t.test(
+  'an error in the middle of a chain: what was before it is done, what is after goes on',
+  async (t) => {
+    const ends = await open(t, 64)
+    const { target, from, remote } = await setUp(t, ends)
+    const key = ends.here.regions.remoteKey(remote.id)
+    if (key === undefined) throw new Error('no key')
+    // A second name for the same buffer, whose key is none.
+    ends.far.grant(ends.theirs, await ends.b.attach(target), { label: 'again' })
+    const dead = (await ends.near.offered('again')).attach(ends.a)
+    ends.here.regions.updateRemote(dead.id, { ...key, rkey: key.rkey ^ 0xff })
+    const rows = Array.from({ length: 40 }, (_, i) => ({
+      ...{ op: Op.COPY, source: from.id, sourceOffset: i * KIB },
+      ...{ target: i === 13 ? dead.id : remote.id, targetOffset: i * KIB, length: KIB },
+    }))
+    const done = await run(ends.ours, batchOf(rows))
+    t.same(
+      done.map(({ status }) => status),
+      rows.map((_, i) => (i === 13 ? Status.FAULT : Status.OK)),
+    )
+    const got = await bytes(target, 0, 40 * KIB)
+    const isRight = (i: number) =>
+      got
+        .subarray(i * KIB, i * KIB + KIB)
+        .every((byte, at) => byte === (((i * KIB + at) >> 8) % 256) + 1)
+    t.same(
+      rows.map((_, i) => i === 13 || isRight(i)),
+      rows.map(() => true),
+    )
+    t.ok(
+      got.subarray(13 * KIB, 14 * KIB).every((byte) => byte === 0),
+      'nothing by the dead key',
+    )
+    t.equal(ends.here.stats().resets, 1)
+  },
+)
+
+t.test('messages in batches, while the receiver moves: once and in order', async (t) => {
+  const ends = await open(t, 32)
+  const { source, target, from, attachment } = await setUp(t, ends)
+  const sends = batchOf(
+    Array.from({ length: 160 }, (_, i) => ({ op: Op.SEND, source: from.id, length: i + 1 })),
+  )
+  const receives = batchOf(
+    Array.from({ length: 160 }, (_, i) => ({
+      ...{ op: Op.RECEIVE, target: attachment.id, length: 256, targetOffset: (i % 200) * 256 },
+    })),
+  )
+  let over = false
+  const moves = async () => {
+    for (let i = 0; !over; i++) {
+      await (i % 3 === 0 ? source : target).move(i % 2 === 0 ? udmabuf() : memfd())
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  }
+  const traffic = Promise.all([run(ends.ours, sends), run(ends.theirs, receives)]).finally(
+    () => (over = true),
+  )
+  const [[sent, got]] = await Promise.all([traffic, moves()])
+  t.ok(sent.every(({ status }) => status === Status.OK))
+  t.same(
+    got.map(({ result }) => result),
+    Array.from({ length: 160 }, (_, i) => i + 1),
+  )
+  t.ok(ends.theirs.stats.stops > 0)
+})
+
+t.test(
+  'atomics that were handed over when the queue pair broke: counted, or unknown',
+  async (t) => {
+    const ends = await open(t, 64)
+    const { target, remote } = await setUp(t, ends)
+    const rows = Array.from({ length: 60 }, () => ({
+      op: Op.FETCH_ADD,
+      target: remote.id,
+      length: 8,
+      operand: 1,
+    }))
+    let known = 0
+    let unknown = 0
+    for (let round = 0; round < 6; round++) {
+      const running = run(ends.ours, batchOf(rows))
+      if (round % 2 === 0) ends.here.breakQueue(ends.ours.queue ?? '')
+      for (const { status } of await running) {
+        if (status === Status.OK) known++
+        else if (status === Status.OUTCOME_UNKNOWN) unknown++
+      }
+    }
+    const sum = Number((await bytes(target, 0, 8)).readBigUInt64LE())
+    t.equal(known + unknown, 360)
+    t.ok(
+      sum >= known && sum <= known + unknown,
+      `${sum} counted, ${known} known, ${unknown} unknown`,
+    )
+    t.ok(known >= 180 && unknown > 0)
+  },
+)
