@@ -7,7 +7,9 @@ export type {
   VerbsEngineOptions,
   VerbsListener,
 } from './engines/verbs/engine.js'
-export type { GrantOptions, Offer, Peer, QueueOptions } from './engines/verbs/peer.js'
+export type { Grant, GrantOptions } from './engines/verbs/grants.js'
+export type { Offer } from './engines/verbs/offers.js'
+export type { Peer, QueueOptions } from './engines/verbs/peer.js'
 export type { Axes, Mover, Registration } from './engines/verbs/registrar.js'
 export type { AnyAttachment, RemoteAttachment } from './move-notify/remote-attachment.js'
 export * from './exporters/index.js'

@@ -22,8 +22,8 @@ t.test('a key kept from before the move reaches nothing', async (t) => {
   await ours.copy(from, 0, remote, 0, KIB)
   const read = () => {
     const key = here.regions.remoteKey(remote.id)
-    const region = there.regions.get(attachment.id)
-    if (key === undefined || region === undefined) throw new Error('no region')
+    const region = there.regions.sharedKey(attachment.id, attachment.access)
+    if (key === undefined || region === null) throw new Error('no region')
     t.equal(key.iova, region.iova, 'the peer has the address of today')
     return { ...key, generation: region.generation }
   }

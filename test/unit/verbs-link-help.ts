@@ -35,6 +35,7 @@ export const samples: { [T in MessageType]: Extract<Message, { type: T }> } = {
     generation: 1,
   },
   ungrant: { type: 'ungrant', queue: 0, buffer: 7 },
+  ungranted: { type: 'ungranted', queue: 0, buffer: 7 },
   pause: { type: 'pause', queue: 0, n: 1, flush: true, posted: 12 },
   paused: { type: 'paused', queue: 0, n: 1 },
   resume: {

@@ -10,7 +10,7 @@ import { openToRaw, samples, settle } from './verbs-link-help.js'
 type End = 'asker' | 'other'
 type Said = readonly [End, QueueMessage]
 
-const { queue, grant, ungrant, pause, paused, resume, credit, reset } = samples
+const { queue, grant, ungrant, ungranted, pause, paused, resume, credit, reset } = samples
 const queueOk = samples['queue-ok']
 const queueError = samples['queue-error']
 const resetOk = samples['reset-ok']
@@ -52,6 +52,19 @@ const wrong: Record<string, readonly [Said[], Said]> = {
   'a grant that ends too high': [opened, ['asker', { ...grant, iova: high, size: 2 }]],
   'an ungrant of another buffer': [granted, ['asker', { ...ungrant, buffer: 8 }]],
   'an ungrant of what the other has granted': [granted, ['other', ungrant]],
+  'a grant while the last is being taken back': [
+    [...granted, ['asker', ungrant]],
+    ['asker', grant],
+  ],
+  'an ungranted that was not asked for': [granted, ['other', ungranted]],
+  'an ungranted by who asks': [
+    [...granted, ['asker', ungrant]],
+    ['asker', ungranted],
+  ],
+  'an ungranted twice': [
+    [...granted, ['asker', ungrant], ['other', ungranted]],
+    ['other', ungranted],
+  ],
   'an ungrant twice': [
     [...granted, ['asker', ungrant]],
     ['asker', ungrant],
@@ -153,6 +166,7 @@ const right: Record<string, Said[]> = {
     ['other', reset],
     ['asker', resetOk],
     ['asker', ungrant],
+    ['other', ungranted],
     ['asker', grant],
     ['other', grant],
   ],
@@ -300,6 +314,8 @@ t.test('a peer cannot make us remember without end', async (t) => {
   for (let buffer = 0; buffer < GRANTS_MAX; buffer++) other.received(one(buffer))
   t.throws(() => other.received(one(GRANTS_MAX)), { code: 'ERR_PROTOCOL' })
   other.received({ ...ungrant, queue: 2, buffer: 0 })
+  t.throws(() => other.received(one(GRANTS_MAX)), { code: 'ERR_PROTOCOL' }, 'not given back yet')
+  other.sent({ ...ungranted, queue: 2, buffer: 0 })
   t.ok(other.received(one(GRANTS_MAX)))
   t.throws(() => other.received(one(GRANTS_MAX + 1)), { code: 'ERR_PROTOCOL' })
   other.received({ ...queueError, queue: 4 })

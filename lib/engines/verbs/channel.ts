@@ -229,6 +229,14 @@ export class VerbsChannel implements EngineChannel {
     await this.#wait(() => counts.voids === 0 || !counts.isReady)
   }
 
+  /** Until the queue pair has nothing of ours that names one of these. @internal */
+  async drainOf(ids: readonly number[]): Promise<void> {
+    this.pump()
+    const { counts } = this.#queue
+    const isOver = () => this.#closed || !counts.isReady
+    await this.#wait(() => isOver() || !ids.some((id) => this.#work.sends.hasHanded(id)))
+  }
+
   force(): number {
     if (this.#closed) throw closedError('The channel')
     this.#running = false

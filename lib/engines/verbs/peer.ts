@@ -7,10 +7,11 @@ import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from 
 import { Attachment } from '../../move-notify/attachment.js'
 import { Channel } from '../../move-notify/channel.js'
 import type { Importer } from '../../move-notify/importer.js'
-import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import { type Grant, type GrantOptions, Grants } from './grants.js'
 import type { Link } from './link/link.js'
 import type { QueueMessage, Update } from './link/messages.js'
 import { Queue, type QueueParts, type QueuePeer } from './queue.js'
+import { type Offer, Offers } from './offers.js'
 import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
@@ -33,63 +34,12 @@ export interface QueueOptions {
   depth?: number
 }
 
-export interface GrantOptions {
-  /** What the peer finds it by; [\w.:-], at most 64. Default: the attachment's id. */
-  label?: string
-  /** `Access` bits. Default: the attachment's. */
-  access?: number
-}
-
-interface Granted {
-  attachment: Attachment
-  generation: number
-  users: Disposable
-}
-
 export interface PeerEvents {
   /** The peer has opened a queue pair: its name, for `importer.channel({ queue })`. */
   queue: [name: string]
   offer: [offer: Offer]
   /** The link has ended; null: by either side's `close()`. */
   closed: [error: Error | null]
-}
-
-/** Granted to us by the peer. */
-export class Offer {
-  readonly label: string
-  /** Bytes. */
-  readonly size: number
-  /** `Access` bits. */
-  readonly access: number
-  /** The name of the queue pair on which it may be used. */
-  readonly queue: string
-  readonly #attach: (importer: Importer) => RemoteAttachment
-
-  /** @internal */
-  constructor(
-    label: string,
-    size: number,
-    access: number,
-    queue: string,
-    attach: (importer: Importer) => RemoteAttachment,
-  ) {
-    this.label = label
-    this.size = size
-    this.access = access
-    this.queue = queue
-    this.#attach = attach
-  }
-
-  /** Something that operations can name, on channels over `queue`. */
-  attach(importer: Importer): RemoteAttachment {
-    return this.#attach(importer)
-  }
-}
-
-interface Received {
-  offer: Offer
-  key: { iova: number; rkey: number; generation: number }
-  attached: Set<RemoteAttachment>
 }
 
 export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
@@ -105,11 +55,9 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     number,
     (answer: { qpn: number; psn: number } | P2pdmaError) => void
   >()
-  /** By queue, and the attachment's id. */
-  readonly #granted = new Map<number, Map<number, Granted>>()
-  readonly #received = new Map<string, Received>()
+  readonly #grants: Grants
+  readonly #offers: Offers
   #nextQueue: number
-  #offers: { label: string; resolve: (offer: Offer) => void; reject: (error: Error) => void }[] = []
   #error: Error | null = null
   #isClosed = false
 
@@ -120,6 +68,19 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     this.isOpener = isOpener
     this.#host = host
     this.#link = link
+    const { regions } = host
+    const send = (message: QueueMessage) => this.send(message)
+    this.#grants = new Grants({
+      regions,
+      send,
+      queueNamed: (name) => [...this.#queues.values()].find((queue) => queue.name === name),
+    })
+    this.#offers = new Offers({
+      regions,
+      send,
+      checkOurs: (argument, importer) => this.#checkOurs(argument, importer),
+      onOffer: (offer) => void this.emit('offer', offer),
+    })
     this.dgid = (link.peer.gid.match(/.{4}/g) ?? []).join(':')
     this.sgidIndex = host.sgidIndex
     this.pathMtu = Math.min(host.mtu, link.peer.mtu)
@@ -206,162 +167,34 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   /**
    * Lets the peer use an attachment of ours, on the queue pair of this channel:
-   * from now on a move of it stops the channel, at both ends. Disposed: no more.
+   * from now on a move of it stops the channel, at both ends. It is registered
+   * once more for that, with no more rights than these. Disposed: the peer is
+   * asked to use it no more; when it has answered, or after a second, the key is dead.
    */
-  grant(channel: Channel, attachment: Attachment, options: GrantOptions = {}): Disposable {
+  grant(channel: Channel, attachment: Attachment, options: GrantOptions = {}): Grant {
     if (!(channel instanceof Channel)) throw typeError('channel', 'a Channel', channel)
     if (!(attachment instanceof Attachment))
       throw typeError('attachment', 'an Attachment', attachment)
-    const { label = `buffer-${attachment.id}`, access = attachment.access } = checkOptions(options)
-    if (typeof label !== 'string' || !/^[\w.:-]{1,64}$/.test(label)) {
-      throw typeError('label', 'up to 64 of letters, digits, and _ . : -', label)
-    }
-    checkInteger('access', access, 1, 3)
     this.#checkOurs('channel', channel.importer)
     this.#checkOurs('attachment', attachment.importer)
-    if ((access & ~attachment.access) !== 0) {
-      throw new P2pdmaError('access is more than the attachment has', {
-        code: 'ERR_INVALID_ARG_VALUE',
-        argument: 'access',
-      })
-    }
     this.#checkOpen()
-    const queue = [...this.#queues.values()].find(({ name }) => name === channel.queue)
-    const region = this.#host.regions.get(attachment.id)
-    if (queue === undefined || region === undefined) {
-      throw new P2pdmaError('The channel is not on a queue pair to this peer', {
-        code: 'ERR_INVALID_ARG_VALUE',
-        argument: queue === undefined ? 'channel' : 'attachment',
-      })
-    }
-    if (attachment.state !== 'mapped') {
-      throw (
-        attachment.error ??
-        new P2pdmaError('The attachment is being moved', {
-          code: 'EAGAIN',
-          argument: 'attachment',
-          hint: 'await the move first',
-        })
-      )
-    }
-    if (!channel.isRunning) {
-      // The peer would begin to use it while nobody has told it to keep still.
-      throw new P2pdmaError('The channel is stopped for a move', {
-        code: 'EAGAIN',
-        argument: 'channel',
-        hint: 'await the move first',
-      })
-    }
-    if (this.#granted.get(queue.id)?.has(attachment.id) === true) {
-      throw new P2pdmaError('The peer has been granted this attachment on this queue', {
-        code: 'ERR_INVALID_STATE',
-        argument: 'attachment',
-      })
-    }
-    const users = channel.grant(attachment)
-    let all = this.#granted.get(queue.id)
-    if (all === undefined) this.#granted.set(queue.id, (all = new Map<number, Granted>()))
-    const { iova, rkey, generation, size } = region
-    all.set(attachment.id, { attachment, generation, users })
-    this.send({
-      ...{ type: 'grant', queue: queue.id, buffer: attachment.id, label, size },
-      ...{ access: access as 1 | 2 | 3, iova, rkey, generation },
-    })
-    return { [Symbol.dispose]: () => this.#ungrant(queue.id, attachment.id) }
-  }
-
-  #ungrant(queue: number, id: number): void {
-    const granted = this.#granted.get(queue)?.get(id)
-    if (granted === undefined) return
-    this.#granted.get(queue)?.delete(id)
-    granted.users[Symbol.dispose]()
-    this.send({ type: 'ungrant', queue, buffer: id })
+    return this.#grants.add(channel, attachment, options)
   }
 
   /** @internal */
   hasGrants(queue: Queue): boolean {
-    return (this.#granted.get(queue.id)?.size ?? 0) > 0
+    return this.#grants.has(queue)
   }
 
   /** @internal */
   updates(queue: Queue): Update[] {
-    const updates: Update[] = []
-    for (const [id, granted] of this.#granted.get(queue.id) ?? []) {
-      const region = this.#host.regions.get(id)
-      if (granted.attachment.isGone || region === undefined || region.mr === null) {
-        this.#ungrant(queue.id, id)
-      } else if (region.generation !== granted.generation) {
-        const { iova, rkey, generation } = region
-        granted.generation = generation
-        updates.push({ buffer: id, iova, rkey, generation })
-      }
-    }
-    return updates
+    return this.#grants.updates(queue)
   }
 
   /** What the peer has granted under this label; waits until it does. */
   offered(label: string, options: { signal?: AbortSignal } = {}): Promise<Offer> {
-    const { signal } = checkOptions(options)
-    for (const { offer } of this.#received.values()) {
-      if (offer.label === label) return Promise.resolve(offer)
-    }
     if (this.#isClosed) return Promise.reject(this.#error ?? closedError('The peer'))
-    return new Promise((resolve, reject) => {
-      const waiter = { label, resolve, reject }
-      this.#offers.push(waiter)
-      const onAbort = () => {
-        this.#offers = this.#offers.filter((each) => each !== waiter)
-        reject(signal?.reason as Error)
-      }
-      if (signal?.aborted === true) onAbort()
-      else signal?.addEventListener('abort', onAbort, { once: true })
-    })
-  }
-
-  #onGrant(message: Extract<QueueMessage, { type: 'grant' }>): void {
-    const queue = this.#queues.get(message.queue)
-    if (queue === undefined) return
-    const { label, size, access, iova, rkey, generation } = message
-    const key = `${message.queue}/${message.buffer}`
-    const attached = new Set<RemoteAttachment>()
-    const received: Received = {
-      attached,
-      key: { iova, rkey, generation },
-      offer: new Offer(label, size, access, queue.name, (importer) => {
-        this.#checkOurs('importer', importer)
-        if (queue.error !== null) throw queue.error
-        if (this.#received.get(key) !== received) throw takenBack()
-        const { regions } = this.#host
-        const remote = importer.attachRemote({
-          size,
-          access,
-          onClose: () => {
-            attached.delete(remote)
-            regions.dropRemote(remote.id)
-          },
-        })
-        regions.setRemote(remote.id, queue.counts.number, size, access, received.key)
-        attached.add(remote)
-        return remote
-      }),
-    }
-    this.#received.set(key, received)
-    const waiting = this.#offers.filter((each) => each.label === label)
-    this.#offers = this.#offers.filter((each) => each.label !== label)
-    for (const { resolve } of waiting) resolve(received.offer)
-    this.emit('offer', received.offer)
-  }
-
-  #onUngrant(queue: number, buffer: number): void {
-    const key = `${queue}/${buffer}`
-    const received = this.#received.get(key)
-    this.#received.delete(key)
-    for (const remote of [...(received?.attached ?? [])]) this.#revoke(remote, takenBack())
-  }
-
-  #revoke(remote: RemoteAttachment, error: P2pdmaError): void {
-    this.#host.regions.dropRemote(remote.id)
-    remote.end('revoked', error)
+    return this.#offers.named(label, options)
   }
 
   // --- the link ---
@@ -392,21 +225,19 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   #onQueueMessage(queue: Queue, message: QueueMessage): void {
     switch (message.type) {
       case 'grant':
-        return this.#onGrant(message)
+        return this.#offers.onGrant(queue, message)
       case 'ungrant':
-        return this.#onUngrant(message.queue, message.buffer)
+        void this.#offers.onUngrant(queue, message)
+        return
+      case 'ungranted':
+        return this.#grants.onUngranted(message.queue, message.buffer)
       case 'pause':
         void queue.onPause(message.n, message.flush, message.posted)
         return
       case 'paused':
         return queue.onPaused(message.n)
       case 'resume':
-        for (const { buffer, iova, rkey, generation } of message.updates) {
-          const received = this.#received.get(`${message.queue}/${buffer}`)
-          if (received === undefined) continue
-          received.key = { iova, rkey, generation }
-          for (const { id } of received.attached) this.#host.regions.updateRemote(id, received.key)
-        }
+        this.#offers.onUpdates(message.queue, message.updates)
         return queue.onResume()
       case 'credit':
         return queue.onCredit(message.posted)
@@ -441,13 +272,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   /** What each end had of the other's on this queue. */
   #dropAll(queue: Queue, error: P2pdmaError): void {
-    for (const [key, received] of this.#received) {
-      if (received.offer.queue !== queue.name) continue
-      this.#received.delete(key)
-      for (const remote of [...received.attached]) this.#revoke(remote, error)
-    }
-    for (const id of [...(this.#granted.get(queue.id)?.keys() ?? [])]) this.#ungrant(queue.id, id)
-    this.#granted.delete(queue.id)
+    this.#offers.drop(queue, error)
+    this.#grants.drop(queue)
   }
 
   #tellEnd(queue: Queue): void {
@@ -481,8 +307,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       cause: error ?? undefined,
     })
     for (const resolve of this.#opening.values()) resolve(lost)
-    for (const { reject } of this.#offers) reject(lost)
-    this.#offers = []
+    this.#offers.end(lost)
     for (const queue of this.#queues.values()) this.#loseQueue(queue, lost)
     this.#host.forgetPeer(this)
     this.emit('closed', error)
@@ -513,11 +338,4 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   #checkOpen(): void {
     if (this.#isClosed) throw this.#error ?? closedError('The peer')
   }
-}
-
-function takenBack(): P2pdmaError {
-  return new P2pdmaError('The peer has taken the buffer back', {
-    code: 'ERR_REVOKED',
-    hint: 'ask it for another',
-  })
 }

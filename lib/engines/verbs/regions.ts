@@ -5,7 +5,7 @@
  */
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { roundUp } from '../../kernel/memfd.js'
-import type { MemoryRegion, ProtectionDomain } from '../../kernel/verbs/index.js'
+import { MemoryAccess, type MemoryRegion, type ProtectionDomain } from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { Access } from '../../move-notify/engine.js'
 import { native } from '../../native.js'
@@ -15,20 +15,44 @@ import { type Registrar, remoteAccess } from './registrar.js'
 /** Registered and deregistered on the event loop up to here, bytes: a hop to a thread costs more. */
 const SHORT = 64 << 10
 
+/** What the device itself may do with an attachment: reading needs no leave. */
+function localAccess(access: number): number {
+  return (access & Access.WRITE) === 0 ? 0 : MemoryAccess.LOCAL_WRITE
+}
+
 /** Far from addresses that the CPU has, and below 2^53. */
 const FIRST_IOVA = 2 ** 48
 const LAST_IOVA = 2 ** 52
 
-/** A region of ours: what it is for peers. */
-export interface Region {
+/** One registration for peers: what it lets them do is the NIC's to guard. */
+interface Share {
+  readonly access: number
+  /** How many grants it is for. */
+  users: number
+  /** Null while the attachment is not mapped, or this is being registered. */
+  mr: MemoryRegion | null
+  /** Under way. */
+  pending: Promise<void> | null
+}
+
+/** An attachment of ours. */
+interface Region {
   /** Bytes. */
   size: number
-  iova: number
-  rkey: number
-  /** Counts the registrations. */
+  /** Counts the times that it was mapped. */
   generation: number
-  /** Null while it is not mapped. */
+  /** Null while it is not mapped, and so are those below. */
   mr: MemoryRegion | null
+  backing: Backing | null
+  /** By access. */
+  readonly shares: Map<number, Share>
+}
+
+/** What a peer is told of an attachment of ours. */
+export interface SharedKey extends RemoteKey {
+  /** Bytes. */
+  size: number
+  generation: number
 }
 
 export class Regions {
@@ -46,11 +70,7 @@ export class Regions {
     this.#registrar = registrar
   }
 
-  /** Undefined for an id that is none of ours. */
-  get(id: number): Region | undefined {
-    return this.#regions.get(id)
-  }
-
+  /** Peers reach none of it: what is shared with them is registered for them. */
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     checkInteger('id', id, 0, 2 ** 32 - 1)
     checkInteger('access', access, 1, Access.READ | Access.WRITE)
@@ -59,18 +79,58 @@ export class Regions {
     }
     checkInteger('size', size, 1, backing.size)
     const before = this.#regions.get(id)
-    if (before?.mr !== null && before !== undefined) {
+    if (before !== undefined && before.mr !== null) {
       throw new P2pdmaError(`attachment ${id} is mapped`, { code: 'ERR_INVALID_STATE' })
     }
-    const iova = this.#newIova(size) + (backing.offset % native.pageSize)
-    const done = (mr: MemoryRegion) => {
+    const shares = before?.shares ?? new Map<number, Share>()
+    const wanted = [...shares.values()].filter(({ users }) => users > 0)
+    const rights = [localAccess(access), ...wanted.map((share) => remoteAccess(share.access))]
+    const done = (mrs: MemoryRegion[]) => {
+      const [mr, ...shared] = mrs
+      if (mr === undefined) return
+      wanted.forEach((share, i) => (share.mr = shared[i] ?? null))
       const generation = (before?.generation ?? 0) + 1
-      this.#regions.set(id, { size, iova, rkey: mr.rkey, generation, mr })
-      this.table.put(id, { access, size, iova, key: mr.lkey, queue: 0 }, Reach.SEALED)
+      this.#regions.set(id, { size, generation, mr, backing, shares })
+      const { iova, lkey: key } = mr
+      this.table.put(id, { access, size, iova, key, queue: 0 }, Reach.SEALED)
     }
-    const request = { size, iova, access: remoteAccess(access) }
-    if (size <= SHORT) return done(this.#registrar.registerNow(this.#domain, backing, request))
-    return this.#registrar.register(this.#domain, backing, request).then(done)
+    if (size <= SHORT) return done(this.#registerAllNow(backing, size, rights))
+    return this.#registerAll(backing, size, rights).then(done)
+  }
+
+  /** All or none. */
+  #registerAllNow(backing: Backing, size: number, rights: number[]): MemoryRegion[] {
+    const made: MemoryRegion[] = []
+    try {
+      for (const access of rights) {
+        const request = this.#request(backing, size, access)
+        made.push(this.#registrar.registerNow(this.#domain, backing, request))
+      }
+      return made
+    } catch (error) {
+      for (const mr of made) mr.deregisterNow()
+      throw error
+    }
+  }
+
+  async #registerAll(backing: Backing, size: number, rights: number[]): Promise<MemoryRegion[]> {
+    const results = await Promise.allSettled(
+      rights.map((access) => this.#register(backing, size, access)),
+    )
+    const made = results.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []))
+    const failed = results.find((each) => each.status === 'rejected')
+    if (failed === undefined) return made
+    await Promise.allSettled(made.map((mr) => mr.close()))
+    throw failed.reason
+  }
+
+  async #register(backing: Backing, size: number, access: number): Promise<MemoryRegion> {
+    const request = this.#request(backing, size, access)
+    return this.#registrar.register(this.#domain, backing, request)
+  }
+
+  #request(backing: Backing, size: number, access: number) {
+    return { size, iova: this.#newIova(size) + (backing.offset % native.pageSize), access }
   }
 
   #newIova(size: number): number {
@@ -97,16 +157,90 @@ export class Regions {
 
   unmap(id: number): void | Promise<void> {
     const region = this.#regions.get(id)
-    if (region?.mr === undefined || region.mr === null) return
-    const { mr } = region
+    if (region === undefined || region.mr === null) return
     this.table.setReach(id, Reach.NONE)
+    const mrs = [region.mr]
     region.mr = null
-    if (mr.length <= SHORT && !this.isUnquiet) mr.deregisterNow()
-    else return mr.close()
+    region.backing = null
+    const pending: Promise<void>[] = []
+    for (const share of region.shares.values()) {
+      if (share.mr !== null) mrs.push(share.mr)
+      if (share.pending !== null) pending.push(share.pending.catch(() => {}))
+      share.mr = null
+    }
+    // One that is being registered sees that it is too late, and goes.
+    if (region.size > SHORT || this.isUnquiet || pending.length > 0) {
+      return Promise.all([...pending, ...mrs.map((mr) => mr.close())]).then(() => {})
+    }
+    for (const mr of mrs) mr.deregisterNow()
   }
 
   release(id: number): void {
     if (this.#regions.get(id)?.mr === null) this.#regions.delete(id)
+  }
+
+  // --- for peers ---
+
+  /** Registers a mapped attachment once more, for peers; undefined: it is done already. */
+  share(id: number, access: number): Promise<void> | undefined {
+    const region = this.#regions.get(id)
+    if (region === undefined || region.backing === null) {
+      throw new P2pdmaError(`attachment ${id} is not mapped`, { code: 'ERR_INVALID_STATE' })
+    }
+    const { backing, size, shares } = region
+    const share = shares.get(access) ?? { access, users: 0, mr: null, pending: null }
+    if (share.mr === null && size <= SHORT) {
+      share.mr = this.#registerAllNow(backing, size, [remoteAccess(access)])[0] ?? null
+    } else if (share.mr === null && share.users === 0) {
+      this.#keep(share, this.#shareLater(id, region, share))
+    }
+    shares.set(access, share)
+    share.users++
+    return share.mr === null && share.pending !== null ? share.pending : undefined
+  }
+
+  async #shareLater(id: number, region: Region, share: Share): Promise<void> {
+    // The one before is going still, perhaps.
+    await share.pending
+    const { backing, size } = region
+    if (backing === null) return
+    const mr = await this.#register(backing, size, remoteAccess(share.access))
+    const isNow = this.#regions.get(id) === region && region.backing === backing
+    if (isNow && share.users > 0) share.mr = mr
+    else await mr.close()
+  }
+
+  /** What is under way for a share: an unmap waits for it. */
+  #keep(share: Share, pending: Promise<void>): void {
+    const kept = pending.finally(() => {
+      if (share.pending === kept) share.pending = null
+    })
+    // Whoever waits for it is told.
+    kept.catch(() => {})
+    share.pending = kept
+  }
+
+  /** Once for each `share()`; with the last one its key is dead. */
+  unshare(id: number, access: number): void {
+    const share = this.#regions.get(id)?.shares.get(access)
+    if (share === undefined || --share.users > 0 || share.mr === null) return
+    const { mr } = share
+    share.mr = null
+    if (mr.length <= SHORT && !this.isUnquiet) mr.deregisterNow()
+    else this.#keep(share, mr.close())
+  }
+
+  /** Null while there is none. */
+  sharedKey(id: number, access: number): SharedKey | null {
+    const region = this.#regions.get(id)
+    const mr = region?.shares.get(access)?.mr ?? null
+    if (region === undefined || mr === null) return null
+    return { iova: mr.iova, rkey: mr.rkey, size: region.size, generation: region.generation }
+  }
+
+  /** Whether the attachment is mapped. */
+  isMapped(id: number): boolean {
+    return (this.#regions.get(id)?.mr ?? null) !== null
   }
 
   /** A peer's buffer, with the key that it gave us; `queue`: the number of the queue pair. */

@@ -26,6 +26,8 @@ const UNANSWERED_MAX = 64
 /** What one end has said about a queue. */
 class Half {
   readonly grants = new Map<number, { size: number; generation: number }>()
+  /** Taken back, and the other end has not said yet that it uses them no more. */
+  readonly ending = new Set<number>()
   readonly pauses = new Questions()
   readonly resets = new Questions()
   /** Its last pause has not been resumed. */
@@ -173,8 +175,9 @@ export class Conversation {
     }
     if (!queue.open && queue.asker === from) return `for queue ${message.queue}, not yet opened`
     half.ended = true
-    this.#voices[from].grants -= half.grants.size
+    this.#voices[from].grants -= half.grants.size + half.ending.size
     half.grants.clear()
+    half.ending.clear()
     // What the other end sends until it has heard of it may still come.
     if (queue.open && !queue.halves[other(from)].ended) return null
     this.#queues.delete(message.queue)
@@ -200,7 +203,13 @@ export class Conversation {
         if (!half.grants.delete(message.buffer)) {
           return `of buffer ${message.buffer}, which was not granted`
         }
-        this.#voices[from].grants--
+        half.ending.add(message.buffer)
+        return null
+      case 'ungranted':
+        if (!asked.ending.delete(message.buffer)) {
+          return `of buffer ${message.buffer}, which was not taken back`
+        }
+        this.#voices[other(from)].grants--
         return null
       case 'pause':
         return pause(half, message)
@@ -225,6 +234,7 @@ export class Conversation {
   #grant(from: Sender, half: Half, message: MessageOf<'grant'>): string | null {
     const { buffer, size, iova, generation } = message
     if (half.grants.has(buffer)) return `of buffer ${buffer}, granted already`
+    if (half.ending.has(buffer)) return `of buffer ${buffer}, which is being taken back`
     if (!Number.isSafeInteger(iova + size)) return `whose iova and size end above 2^53`
     if (this.#voices[from].grants >= GRANTS_MAX) return `beyond ${GRANTS_MAX} buffers`
     this.#voices[from].grants++

@@ -83,8 +83,16 @@ export interface Grant {
   generation: number
 }
 
+/** The peer is to use it no more, and to say so. */
 export interface Ungrant {
   type: 'ungrant'
+  queue: number
+  buffer: number
+}
+
+/** Nothing of ours that names it is under way any more. */
+export interface Ungranted {
+  type: 'ungranted'
   queue: number
   buffer: number
 }
@@ -164,6 +172,7 @@ export type QueueMessage =
   | QueueEnded
   | Grant
   | Ungrant
+  | Ungranted
   | Pause
   | Paused
   | Resume
@@ -206,6 +215,7 @@ const table: Table = {
     generation,
   },
   ungrant: { queue: uint32, buffer: uint32 },
+  ungranted: { queue: uint32, buffer: uint32 },
   pause: { queue: uint32, n: count, flush: flag, posted: count },
   paused: { queue: uint32, n: count },
   resume: { queue: uint32, n: count, updates: listOf(UPDATES_MAX, update), more: onlyTrue() },
