@@ -7,17 +7,29 @@
 
 namespace p2pdma {
 
+namespace {
+
+// Whether a column lies in the memory of those before it, which the first one chooses.
+bool InOneMemory(napi_env env, napi_value own, napi_value* memory) {
+  if (memory == nullptr) return true;
+  if (*memory == nullptr) *memory = own;
+  bool same = false;
+  return napi_strict_equals(env, own, *memory, &same) == napi_ok && same;
+}
+
+}  // namespace
+
 void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
-                napi_typedarray_type wanted, size_t capacity) {
+                napi_typedarray_type wanted, size_t capacity, napi_value* memory) {
   napi_typedarray_type type;
   size_t length = 0;
   void* data = nullptr;
-  napi_value memory = nullptr;
+  napi_value own = nullptr;
   bool detachable = true;
   if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &memory, nullptr) !=
+      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &own, nullptr) !=
           napi_ok ||
-      type != wanted || napi_is_arraybuffer(info.Env(), memory, &detachable) != napi_ok ||
+      type != wanted || napi_is_arraybuffer(info.Env(), own, &detachable) != napi_ok ||
       detachable) {
     throw CodedError(
         info.Env(), "ERR_INVALID_ARG_TYPE",
@@ -25,6 +37,10 @@ void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
   }
   if (length < capacity || data == nullptr) {
     throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
+  }
+  if (!InOneMemory(info.Env(), own, memory)) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE",
+                     std::string(name) + " is over memory of its own", name);
   }
   return data;
 }

@@ -12,9 +12,10 @@ namespace p2pdma {
 
 // The memory of a typed array of at least `capacity` elements. It must be
 // shared: an ArrayBuffer can be detached, and its memory freed, while somebody
-// holds the pointer.
+// holds the pointer. Columns that are kept by one of them lie in one memory:
+// `memory` is the first one's, once it is known.
 void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
-                napi_typedarray_type wanted, size_t capacity);
+                napi_typedarray_type wanted, size_t capacity, napi_value* memory = nullptr);
 
 // (capacity, sourceOffset, targetOffset, length, operand, cookie, source, target, op)
 BatchColumns BatchArgs(const Napi::CallbackInfo& info);

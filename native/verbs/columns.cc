@@ -3,6 +3,7 @@
 #include <string>
 
 #include "support/args.h"
+#include "support/column_args.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -34,32 +35,8 @@ class Reader {
   Column<uint8_t> Byte(const char* name) { return Column<uint8_t>(Next(name, napi_uint8_array)); }
 
  private:
-  // The memory has to be shared: an ArrayBuffer's can be detached, and freed.
   void* Next(const char* name, napi_typedarray_type wanted) {
-    napi_typedarray_type type;
-    size_t length = 0;
-    void* data = nullptr;
-    napi_value memory = nullptr;
-    bool detachable = true;
-    const Napi::Value value = info_[++at_];
-    if (!value.IsTypedArray() ||
-        napi_get_typedarray_info(info_.Env(), value, &type, &length, &data, &memory, nullptr) !=
-            napi_ok ||
-        type != wanted || napi_is_arraybuffer(info_.Env(), memory, &detachable) != napi_ok ||
-        detachable) {
-      throw CodedError(
-          info_.Env(), "ERR_INVALID_ARG_TYPE",
-          std::string(name) + " must be a typed array of the column's type over shared memory",
-          name);
-    }
-    if (memory_ == nullptr) memory_ = memory;
-    bool same = false;
-    napi_strict_equals(info_.Env(), memory, memory_, &same);
-    if (!same || length < capacity_ || data == nullptr) {
-      throw CodedError(info_.Env(), "ERR_OUT_OF_RANGE",
-                       std::string(name) + " is too short, or over memory of its own", name);
-    }
-    return data;
+    return ColumnArg(info_, ++at_, name, wanted, capacity_, &memory_);
   }
 
   const Napi::CallbackInfo& info_;
