@@ -101,11 +101,6 @@ napi_value Done(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-template <typename Callback>
-void Set(Napi::Object target, const char* name, Callback callback) {
-  target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
-}
-
 class Fields {
  public:
   explicit Fields(const Napi::Value& value) : object_(value.As<Napi::Object>()) {}

@@ -67,11 +67,6 @@ napi_value Reap(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-template <typename Callback>
-void Set(Napi::Object target, const char* name, Callback callback) {
-  target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
-}
-
 Channel& OpenCore(const Napi::CallbackInfo& info, const ChannelPtr& channel) {
   if (channel->closed()) throw CodedError(info.Env(), "ERR_CLOSED", "The channel is closed");
   return channel->core();

@@ -1,14 +1,23 @@
-// Functions of a batch path: no arguments, no result, nothing unwrapped.
+// Functions of plain objects, which own the native side: nothing is unwrapped
+// from `this`.
 #pragma once
 
 #include <napi.h>
 
 #include <memory>
+#include <utility>
 
 namespace p2pdma {
 
-// Sets a function that owns `owner`, and finds it as a std::shared_ptr<T>* in
-// its data. Napi::Function would cost twice the time.
+// Sets a function that owns what the callback has captured.
+template <typename Callback>
+void Set(Napi::Object target, const char* name, Callback callback) {
+  target.Set(name, Napi::Function::New(target.Env(), std::move(callback), name));
+}
+
+// For a batch path, without arguments and result: sets a function that owns
+// `owner`, and finds it as a std::shared_ptr<T>* in its data. Napi::Function
+// would cost twice the time.
 template <typename T>
 void SetFast(Napi::Env env, Napi::Object target, const char* name, napi_callback callback,
              const std::shared_ptr<T>& owner) {
