@@ -118,17 +118,11 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
     checkInteger('advice', advice, 0, 2)
     checkInteger('offset', offset, 0, this.length)
     checkInteger('length', length, 0, Math.min(this.length - offset, 0xffffffff))
-    const ask = (kernel: boolean) =>
-      nativeVerbs().verbsAdvise(this.handle, this.iova + offset, length, advice, 1, kernel)
     await this.run(
-      async () => {
-        try {
-          await ask(false)
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== 'EOPNOTSUPP') throw error
-          await ask(true)
-        }
-      },
+      () =>
+        libraryThenKernel((kernel) =>
+          nativeVerbs().verbsAdvise(this.handle, this.iova + offset, length, advice, 1, kernel),
+        ),
       { hints: { EOPNOTSUPP: 'the device has no on-demand paging: see VerbsDevice.attributes()' } },
     )
   }
@@ -283,7 +277,14 @@ function checkDmabuf(dmaBuf: DmaBuf, options: DmabufRegionOptions): CheckedRegio
   return { offset, length, iova, access }
 }
 
-const lacksTheCall = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EOPNOTSUPP'
+/** What a registration of a dma-buf asks for; the handles are those of the moment of the call. */
+function dmabufRequest(domain: ProtectionDomain, dmaBuf: DmaBuf, options: DmabufRegionOptions) {
+  const { offset, length, iova, access } = checkDmabuf(dmaBuf, options)
+  return {
+    args: () => [domain.handle, dmaBuf.handle, offset, length, iova, access] as const,
+    wrap: (made: NativeMr) => MemoryRegion.fromNative(made, domain, length, access, 'dma-buf'),
+  }
+}
 
 /** @internal */
 export function registerDmabuf(
@@ -291,28 +292,9 @@ export function registerDmabuf(
   dmaBuf: DmaBuf,
   options: DmabufRegionOptions,
 ): RegionRequest {
-  const { offset, length, iova, access } = checkDmabuf(dmaBuf, options)
-  const ask = (kernel: boolean) =>
-    nativeVerbs().verbsRegisterDmabuf(
-      domain.handle,
-      dmaBuf.handle,
-      offset,
-      length,
-      iova,
-      access,
-      kernel,
-    )
-  return {
-    start: async () => {
-      try {
-        return await ask(false)
-      } catch (error) {
-        if (!lacksTheCall(error)) throw error
-        return ask(true)
-      }
-    },
-    wrap: (made) => MemoryRegion.fromNative(made, domain, length, access, 'dma-buf'),
-  }
+  const { args, wrap } = dmabufRequest(domain, dmaBuf, options)
+  const ask = (kernel: boolean) => nativeVerbs().verbsRegisterDmabuf(...args(), kernel)
+  return { start: () => libraryThenKernel(ask), wrap }
 }
 
 /** @internal */
@@ -321,27 +303,28 @@ export function registerDmabufNow(
   dmaBuf: DmaBuf,
   options: DmabufRegionOptions,
 ): MemoryRegion {
-  const { offset, length, iova, access } = checkDmabuf(dmaBuf, options)
-  const ask = (kernel: boolean) =>
-    nativeVerbs().verbsRegisterDmabufNow(
-      domain.handle,
-      dmaBuf.handle,
-      offset,
-      length,
-      iova,
-      access,
-      kernel,
-    )
-  const made = call(
-    () => {
-      try {
-        return ask(false)
-      } catch (error) {
-        if (!lacksTheCall(error)) throw error
-        return ask(true)
-      }
-    },
-    { hints: dmabufHints },
-  )
-  return MemoryRegion.fromNative(made, domain, length, access, 'dma-buf')
+  const { args, wrap } = dmabufRequest(domain, dmaBuf, options)
+  const ask = (kernel: boolean) => nativeVerbs().verbsRegisterDmabufNow(...args(), kernel)
+  return wrap(call(() => libraryThenKernelNow(ask), { hints: dmabufHints }))
+}
+
+const lacksTheCall = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EOPNOTSUPP'
+
+/** A provider's library (librxe) may lack a call that its kernel driver has. */
+async function libraryThenKernel<T>(ask: (kernel: boolean) => Promise<T>): Promise<T> {
+  try {
+    return await ask(false)
+  } catch (error) {
+    if (!lacksTheCall(error)) throw error
+    return ask(true)
+  }
+}
+
+function libraryThenKernelNow<T>(ask: (kernel: boolean) => T): T {
+  try {
+    return ask(false)
+  } catch (error) {
+    if (!lacksTheCall(error)) throw error
+    return ask(true)
+  }
 }
