@@ -1,5 +1,5 @@
 /** A peer that is killed, in each state: the kernel takes all back, the survivor goes on. */
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -8,28 +8,15 @@ import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import type { Peer } from '../../lib/engines/verbs/peer.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { buffer } from './verbs-engine-support.js'
+import { rdmaResources, settledResources } from './verbs-support.js'
 
 t.setTimeout(200_000)
 
 const child = fileURLToPath(new URL('verbs-kill-child.js', import.meta.url))
 
-/** Objects that the kernel counts for each RDMA device: `rdma resource`. */
-function resources(): unknown {
-  return JSON.parse(execFileSync('rdma', ['-j', 'resource', 'show'], { encoding: 'utf8' }))
-}
-
-async function settled(wanted: unknown): Promise<unknown> {
-  let now = resources()
-  for (let i = 0; i < 100 && JSON.stringify(now) !== JSON.stringify(wanted); i++) {
-    await sleep(100)
-    now = resources()
-  }
-  return now
-}
-
 for (const state of ['idle', 'writing', 'receiving', 'moving']) {
   t.test(`killed while ${state}`, async (t) => {
-    const before = resources()
+    const before = rdmaResources()
     const engine = await VerbsEngine.open('rxe0')
     t.teardown(() => engine.close())
     const running: ReturnType<typeof spawn>[] = []
@@ -77,6 +64,6 @@ for (const state of ['idle', 'writing', 'receiving', 'moving']) {
     await t.rejects(channel.copy(attachment, 0, remote, 0, 8), { code: 'ERR_PEER_LOST' })
     t.equal((await ours.move(memfd())).to, 'memfd', 'what is ours still moves')
     await engine.close()
-    t.same(await settled(before), before, 'every object of the kernel is given back')
+    t.equal(await settledResources(before), before, 'every object of the kernel is given back')
   })
 }

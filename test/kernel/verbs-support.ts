@@ -1,4 +1,5 @@
 /** Two ends of a reliable connection between the rig's soft-RoCE devices, in one process. */
+import { execFileSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Memfd, type Mapping } from '../../lib/kernel/index.js'
 import {
@@ -27,6 +28,21 @@ export const REMOTE =
 
 /** Where the ends have their memory: not where the CPU has it. */
 export const IOVA = 0x10_0000_0000
+
+/** Objects that the kernel counts for each RDMA device, of all processes, as text. */
+export function rdmaResources(): string {
+  return execFileSync('rdma', ['-j', 'resource', 'show'], { encoding: 'utf8' })
+}
+
+/** The same once they are as they were; after 10 s as they are then. */
+export async function settledResources(wanted: string): Promise<string> {
+  let now = rdmaResources()
+  for (let i = 0; i < 100 && now !== wanted; i++) {
+    await sleep(100)
+    now = rdmaResources()
+  }
+  return now
+}
 
 export interface End {
   device: VerbsDevice

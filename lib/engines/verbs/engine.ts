@@ -269,24 +269,36 @@ export class VerbsEngine implements Engine {
 
   async #makeParts(depth: number, onEvent: () => void): Promise<QueueParts> {
     const cq = await this.device.completionQueue(depth * 4, { channel: this.#events, onEvent })
-    const qp = await this.#domain.queuePair({
-      sendCq: cq,
-      maxSendWr: depth * 2,
-      maxReceiveWr: depth,
-    })
-    using memfd = Memfd.create(Math.max(depth * 8, 4096), { name: 'p2pdma-atomics' })
-    const mapping = memfd.map()
-    const scratch = await this.#domain.register(mapping, { access: MemoryAccess.LOCAL_WRITE })
-    return {
-      qp,
-      cq,
-      scratch,
-      values: mapping,
-      close: async () => {
+    try {
+      const qp = await this.#domain.queuePair({
+        sendCq: cq,
+        maxSendWr: depth * 2,
+        maxReceiveWr: depth,
+      })
+      const { scratch, values } = await this.#makeScratch(depth)
+      const close = async () => {
         await qp.close()
         await Promise.all([cq.close(), scratch.close()])
-        mapping.unmap()
-      },
+        values.unmap()
+      }
+      return { qp, cq, scratch, values, close }
+    } catch (error) {
+      // And the queue pair, where it got so far.
+      await cq.close()
+      throw error
+    }
+  }
+
+  /** Where atomics put the value before, 8 bytes for each row. */
+  async #makeScratch(depth: number) {
+    using memfd = Memfd.create(Math.max(depth * 8, 4096), { name: 'p2pdma-atomics' })
+    const values = memfd.map()
+    try {
+      const scratch = await this.#domain.register(values, { access: MemoryAccess.LOCAL_WRITE })
+      return { scratch, values }
+    } catch (error) {
+      values.unmap()
+      throw error
     }
   }
 

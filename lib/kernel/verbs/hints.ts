@@ -27,10 +27,11 @@ export const cmHints: Hints = {
 export function registerHints(): Hints {
   return {
     get ENOMEM() {
-      return (
-        `the limit of locked memory is ${lockedMemoryLimit()}: raise it with \`ulimit -l\`, ` +
-        'LimitMEMLOCK= of systemd, or memlock in /etc/security/limits.conf'
-      )
+      return memoryHint()
+    },
+    /** A limit of 0: can_do_mlock(). */
+    get EPERM() {
+      return memoryHint()
     },
     EFAULT: 'memory without pages (a dma-buf or BAR) cannot be registered so: registerDmabuf()',
     EACCES: 'the mapping has to be writable for such access',
@@ -55,7 +56,20 @@ export const modifyHints: Hints = {
   ETIMEDOUT: 'nobody answered for the address in the GID: is the peer up?',
 }
 
-function lockedMemoryLimit(): string {
-  const line = /^Max locked memory\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))
-  return line?.[1] === undefined || line[1] === 'unlimited' ? 'unlimited' : `${line[1]} bytes`
+function memoryHint(): string {
+  const limit = numberIn('limits', /^Max locked memory\s+(\d+)/m)
+  if (limit === null)
+    return 'this process may lock any amount: the machine, or the device, has no more'
+  // In units of 1024 bytes; fs/proc/task_mmu.c, task_mem().
+  const pinned = (numberIn('status', /^VmPin:\s+(\d+)/m) ?? 0) * 1024
+  return (
+    `the limit of locked memory is ${limit} bytes, and ${pinned} of them are in use: raise it with ` +
+    '`ulimit -l`, LimitMEMLOCK= of systemd, or memlock in /etc/security/limits.conf'
+  )
+}
+
+/** Of this process; null where there is none. */
+function numberIn(file: string, pattern: RegExp): number | null {
+  const found = pattern.exec(readFileSync(`/proc/self/${file}`, 'utf8'))?.[1]
+  return found === undefined ? null : Number(found)
 }
