@@ -89,9 +89,13 @@ export function chooseGid(device: string, gids: readonly GidEntry[], choice: Gid
   const best = fitting.sort((a, b) => rank(b) - rank(a) || a.index - b.index)[0]
   if (best !== undefined) return best
   const wanted = index === undefined ? (type ?? 'GID') : `GID ${index}`
+  const others = gids.filter((each) => each.portNum === portNum).map((each) => each.index)
   throw new P2pdmaError(`Port ${portNum} of ${device} has no ${wanted}`, {
     code: 'ERR_NO_GID',
     argument: index === undefined ? 'portNum' : 'index',
-    hint: 'RoCE has one for each address of its network interface: give it one with `ip address add`',
+    hint:
+      index === undefined || others.length === 0
+        ? 'RoCE has one for each address of its network interface: give it one with `ip address add`'
+        : `there are ${others.join(', ')}: see VerbsDevice.gids()`,
   })
 }
