@@ -3,6 +3,7 @@ import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Memfd, Udmabuf } from '../../lib/kernel/index.js'
 import {
+  Advice,
   type AsyncEvent,
   MemoryAccess,
   QpState,
@@ -372,9 +373,18 @@ t.test('bad input and refusals', async (t) => {
   })
   await t.rejects(domain.register(mapping, { onDemand: true, iova: 0x10000 }), {
     code: 'ERR_UNSUPPORTED',
+    argument: 'iova',
+  })
+  // By its access, too. Let through, rxe would read other memory than it is to.
+  await t.rejects(domain.register(mapping, { access: MemoryAccess.ON_DEMAND, iova: 0x10000 }), {
+    code: 'ERR_UNSUPPORTED',
+    argument: 'iova',
   })
   const unaligned = await domain.register(mapping, { offset: 100, length: 50, iova: 0x7064 })
   t.match(unaligned, { iova: 0x7064, length: 50 })
+  await t.rejects(unaligned.advise(Advice.PREFETCH), { code: 'ERR_UNSUPPORTED', hint: /onDemand/ })
+  await t.rejects(unaligned.advise(3), { code: 'ERR_OUT_OF_RANGE', argument: 'advice' })
+  await t.rejects(unaligned.advise(0, 51), { code: 'ERR_OUT_OF_RANGE', argument: 'offset' })
 
   using dmaBuf = await Udmabuf.create(memfd, 0, 8192)
   const onDemand = { access: MemoryAccess.ON_DEMAND }

@@ -112,12 +112,20 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
 
   /**
    * Has pages of an on-demand region brought in before the device asks; of any
-   * other it is refused. Both in bytes from the region's start.
+   * other it is refused with ERR_UNSUPPORTED. Both in bytes from the region's start.
    */
   async advise(advice: number, offset = 0, length = this.length - offset): Promise<void> {
     checkInteger('advice', advice, 0, 2)
     checkInteger('offset', offset, 0, this.length)
     checkInteger('length', length, 0, Math.min(this.length - offset, 0xffffffff))
+    // Not left to the kernel: drivers/infiniband/sw/rxe/rxe_odp.c takes any region for an
+    // on-demand one, and what it would look at is not there.
+    if ((this.access & MemoryAccess.ON_DEMAND) === 0) {
+      throw new P2pdmaError('The region is not on demand: all of its pages are there', {
+        code: 'ERR_UNSUPPORTED',
+        hint: 'register it with `onDemand: true`, where the device can',
+      })
+    }
     await this.run(
       () =>
         libraryThenKernel((kernel) =>
@@ -159,7 +167,7 @@ function checkMapping(
   options: RegionOptions,
 ): CheckedRegion {
   if (!(mapping instanceof Mapping)) throw typeError('mapping', 'a Mapping', mapping)
-  const { iova, onDemand = false, ...rest } = checkOptions(options)
+  const { iova, ...rest } = checkOptions(options)
   if (mapping.closed) throw closedError('Mapping')
   const offset = checkInteger('offset', rest.offset ?? 0, 0, mapping.length - 1)
   const length = checkInteger('length', rest.length ?? mapping.length - offset, 1)
@@ -168,7 +176,10 @@ function checkMapping(
   }
   const access = rest.access ?? MemoryAccess.LOCAL_WRITE
   checkAccess(access)
-  if (checkBoolean('onDemand', onDemand) && !domain.device.attributes().odp.supported) {
+  // Either way to say it.
+  const onDemand =
+    checkBoolean('onDemand', rest.onDemand ?? false) || (access & MemoryAccess.ON_DEMAND) !== 0
+  if (onDemand && !domain.device.attributes().odp.supported) {
     throw new P2pdmaError(`${domain.device.name} has no on-demand paging`, {
       code: 'ERR_UNSUPPORTED',
       argument: 'onDemand',
