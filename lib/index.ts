@@ -10,6 +10,7 @@ export type {
 export type { Grant, GrantOptions } from './engines/verbs/grants.js'
 export type { Offer } from './engines/verbs/offers.js'
 export type { Peer, QueueOptions } from './engines/verbs/peer.js'
+export type { MoveOnCommand } from './engines/verbs/move-trial.js'
 export type { Axes, Mover, Registration } from './engines/verbs/registrar.js'
 export type { AnyAttachment, RemoteAttachment } from './move-notify/remote-attachment.js'
 export * from './exporters/index.js'

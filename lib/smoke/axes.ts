@@ -9,14 +9,20 @@ export interface Axes {
    * mapping of it), or not at all.
    */
   registration: 'dma-buf' | 'memory' | 'none'
-  /** Who can move it: we, the kernel by itself, or nobody while it is registered. */
+  /**
+   * Who can move it while it is registered: we, by deregistering; the kernel by
+   * itself, which the device follows; or nobody, since somebody has pinned it.
+   */
   mover: 'us' | 'kernel' | 'nobody'
   /** Why it is not registered by its dma-buf; null where it is. */
   reason: string | null
+  /** What `mover` was decided by. */
+  decidedBy: string
 }
 
 /** One line for a reader. */
-export function describeAxes({ device, exporter, registration, mover, reason }: Axes): string {
+export function describeAxes(axes: Axes): string {
+  const { device, exporter, registration, mover, reason, decidedBy } = axes
   const why = reason === null ? '' : ` (${reason})`
-  return `${exporter} on ${device}: registration ${registration}${why}; mover ${mover}`
+  return `${exporter} on ${device}: registration ${registration}${why}; mover ${mover}, decided by: ${decidedBy}`
 }

@@ -27,11 +27,13 @@ import {
 import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
+import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { VerbsChannel } from './channel.js'
 import { Link } from './link/link.js'
 import { memoryPair } from './link/memory-pair.js'
 import type { Hello } from './link/messages.js'
+import { type MoveOnCommand, tryMoving } from './move-trial.js'
 import { Peer } from './peer.js'
 import type { Queue, QueueParts } from './queue.js'
 import { type Axes, Registrar } from './registrar.js'
@@ -148,9 +150,40 @@ export class VerbsEngine implements Engine {
     return this.#closing !== null
   }
 
-  /** How the NIC registers a backing, and who can move it then. */
-  axes(backing: Backing): Axes {
-    return this.#registrar.axes(backing)
+  /**
+   * How the NIC registers a backing, or a buffer's, and who can move it then. A
+   * buffer that is pinned (`MovableBuffer.pin()`) is nobody's to move. Pins of
+   * others in the kernel are seen by `tryMoving()` alone: it lists who has
+   * attached to a dma-buf (debugfs, dma_buf/bufinfo), not who has pinned it.
+   */
+  axes(of: Backing | MovableBuffer): Axes {
+    if (!(of instanceof MovableBuffer)) return this.#registrar.axes(of)
+    const axes = this.#registrar.axes(of.backing)
+    if (!of.isPinned) return axes
+    return { ...axes, mover: 'nobody', decidedBy: 'the buffer is pinned: MovableBuffer.pin()' }
+  }
+
+  /**
+   * Finds out who moves a dma-buf by an experiment: has its exporter move it by
+   * `move`, which rejects with EBUSY while it is pinned, first as it is, then with
+   * its first page registered with this device, which then reads it where it has
+   * gone. What that says of the device holds from then on for `axes()`. Rejects
+   * with what `move` or the registration rejects with; ERR_UNSUPPORTED where the
+   * device registers no dma-bufs.
+   */
+  async tryMoving(backing: Backing, move: MoveOnCommand): Promise<Axes> {
+    if (typeof move !== 'function') throw typeError('move', 'a function', move)
+    this.#checkOpen()
+    const { registration, reason } = this.#registrar.axes(backing)
+    if (registration !== 'dma-buf') {
+      throw new P2pdmaError(`${this.device.name} does not register it as a dma-buf: ${reason}`, {
+        code: 'ERR_UNSUPPORTED',
+        argument: 'backing',
+      })
+    }
+    const { device } = this
+    const parts = { device, registrar: this.#registrar, port: this.#port, gid: this.#gid }
+    return this.#registrar.learn(backing, await tryMoving(parts, backing, move))
   }
 
   /** Why the device registers no dma-bufs; null where it does. */

@@ -7,10 +7,17 @@ import { DmaBuf } from '../../kernel/dma-buf.js'
 import { Mapping } from '../../kernel/mapping.js'
 import { Memfd } from '../../kernel/memfd.js'
 import { Udmabuf } from '../../kernel/udmabuf.js'
-import { MemoryAccess, type MemoryRegion, type ProtectionDomain } from '../../kernel/verbs/index.js'
+import {
+  MemoryAccess,
+  type MemoryRegion,
+  type ProtectionDomain,
+  type VerbsDevice,
+} from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { Access } from '../../move-notify/engine.js'
 import { native } from '../../native.js'
+import { exporterMoves, type Fact, nicFollows, whoMoves } from './move-facts.js'
+import type { Trial } from './move-trial.js'
 
 /**
  * `dma-buf`: as a dma-buf. `memory`: by a CPU mapping of its pages. `none`: not
@@ -19,8 +26,10 @@ import { native } from '../../native.js'
 export type Registration = 'dma-buf' | 'memory' | 'none'
 
 /**
- * `us`: by deregistering. `kernel`: it moves under the registration, and the NIC
- * follows. `nobody`: somebody has pinned it.
+ * Who can move it while it is registered. `us`: by deregistering, which is always
+ * possible. `kernel`: its exporter does so by itself, and the NIC follows; the
+ * library has nothing to do. `nobody`: somebody else has pinned it, and a move
+ * answers EBUSY.
  */
 export type Mover = 'us' | 'kernel' | 'nobody'
 
@@ -29,6 +38,8 @@ export interface Axes {
   mover: Mover
   /** Why not as a dma-buf; null where it is. */
   reason: string | null
+  /** What `mover` was decided by: a fact of the kernel's sources, a pin, or an experiment. */
+  decidedBy: string
 }
 
 interface Request {
@@ -50,9 +61,14 @@ export function remoteAccess(access: number): number {
 export class Registrar {
   /** Why the device does not register dma-bufs, by the probe; null where it does. */
   readonly refusal: string | null
+  readonly #device: string
+  /** Whether the device follows a dma-buf that moves. */
+  #follows: Fact
 
-  private constructor(refusal: string | null) {
+  private constructor(device: VerbsDevice, refusal: string | null) {
     this.refusal = refusal
+    this.#device = device.name
+    this.#follows = nicFollows(device)
   }
 
   /**
@@ -65,17 +81,32 @@ export class Registrar {
       await using dmaBuf = await Udmabuf.create(memfd, 0, native.pageSize)
       const region = await domain.registerDmabuf(dmaBuf)
       await region.close()
-      return new Registrar(null)
+      return new Registrar(domain.device, null)
     } catch (error) {
-      return new Registrar((error as Error).message)
+      return new Registrar(domain.device, (error as Error).message)
     }
   }
 
   axes(backing: Backing): Axes {
     const reason = backing.isDmaBuf ? this.refusal : 'it is no dma-buf'
-    if (reason === null) return { registration: 'dma-buf', mover: 'us', reason }
+    if (reason === null) {
+      const decided = whoMoves(exporterMoves(backing), this.#follows)
+      return { registration: 'dma-buf', reason, ...decided }
+    }
     const registration = pinnable(backing) === null ? 'none' : 'memory'
-    return { registration, mover: 'us', reason }
+    return { registration, mover: 'us', reason, decidedBy: BY_REGISTRATION[registration] }
+  }
+
+  /** What an experiment with a backing has shown: of the backing, and of the device from now on. */
+  learn(backing: Backing, trial: Trial): Axes {
+    if (trial === 'pinned') {
+      const decidedBy = 'an attempt to move it: EBUSY, before we had registered it'
+      return { ...this.axes(backing), mover: 'nobody', decidedBy }
+    }
+    const { holds, why } = OUTCOMES[trial]
+    this.#follows = { holds, why: `an attempt to move a registered page: ${this.#device} ${why}` }
+    const mover = holds === true ? 'kernel' : 'us'
+    return { ...this.axes(backing), mover, decidedBy: this.#follows.why }
   }
 
   register(domain: ProtectionDomain, backing: Backing, request: Request): Promise<MemoryRegion> {
@@ -106,6 +137,18 @@ export class Registrar {
       hint: `dma-bufs: ${this.refusal ?? 'yes'}; memory: it has no pages that can be pinned`,
     })
   }
+}
+
+const BY_REGISTRATION = {
+  memory: 'what is registered by its pages is pinned, by us alone: umem.c, ib_umem_get',
+  none: 'it is not registered',
+} as const
+
+const OUTCOMES: Readonly<Record<Exclude<Trial, 'pinned'>, Fact>> = {
+  held: { holds: false, why: 'pins what it registers, EBUSY' },
+  followed: { holds: true, why: 'read it where it was then' },
+  lost: { holds: false, why: 'lost it' },
+  unseen: { holds: null, why: 'let it go, and cannot connect to itself to look for it' },
 }
 
 /** A mapping whose pages can be pinned: a udmabuf's memfd, not its own mapping; no BAR. */

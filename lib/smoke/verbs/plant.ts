@@ -19,6 +19,7 @@ import { castVerbsDevices } from './devices.js'
 import { type End, openEnds } from './ends.js'
 import { MessageLane } from './message-lane.js'
 import { OneSidedLane } from './one-sided-lane.js'
+import { askRigMover } from './rig-mover.js'
 import { verbsScenarios } from './scenarios.js'
 
 export async function openVerbsPlant(names: string, system: Placement): Promise<VerbsPlant> {
@@ -43,24 +44,24 @@ export async function askAxes(
   exporters: readonly Exporter[],
 ): Promise<Axes[]> {
   const axes = new Map<string, Axes>()
+  // One device alone is both ends.
+  const known = new Map(engines.map((engine) => [engine.device.name, engine]))
   for (const exporter of exporters) {
     const backing = await exporter.allocate(1).catch(() => null)
     if (backing === null) continue
     try {
-      for (const engine of engines) {
-        const device = engine.device.name
+      for (const [device, engine] of known) {
         const { placement } = exporter
-        const { registration, mover, reason } = engine.axes(backing)
         axes.set(`${device} ${placement}`, {
-          ...{ device, exporter: placement, registration, mover },
-          reason: registration === 'dma-buf' ? null : reason,
+          ...{ device, exporter: placement },
+          ...engine.axes(backing),
         })
       }
     } finally {
       await backing.free()
     }
   }
-  return [...axes.values()]
+  return [...axes.values(), ...(await askRigMover([...known.values()]))]
 }
 
 /** What is pinned for RDMA: drivers/infiniband/core/umem.c, ib_umem_get(). */
