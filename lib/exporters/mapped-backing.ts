@@ -101,10 +101,11 @@ export class MappedBacking implements Backing {
   }
 
   async openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
-    const { mapping, memory } = this.file
+    const { file } = this
+    const { memory } = file
     const window =
-      mapping.isDevice || memory === null
-        ? await this.#track(StagedWindow.open(mapping, this.offset, this.size, mode))
+      file.mapping.isDevice || memory === null
+        ? await this.#track(StagedWindow.open(file, this.offset, this.size, mode))
         : await MappedWindow.open(memory, this.offset, this.size, mode)
     // Freed while this waited.
     if (this.#file === null) {
@@ -153,6 +154,16 @@ export class MappedBacking implements Backing {
   /** Runs `work` between begin and end of the CPU's access, where that means anything. */
   async #bracket<T>(mode: CpuAccessMode, work: (file: BackingFile) => Promise<T>): Promise<T> {
     const { file } = this
+    const done = this.#bracketed(file, mode, work)
+    file.track?.(done)
+    return done
+  }
+
+  async #bracketed<T>(
+    file: BackingFile,
+    mode: CpuAccessMode,
+    work: (file: BackingFile) => Promise<T>,
+  ): Promise<T> {
     const { dmaBuf } = file
     if (dmaBuf === null || file.isBracketless) return work(file)
     await dmaBuf.beginCpuAccess(mode)

@@ -21,6 +21,8 @@ export interface BackingFile {
    * nobody has to be waited for.
    */
   readonly isBracketless: boolean
+  /** Is told of the CPU's work on the memory, where that can be taken away. */
+  track?(work: Promise<unknown>): void
   /** The backing at `offset` is done with it. */
   release(offset: number, size: number): Promise<void>
 }

@@ -33,7 +33,6 @@ class Slab implements BackingFile {
   readonly placement: string
   readonly memory: BackingFile['memory']
   readonly memfd: BackingFile['memfd']
-  readonly mapping: BackingFile['mapping']
   readonly #backing: MappedBacking
   readonly #class: SizeClass
   /** Offsets of slots that were used and given back: not zero any more. */
@@ -43,14 +42,17 @@ class Slab implements BackingFile {
   #used = 0
 
   constructor(backing: MappedBacking, sizeClass: SizeClass) {
-    const { placement, memory, memfd, mapping } = backing.file
+    const { placement, memory, memfd } = backing.file
     this.placement = placement
     this.memory = memory
     this.memfd = memfd
-    this.mapping = mapping
     this.#backing = backing
     this.#class = sizeClass
     this.#fresh = backing.offset
+  }
+
+  get mapping(): BackingFile['mapping'] {
+    return this.#backing.file.mapping
   }
 
   get dmaBuf(): BackingFile['dmaBuf'] {
@@ -63,6 +65,10 @@ class Slab implements BackingFile {
 
   get isBracketless(): boolean {
     return this.#backing.file.isBracketless
+  }
+
+  track(work: Promise<unknown>): void {
+    this.#backing.file.track?.(work)
   }
 
   get full(): boolean {

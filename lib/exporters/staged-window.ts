@@ -9,9 +9,10 @@ import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Memfd } from '../kernel/memfd.js'
 import type { CpuWindow } from '../move-notify/backing.js'
+import type { BackingFile } from './mapped-file.js'
 
 export class StagedWindow implements CpuWindow {
-  readonly #device: Mapping
+  readonly #device: BackingFile
   readonly #offset: number
   readonly #size: number
   /** The same memory twice, so that the views can go before it is read. */
@@ -21,7 +22,7 @@ export class StagedWindow implements CpuWindow {
   readonly #before: Mapping | null
   #ending: Promise<void> | null = null
 
-  private constructor(device: Mapping, offset: number, size: number, mode: CpuAccessMode) {
+  private constructor(device: BackingFile, offset: number, size: number, mode: CpuAccessMode) {
     this.#device = device
     this.#offset = offset
     this.#size = size
@@ -32,14 +33,14 @@ export class StagedWindow implements CpuWindow {
   }
 
   static async open(
-    device: Mapping,
+    device: BackingFile,
     offset: number,
     size: number,
     mode: CpuAccessMode,
   ): Promise<StagedWindow> {
     const window = new StagedWindow(device, offset, size, mode)
     try {
-      await window.#staged.copyFrom(device, offset, 0, size)
+      await window.#tracked((mapping) => window.#staged.copyFrom(mapping, offset, 0, size))
       await window.#before?.copyFrom(window.#staged, 0, 0, size)
       return window
     } catch (error) {
@@ -71,10 +72,20 @@ export class StagedWindow implements CpuWindow {
     this.#views.unmap()
     try {
       if (this.#before === null) return
-      await this.#device.storeChanges(this.#offset, this.#staged, this.#before, this.#size)
+      const [staged, before] = [this.#staged, this.#before]
+      await this.#tracked((mapping) =>
+        mapping.storeChanges(this.#offset, staged, before, this.#size),
+      )
     } finally {
       this.#unmap()
     }
+  }
+
+  /** By the mapping of this moment: another one may take its place. */
+  async #tracked(work: (mapping: Mapping) => Promise<void>): Promise<void> {
+    const done = work(this.#device.mapping)
+    this.#device.track?.(done)
+    return done
   }
 
   #unmap(): void {

@@ -6,6 +6,7 @@ import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from 
 import type { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Ready, isReady } from '../kernel/poll.js'
+import { Command, Config } from '../kernel/vfio/config-space.js'
 import { VfioDevice } from '../kernel/vfio/index.js'
 import { native } from '../native.js'
 import type { Exporter } from '../move-notify/backing.js'
@@ -20,6 +21,12 @@ export interface VfioBarOptions {
   region?: number | undefined
 }
 
+/** The memory of a device is switched off. */
+export interface MemoryOff extends AsyncDisposable {
+  /** Switches it on again; importers can map it again then. Idempotent. */
+  on(): Promise<void>
+}
+
 /** A device whose BARs are memory here. One for each address: its ranges are handed out once. */
 class Card {
   readonly device: VfioDevice
@@ -27,6 +34,9 @@ class Card {
   readonly #opening = new Map<number, Promise<Bar>>()
   readonly #bars: Bar[] = []
   #users = 0
+  /** What the CPU does with its memory. */
+  readonly #work = new Set<Promise<unknown>>()
+  #isOff = false
 
   private constructor(device: VfioDevice, isOurs: boolean) {
     this.device = device
@@ -91,7 +101,9 @@ class Card {
   async #openBar(index: number): Promise<Bar> {
     const mapping = this.device.mapRegion(index)
     try {
-      const bar = new Bar(this, mapping, await exported(this.device, index))
+      const bar = new Bar(this, index, mapping, await exported(this.device, index))
+      // It may have been switched off meanwhile.
+      if (this.#isOff) bar.unmap()
       this.#bars.push(bar)
       return bar
     } catch (error) {
@@ -99,27 +111,97 @@ class Card {
       throw error
     }
   }
+
+  get isOff(): boolean {
+    return this.#isOff
+  }
+
+  /** Work of the CPU's that has begun: the memory is not switched off before it is done. */
+  track(work: Promise<unknown>): void {
+    this.#work.add(work)
+    const done = () => this.#work.delete(work)
+    work.then(done, done)
+  }
+
+  async switchOff(): Promise<MemoryOff> {
+    if (this.#isOff) throw memoryIsOff(this.device)
+    this.#isOff = true
+    this.use()
+    try {
+      // What a mapping's job still reads of it when it is unmapped would be zeros.
+      await Promise.allSettled(this.#work)
+      for (const bar of this.#bars) bar.unmap()
+      this.#setMemory(false)
+    } catch (error) {
+      await this.#end()
+      throw error
+    }
+    let ending: Promise<void> | null = null
+    const on = () => (ending ??= this.#on())
+    return { on, [Symbol.asyncDispose]: on }
+  }
+
+  async #on(): Promise<void> {
+    try {
+      this.#setMemory(true)
+    } finally {
+      await this.#end()
+    }
+  }
+
+  async #end(): Promise<void> {
+    this.#isOff = false
+    try {
+      for (const bar of this.#bars) bar.map()
+    } finally {
+      await this.release()
+    }
+  }
+
+  /** The kernel's part is in vfio_pci_config.c, vfio_basic_config_write(): it revokes, or no more. */
+  #setMemory(on: boolean): void {
+    const { config } = this.device
+    const command = config.read16(Config.COMMAND)
+    config.write16(Config.COMMAND, on ? command | Command.MEMORY : command & ~Command.MEMORY)
+  }
 }
 
 /** A whole BAR, of which backings are parts. */
 class Bar {
   readonly card: Card
-  readonly mapping: Mapping
+  readonly index: number
   /** Null where the kernel has no dma-bufs of BARs. */
   readonly dmaBuf: DmaBuf | null
   readonly ranges: RangeAllocator
+  #mapping: Mapping
 
-  constructor(card: Card, mapping: Mapping, dmaBuf: DmaBuf | null) {
+  constructor(card: Card, index: number, mapping: Mapping, dmaBuf: DmaBuf | null) {
     this.card = card
-    this.mapping = mapping
+    this.index = index
+    this.#mapping = mapping
     this.dmaBuf = dmaBuf
     const { pageSize } = native
     this.ranges = new RangeAllocator(mapping.length - (mapping.length % pageSize), pageSize)
   }
 
+  /** Throws ERR_INVALID_STATE while the memory is switched off. */
+  get mapping(): Mapping {
+    if (this.card.isOff) throw memoryIsOff(this.card.device)
+    return this.#mapping
+  }
+
+  /** An access to a mapping of memory that is off would end the process (SIGBUS). */
+  unmap(): void {
+    this.#mapping.unmap()
+  }
+
+  map(): void {
+    if (this.#mapping.closed) this.#mapping = this.card.device.mapRegion(this.index)
+  }
+
   close(): void {
     this.dmaBuf?.close()
-    this.mapping.unmap()
+    this.#mapping.unmap()
   }
 }
 
@@ -156,6 +238,10 @@ class BarFile implements BackingFile {
     return this.bar.mapping
   }
 
+  track(work: Promise<unknown>): void {
+    this.bar.card.track(work)
+  }
+
   async allocate(size: number): Promise<MappedBacking> {
     const { card, ranges } = this.bar
     const offset = ranges.allocate(size)
@@ -183,6 +269,7 @@ export class VfioBarExporter implements Exporter {
   readonly #region: number | undefined
   /** Keeps the device open from the first backing to the close. */
   #held: BarFile | null = null
+  #off: MemoryOff | null = null
   #closing: Promise<void> | null = null
 
   constructor(device: string | VfioDevice, options: VfioBarOptions = {}) {
@@ -225,12 +312,37 @@ export class VfioBarExporter implements Exporter {
   }
 
   /**
-   * Allocates no more. The device is given back as soon as the last backing
+   * Switches the device's memory off, as a reset or a power state would: the
+   * kernel revokes its dma-bufs, and waits until their importers have let go
+   * (vfio_pci_dma_buf_move). Work of the CPU's that has begun is done first; until
+   * it is on again whatever would touch the memory rejects with ERR_INVALID_STATE,
+   * a move to it or away from it too. An engine that reaches it by the CPU's
+   * mapping (software) has to have let go. Whether it keeps what it holds is the
+   * device's affair. EBUSY where somebody else has a BAR of the device mapped,
+   * ERR_INVALID_STATE where it is off already.
+   */
+  async switchOff(): Promise<MemoryOff> {
+    const off = await this.#within(({ bar }) => bar.card.switchOff())
+    this.#off = off
+    return off
+  }
+
+  /**
+   * Allocates no more, and switches its memory on where it has been switched off
+   * by this exporter. The device is given back as soon as the last backing
    * has been, and every other exporter of it closed. Idempotent.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#held?.bar.card.release() ?? Promise.resolve()
+    this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#off?.on()
+    } finally {
+      await this.#held?.bar.card.release()
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -259,6 +371,13 @@ export class VfioBarExporter implements Exporter {
  */
 export function vfioBar(device: string | VfioDevice, options: VfioBarOptions = {}) {
   return new VfioBarExporter(device, options)
+}
+
+function memoryIsOff({ address }: VfioDevice): P2pdmaError {
+  return new P2pdmaError(`The memory of ${address} is switched off`, {
+    code: 'ERR_INVALID_STATE',
+    hint: 'switch it on first: MemoryOff.on()',
+  })
 }
 
 function largest({ address, regions }: VfioDevice): number {

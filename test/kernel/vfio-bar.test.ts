@@ -7,6 +7,7 @@ import {
   type MappedBacking,
   memfd,
   POISON,
+  slab,
   udmabuf,
   type VfioBarExporter,
   vfioBar,
@@ -188,4 +189,84 @@ t.test('to another place in the same BAR', async (t) => {
   t.not(buffer.backing.offset, offset)
   t.ok(await buffer.withCpuAccess('r', (cpu) => pattern(1 << 20, 9).equals(cpu.view())))
   t.equal(await buffer.countStrayWrites(), 0)
+})
+
+t.test('its memory is switched off and on', async (t) => {
+  const fds = openFds()
+  const bar = vfioBar(ADDRESS)
+  const small = slab(bar, { slabSize: 1 << 20 })
+  const size = 3 * page
+  const bytes = pattern(size, 5)
+  const backing = await bar.allocate(size)
+  const slot = await small.allocate(page)
+  await write(backing, bytes)
+  await write(slot, bytes.subarray(0, page))
+  const elsewhere = await memfd().allocate(size)
+  const buffer = await MovableBuffer.create(size, bar)
+  // Longer than a slice: switching off waits for it.
+  const large = await bar.allocate(24 << 20)
+  const target = await memfd().allocate(24 << 20)
+  await large.fill(7n)
+  const copied = target.copyFrom(large)
+  const window = await backing.openCpuWindow('rw')
+
+  const off = await bar.switchOff()
+  await copied
+  const last = await target.openCpuWindow('r')
+  t.equal(last.view((24 << 20) - 8, 8)[0], 7, 'what had begun is done')
+  await last.end()
+  t.notMatch(readFileSync('/proc/self/maps', 'utf8'), /vfio/, 'no mapping that could be touched')
+  const isOff = { code: 'ERR_INVALID_STATE', hint: /switch it on/ }
+  await t.rejects(bar.switchOff(), isOff, 'once')
+  await t.rejects(bar.allocate(page), isOff)
+  await t.rejects(backing.openCpuWindow('r'), isOff)
+  await t.rejects(backing.poison(), isOff)
+  await t.rejects(backing.countStrayWrites(), isOff)
+  await t.rejects(backing.copyFrom(elsewhere), isOff)
+  await t.rejects(elsewhere.copyFrom(backing), isOff)
+  await t.rejects(slot.openCpuWindow('r'), isOff)
+  t.throws(() => backing.copyNow(elsewhere), isOff)
+  t.throws(() => elsewhere.copyNow(backing), isOff)
+  t.throws(() => backing.mapping, isOff)
+  await t.rejects(
+    buffer.withCpuAccess('r', () => {}),
+    isOff,
+  )
+  await t.rejects(buffer.move(memfd()), isOff)
+  t.equal(buffer.placement, bar.placement, 'whole where it was')
+  await t.rejects(buffer.move(bar), isOff)
+  window.view(0, 8).fill(1)
+  await t.rejects(window.end(), isOff, 'what has changed in it cannot be written back')
+
+  await off.on()
+  await off.on()
+  t.ok((await read(backing)).equals(bytes), 'it holds what it held')
+  t.ok((await read(slot)).equals(bytes.subarray(0, page)))
+  await buffer.move(memfd())
+  await buffer.move(bar)
+
+  // Left to the close.
+  await bar.switchOff()
+  await bar.close()
+  await buffer.close()
+  t.ok((await read(backing)).equals(bytes), 'on again')
+  for (const each of [backing, slot, elsewhere, large, target]) await each.free()
+  await gone(t, fds)
+})
+
+t.test('it is not switched off under a mapping of somebody else', async (t) => {
+  const fds = openFds()
+  await using device = await VfioDevice.open(ADDRESS)
+  const bar = vfioBar(device)
+  const backing = await bar.allocate(page)
+  const mapping = device.mapRegion(2)
+  await t.rejects(bar.switchOff(), { code: 'EBUSY' })
+  t.ok((await read(backing)).equals(Buffer.alloc(page)), 'and goes on')
+  mapping.unmap()
+  await (await bar.switchOff()).on()
+  t.ok((await read(backing)).equals(Buffer.alloc(page)))
+  await backing.free()
+  await bar.close()
+  await device.close()
+  await gone(t, fds)
 })
