@@ -335,13 +335,14 @@ export class VerbsEngine implements Engine {
     }
   }
 
-  /** Of the queue pairs that are open: how many, and how often they were connected anew. */
-  stats(): VerbsStats {
-    const queues = [...this.#queues.values()]
-    return {
-      queues: queues.length,
-      resets: queues.reduce((sum, { counts }) => sum + counts.life - 1, 0),
-    }
+  /** Of the queue pairs that are open, or of one by its name: how many, and how often they were connected anew. */
+  stats(of: { queue?: string } = {}): VerbsStats {
+    const { queue } = checkOptions(of, 'of')
+    const queues = [...this.#queues.values()].filter(
+      ({ name }) => queue === undefined || name === queue,
+    )
+    const resets = queues.reduce((sum, { counts }) => sum + counts.life - 1, 0)
+    return { queues: queues.length, resets }
   }
 
   /**

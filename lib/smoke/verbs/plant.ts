@@ -145,6 +145,15 @@ export class VerbsStation implements Station {
     return this.#plant.engines.reduce((sum, engine) => sum + engine.stats().resets, 0)
   }
 
+  /** The same of all but these. */
+  resetsBeside(queues: readonly string[]): number {
+    const resetsOf = (engine: VerbsEngine, queue: string) => engine.stats({ queue }).resets
+    return this.#plant.engines.reduce(
+      (sum, engine) => queues.reduce((rest, queue) => rest - resetsOf(engine, queue), sum),
+      this.resets,
+    )
+  }
+
   /** The source's end and the target's of one more queue pair. */
   ends(): Promise<[End, End]> {
     return openEnds(this.#plant.peers, [this.source, this.target])

@@ -1,4 +1,6 @@
 /** RDMA between two buffers while the one, the other or both of them move. */
+import { memfd, VfioBarExporter } from '../../exporters/index.js'
+import type { Exporter } from '../../move-notify/backing.js'
 import type { Form } from '../lanes.js'
 import type { Placement, Side } from '../pair.js'
 import {
@@ -12,7 +14,14 @@ import type { Stage } from '../stage.js'
 import { Counters } from './counters.js'
 import { NetLink } from './net-link.js'
 import type { Kind, VerbsPlant, VerbsStation } from './plant.js'
-import { linkDown, type MakeTrouble, noTrouble, peerKilled, queuePairError } from './troubles.js'
+import {
+  linkDown,
+  type MakeTrouble,
+  memoryRevoked,
+  noTrouble,
+  peerKilled,
+  queuePairError,
+} from './troubles.js'
 
 /** Whose buffers move. */
 type Moving = 'source' | 'target' | 'both'
@@ -23,12 +32,16 @@ const WHO: Record<Moving, string> = {
   both: 'both move',
 }
 
-/** The first one gets what the sharing leaves over. */
-const SHARE = 1 / 15
-
+/** In equal shares among those that are played; the first one gets what the sharing leaves over. */
 export function verbsScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
+  const all = listScenarios(plant, system)
+  const share = 1 / all.filter(({ skip }) => skip === undefined).length
+  return all.map((each) => ({ ...each, share, bytesShare: share }))
+}
+
+function listScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
   const scenario = (name: string, run: Scenario['run']): Scenario => ({
-    ...{ name, share: SHARE, bytesShare: SHARE, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    ...{ name, share: 0, bytesShare: 0, pairs: (asked) => asked, movesAtOnce: () => 1 },
     placements: { source: system, target: system },
     run,
   })
@@ -55,14 +68,41 @@ export function verbsScenarios(plant: VerbsPlant, system: Placement): Scenario[]
     linkScenario(plant, troubled),
     troubled('queue pairs fail', 'message', queuePairError),
     troubled('another peer is killed', 'write', peerKilled),
+    revocationScenario(plant, system, troubled),
   ]
 }
 
+type Troubled = (name: string, kind: Kind, makeTrouble: MakeTrouble) => Scenario
+
+/** In memory of a device; what goes on beside it is elsewhere. */
+function revocationScenario(plant: VerbsPlant, system: Placement, troubled: Troubled): Scenario {
+  const name = 'the kernel revokes a BAR'
+  const isBar = (exporter: Exporter) => exporter instanceof VfioBarExporter
+  const bar = [system.from, ...system.to].find(isBar)
+  const skip = whyNotRevoked(plant, bar)
+  if (bar === undefined || skip !== null) {
+    return { ...troubled(name, 'write', () => noTrouble), skip: skip ?? '' }
+  }
+  const others = system.to.filter((each) => !isBar(each))
+  const [first = memfd()] = others
+  const beside = { from: first, to: others.length > 0 ? others : [first] }
+  return {
+    ...troubled(name, 'write', memoryRevoked(bar)),
+    placements: { source: beside, target: beside },
+  }
+}
+
+/** Null where it can be. */
+function whyNotRevoked({ engines, axes }: VerbsPlant, bar: Exporter | undefined): string | null {
+  if (bar === undefined) return "no buffer is in a device's memory: --from vfio-bar"
+  const { name } = engines[1].device
+  const found = axes.find(({ device, exporter }) => device === name && exporter === bar.placement)
+  if (found?.registration === 'dma-buf') return null
+  return `${name} does not register ${bar.placement} as a dma-buf: ${found?.reason ?? 'it is not there'}`
+}
+
 /** By the first link that is ours to take down. */
-function linkScenario(
-  { engines }: VerbsPlant,
-  troubled: (name: string, kind: Kind, makeTrouble: MakeTrouble) => Scenario,
-): Scenario {
+function linkScenario({ engines }: VerbsPlant, troubled: Troubled): Scenario {
   const name = 'the link goes down and comes up'
   const reasons: string[] = []
   for (const { device } of engines) {

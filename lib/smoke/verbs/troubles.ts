@@ -1,10 +1,12 @@
 /** What goes wrong in the middle of the traffic, on purpose. */
 import type { VerbsEngine } from '../../engines/verbs/engine.js'
+import type { VfioBarExporter } from '../../exporters/index.js'
 import type { VerbsDevice } from '../../kernel/verbs/index.js'
 import { type Check, type Goal, sleep } from '../scenarios.js'
 import type { Stage } from '../stage.js'
 import type { NetLink } from './net-link.js'
 import type { VerbsPlant, VerbsStation } from './plant.js'
+import { Revocable } from './revocable.js'
 import { Victim } from './victim.js'
 
 /** Where it happens. */
@@ -128,4 +130,70 @@ export const peerKilled: MakeTrouble = ({ plant, station, stage }, goal) => {
     }
   }
   return meanwhile(goal, 2, kill, () => Promise.resolve(checks))
+}
+
+/**
+ * The kernel revokes a device's memory, of which a queue pair of its own has some,
+ * and gives it back. Traffic elsewhere goes on meanwhile.
+ */
+export function memoryRevoked(bar: VfioBarExporter): MakeTrouble {
+  return ({ station, stage: { tally } }, goal) => {
+    const codes = new Set<string>()
+    let [made, failed, wrong, elsewhere, resets] = [0, 0, 0, 0, 0]
+    let isRefused = true
+    let revocable: Promise<Revocable> | null = null
+    const revoke = async (victim: Revocable) => {
+      const before = station.resetsBeside(victim.queues)
+      wrong += (await written(victim)) ? 0 : 1
+      {
+        const round = await victim.fillUntilTaken(() => bar.switchOff())
+        await using off = round.taken
+        for (const error of round.errors) codes.add((error as { code?: string }).code ?? 'none')
+        failed += round.errors.length
+        isRefused &&= await refuses(victim)
+        const { bytesVerified } = tally.counts
+        if (await until(() => tally.counts.bytesVerified > bytesVerified)) elsewhere++
+        await off.on()
+        await victim.remap()
+        wrong += await victim.countWrong(round)
+      }
+      wrong += (await written(victim)) ? 0 : 1
+      resets += station.resetsBeside(victim.queues) - before
+      made++
+    }
+    return {
+      before: async (move) => {
+        if (!isTroubled(move, goal, 2)) return
+        revocable ??= station.ends().then((ends) => Revocable.open(bar, ends, tally))
+        await revoke(await revocable)
+      },
+      end: async () => {
+        await (await revocable)?.close()
+        const all = [...codes].join(', ')
+        return [
+          {
+            ok: made > 0 && failed >= made && all === 'EFAULT' && isRefused,
+            name: `${made} times the memory was revoked and ${failed} writes to it failed: ${all}`,
+          },
+          {
+            ok: elsewhere === made && resets === 0,
+            name: `${elsewhere} times traffic elsewhere went on, ${resets} queue pairs there connected anew`,
+          },
+          { ok: wrong === 0, name: `mapped again, ${wrong} blocks were not as they should be` },
+        ]
+      },
+    }
+  }
+}
+
+/** Every block, and byte for byte. */
+async function written(victim: Revocable): Promise<boolean> {
+  const round = await victim.fill()
+  return round.errors.length === 0 && (await victim.countWrong(round)) === 0
+}
+
+/** Whether the CPU is told that there is no memory, instead of touching it. */
+async function refuses({ buffer }: Revocable): Promise<boolean> {
+  const refused = await buffer.withCpuAccess('r', () => null).catch((error: unknown) => error)
+  return (refused as { code?: string } | null)?.code === 'ERR_INVALID_STATE'
 }
