@@ -1,5 +1,6 @@
 /** Who moves: we, the kernel while the NIC follows, or nobody; and RDMA while the kernel does. */
 import t, { type Test } from 'tap'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { heap, memfd, udmabuf, vfioBar } from '../../lib/exporters/index.js'
 import { MappedBacking } from '../../lib/exporters/mapped-backing.js'
@@ -15,6 +16,7 @@ t.setTimeout(120_000)
 
 const SIZE = 64 * KIB
 const PIECE = 4 * KIB
+const TYPE = 'ERR_INVALID_ARG_TYPE'
 
 /** A `Mover`'s dma-buf as a placement: one buffer, from which nothing is allocated. */
 function exporterOf(mover: Mover): Exporter {
@@ -96,6 +98,29 @@ t.test('not known of this NIC, until it is tried', async (t) => {
   )
 })
 
+t.test('a NIC that pins, and one that loses what moves, are for us to move', async (t) => {
+  {
+    const { there, mover, target } = await ready(t)
+    // As the exporter would have it with a NIC that pins, of which the rig has none.
+    const busy = Object.assign(new Error('busy'), { code: 'EBUSY' })
+    let moves = 0
+    const fake = () => (moves++ === 0 ? mover.move() : Promise.reject(busy))
+    t.match(await there.tryMoving(target.backing, fake), {
+      mover: 'us',
+      decidedBy: /rxe1 pins what it registers, EBUSY/,
+    })
+    t.match(there.axes(target), { mover: 'us', decidedBy: /p2pdma_mover moves .*rxe1 pins/ })
+  }
+  const { there, mover, target } = await ready(t)
+  let moves = 0
+  // The second one's fence fails, and the NIC is refused where it looks for it.
+  const failing = () => mover.move(0, moves++ === 0 ? '' : 'fail')
+  t.match(await there.tryMoving(target.backing, failing), { mover: 'us', decidedBy: /lost it/ })
+  await t.rejects(there.tryMoving(null as never, failing), { code: TYPE, argument: 'backing' })
+  await t.rejects(there.tryMoving(target.backing, null as never), { code: TYPE, argument: 'move' })
+  t.throws(() => there.axes(null as never), { code: TYPE, argument: 'of' })
+})
+
 t.test('the kernel moves it, and nobody is stopped', async (t) => {
   const { there, mover, target, fill, write, holds, ours, theirs } = await ready(t)
   t.match(await there.tryMoving(target.backing, () => mover.move()), { mover: 'kernel' })
@@ -165,6 +190,21 @@ t.test('a held move holds the write until it is released', async (t) => {
   await written
   t.ok(await holds(7))
   t.equal(ours.stats.stops, 0)
+})
+
+t.test('one that is held for too long is a typed error, and the channel recovers', async (t) => {
+  const { mover, fill, write, holds } = await ready(t)
+  const setting = '/sys/module/rdma_rxe/parameters/dmabuf_wait_ms'
+  const usual = readFileSync(setting, 'utf8')
+  writeFileSync(setting, '20')
+  t.teardown(() => writeFileSync(setting, usual))
+  await fill(3)
+  await mover.move(0, 'hold')
+  await t.rejects(write(), { code: 'EFAULT' })
+  mover.release()
+  await mover.dmaBuf.readable()
+  await write()
+  t.ok(await holds(3))
 })
 
 t.test('a move that fails is a typed error, and the channel recovers', async (t) => {

@@ -157,6 +157,9 @@ export class VerbsEngine implements Engine {
    * attached to a dma-buf (debugfs, dma_buf/bufinfo), not who has pinned it.
    */
   axes(of: Backing | MovableBuffer): Axes {
+    if (typeof of !== 'object' || of === null) {
+      throw typeError('of', 'a Backing or a MovableBuffer', of)
+    }
     if (!(of instanceof MovableBuffer)) return this.#registrar.axes(of)
     const axes = this.#registrar.axes(of.backing)
     if (!of.isPinned) return axes
@@ -172,6 +175,9 @@ export class VerbsEngine implements Engine {
    * device registers no dma-bufs.
    */
   async tryMoving(backing: Backing, move: MoveOnCommand): Promise<Axes> {
+    if (typeof backing !== 'object' || backing === null) {
+      throw typeError('backing', 'a Backing', backing)
+    }
     if (typeof move !== 'function') throw typeError('move', 'a function', move)
     this.#checkOpen()
     const { registration, reason } = this.#registrar.axes(backing)
