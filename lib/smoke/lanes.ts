@@ -63,18 +63,11 @@ class PromiseLane implements CopyLane {
         this.channel.copy(from, fromOffset, to, toOffset, length),
       ),
     )
-    let failed = 0
-    for (const each of done) {
-      if (each.status === 'fulfilled') continue
-      failed++
-      this.#tally.failed('failedOperations', each.reason)
-    }
-    return { failed, order: null }
+    return copied(done, this.#tally)
   }
 
   count(): void {
-    countChannel(this.channel, this.#tally)
-    this.#tally.counts.operationsParked += this.channel.stats.parked
+    countPromises(this.channel, this.#tally)
   }
 }
 
@@ -126,4 +119,21 @@ export function countChannel(channel: Channel, tally: Tally): void {
   tally.counts.forcedStops += forcedStops
   // A completion for which nothing was outstanding.
   tally.counts.doubled += unmatchedCompletions
+}
+
+/** The same for one in the promise form: what had to wait is the channel's to count. */
+export function countPromises(channel: Channel, tally: Tally): void {
+  countChannel(channel, tally)
+  tally.counts.operationsParked += channel.stats.parked
+}
+
+/** Each has got its own; the errors are told to the tally. */
+export function copied(done: readonly PromiseSettledResult<unknown>[], tally: Tally): Copied {
+  let failed = 0
+  for (const each of done) {
+    if (each.status === 'fulfilled') continue
+    failed++
+    tally.failed('failedOperations', each.reason)
+  }
+  return { failed, order: null }
 }

@@ -7,7 +7,8 @@ import {
   type Copied,
   type Copy,
   type CopyLane,
-  countChannel,
+  copied,
+  countPromises,
   type Form,
   type Lane,
   openLane,
@@ -83,17 +84,10 @@ export class EchoLane implements Lane {
       this.channel.send(from, fromOffset, length),
     ])
     const done = await Promise.allSettled(work.map((both) => Promise.all(both)))
-    let failed = 0
-    for (const each of done) {
-      if (each.status === 'fulfilled') continue
-      failed++
-      this.#tally.failed('failedOperations', each.reason)
-    }
-    return { failed, order: null }
+    return copied(done, this.#tally)
   }
 
   count(): void {
-    countChannel(this.channel, this.#tally)
-    this.#tally.counts.operationsParked += this.channel.stats.parked
+    countPromises(this.channel, this.#tally)
   }
 }

@@ -4,17 +4,16 @@ import type { Peer } from '../../engines/verbs/peer.js'
 import { P2pdmaError } from '../../errors.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
-import { layOutBlocks } from '../layout.js'
 import type { SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
-import { checkMemory } from '../plan.js'
-import type { Conclusion, Plant, Port, Station } from '../plant.js'
+import type { Port } from '../plant.js'
 import { type Goal, type Outcome, type Scenario, stampedUnderMoves } from '../scenarios.js'
 import type { Stage } from '../stage.js'
 import { castVerbsDevices } from './devices.js'
 import { DEPTH } from './ends.js'
 import { EchoLane, RoundTripLane, type Served } from './peer-lanes.js'
-import { askAxes, pinnedBytes, verbsPort } from './plant.js'
+import { askAxes, verbsPort } from './plant.js'
+import { pinnedBytes, RdmaPlant, RdmaStation } from './rdma-plant.js'
 import { saw } from './scenarios.js'
 import { PORT, SERVED } from './serve.js'
 
@@ -58,20 +57,11 @@ export function parsePeer(text: string): Address {
   })
 }
 
-class PeerPlant implements Plant {
+class PeerPlant extends RdmaPlant {
   readonly engine: VerbsEngine
   readonly address: Address
   readonly facts: readonly string[]
-  readonly axes: readonly Axes[]
   readonly scenarios: readonly Scenario[]
-  readonly judgedSize = 0
-  readonly aimMs = 500
-  readonly window = (pairs: number) => pairs
-  readonly header = new Uint8Array()
-  readonly layOut = layOutBlocks
-  readonly concludes = true
-  readonly bytes = 0
-  readonly #pinned: number
 
   constructor(
     engine: VerbsEngine,
@@ -80,29 +70,18 @@ class PeerPlant implements Plant {
     system: Placement,
     pinned: number,
   ) {
+    super(axes, pinned)
     this.engine = engine
     this.address = address
-    this.axes = axes
     this.scenarios = peerScenarios(system)
     const { host, port } = address
     this.facts = [
       `engine verbs: RDMA from ${engine.device.name} to ${host}, port ${port}; the peer moves its buffers by itself, and does not count here`,
     ]
-    this.#pinned = pinned
-  }
-
-  check(options: SmokeOptions): void {
-    checkMemory(options, undefined, this.scenarios)
   }
 
   open(): PeerStation {
     return new PeerStation(this)
-  }
-
-  async conclude(): Promise<Conclusion> {
-    await this.close()
-    const left = pinnedBytes() - this.#pinned
-    return { check: { ok: left === 0, name: `${left} pinned bytes are left` }, dmaFaults: null }
   }
 
   async close(): Promise<void> {
@@ -111,7 +90,7 @@ class PeerPlant implements Plant {
 }
 
 /** A connection for each scenario: what the peer has for it goes with it. */
-class PeerStation implements Station {
+class PeerStation extends RdmaStation {
   readonly source: Port
   readonly target: Port
   readonly #plant: PeerPlant
@@ -119,6 +98,7 @@ class PeerStation implements Station {
   #queues = 0
 
   constructor(plant: PeerPlant) {
+    super()
     this.#plant = plant
     this.source = this.target = verbsPort(plant.engine)
   }
@@ -152,12 +132,6 @@ class PeerStation implements Station {
     const { channel } = await this.#serve(run.options.size)
     return new EchoLane(channel, tally)
   }
-
-  lane(): Lane {
-    throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })
-  }
-
-  inject(): void {}
 
   async close(): Promise<void> {
     await this.source.importer.close()

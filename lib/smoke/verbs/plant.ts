@@ -1,17 +1,12 @@
 /** RDMA devices: one end of a connection reads, writes or sends what the other has. */
-import { readFileSync } from 'node:fs'
 import { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { Peer } from '../../engines/verbs/peer.js'
-import { P2pdmaError } from '../../errors.js'
 import type { Exporter } from '../../move-notify/backing.js'
 import { Importer } from '../../move-notify/importer.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
-import { layOutBlocks } from '../layout.js'
-import type { SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
-import { checkMemory } from '../plan.js'
-import type { Conclusion, Plant, Port, Station } from '../plant.js'
+import type { Port } from '../plant.js'
 import { Probe } from '../probe.js'
 import type { Scenario } from '../scenarios.js'
 import type { Tally } from '../tally.js'
@@ -19,6 +14,7 @@ import { castVerbsDevices } from './devices.js'
 import { type End, openEnds } from './ends.js'
 import { MessageLane } from './message-lane.js'
 import { OneSidedLane } from './one-sided-lane.js'
+import { pinnedBytes, RdmaPlant, RdmaStation } from './rdma-plant.js'
 import { askRigMover } from './rig-mover.js'
 import { verbsScenarios } from './scenarios.js'
 
@@ -64,28 +60,11 @@ export async function askAxes(
   return [...axes.values(), ...(await askRigMover([...known.values()]))]
 }
 
-/** What is pinned for RDMA: drivers/infiniband/core/umem.c, ib_umem_get(). */
-export function pinnedBytes(): number {
-  const text = readFileSync('/proc/self/status', 'utf8')
-  return Number(/^VmPin:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
-}
-
-export class VerbsPlant implements Plant {
+export class VerbsPlant extends RdmaPlant {
   readonly engines: readonly [VerbsEngine, VerbsEngine]
   readonly peers: readonly [Peer, Peer]
   readonly facts: readonly string[]
-  readonly axes: readonly Axes[]
   readonly scenarios: readonly Scenario[]
-  readonly judgedSize = 0
-  readonly aimMs = 500
-  /** While the blocks of one are on their way nobody has a bracket open on its buffers. */
-  readonly window = (pairs: number) => pairs
-  readonly header = new Uint8Array()
-  readonly layOut = layOutBlocks
-  readonly concludes = true
-  /** No device counts them; the scenario that would ask is not among these. */
-  readonly bytes = 0
-  readonly #pinned: number
 
   constructor(
     engines: readonly [VerbsEngine, VerbsEngine],
@@ -94,9 +73,9 @@ export class VerbsPlant implements Plant {
     system: Placement,
     pinned: number,
   ) {
+    super(axes, pinned)
     this.engines = engines
     this.peers = peers
-    this.axes = axes
     this.scenarios = verbsScenarios(this, system)
     const [first, second] = engines.map(({ device }) => device.name)
     this.facts = [
@@ -104,21 +83,10 @@ export class VerbsPlant implements Plant {
         ? `engine verbs: RDMA, two queue pairs of ${first}, connected to each other`
         : `engine verbs: RDMA between ${first} and ${second}, both ends in this process`,
     ]
-    this.#pinned = pinned
-  }
-
-  check(options: SmokeOptions): void {
-    checkMemory(options, undefined, this.scenarios)
   }
 
   open(): VerbsStation {
     return new VerbsStation(this)
-  }
-
-  async conclude(): Promise<Conclusion> {
-    await this.close()
-    const left = pinnedBytes() - this.#pinned
-    return { check: { ok: left === 0, name: `${left} pinned bytes are left` }, dmaFaults: null }
   }
 
   async close(): Promise<void> {
@@ -128,12 +96,13 @@ export class VerbsPlant implements Plant {
 
 export type Kind = 'write' | 'read' | 'message'
 
-export class VerbsStation implements Station {
+export class VerbsStation extends RdmaStation {
   readonly source: Port
   readonly target: Port
   readonly #plant: VerbsPlant
 
   constructor(plant: VerbsPlant) {
+    super()
     this.#plant = plant
     const [first, second] = plant.engines
     this.source = verbsPort(first)
@@ -166,13 +135,6 @@ export class VerbsStation implements Station {
     if (kind === 'read') return new OneSidedLane(kind, form, target, source, tally)
     return new MessageLane(form, source, target, tally)
   }
-
-  lane(): Lane {
-    throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })
-  }
-
-  /** No device does as it is told there. */
-  inject(): void {}
 
   async close(): Promise<void> {
     await this.source.importer.close()
