@@ -77,6 +77,7 @@ const exempt = [
   'pciDevices',
   'Importer#attachmentById',
   'Mapping#unmap',
+  'VfioBarExporter#switchOff',
   'DmaBuf#info',
   'DmaHeap#alloc',
   'DmaHeap.list',
