@@ -36,7 +36,9 @@ for (const [stage, reach] of Object.entries(stages)) {
   if (held.has(stage)) continue
   t.test(`the garbage collector closes what nobody did: ${stage}`, async (t) => {
     const before = rdmaResources()
-    await reach()
+    const hold: { made: unknown } = { made: await reach() }
+    t.not(rdmaResources(), before, 'something was open')
+    hold.made = undefined
     let now = rdmaResources()
     for (let i = 0; i < 30 && now !== before; i++) {
       collect()
