@@ -11,6 +11,8 @@ export const usage = `[OPTIONS] [--] COMMAND...
 
   --smp N               virtual CPUs (2)
   --memory M            memory, as QEMU spells it (4G)
+  --icount              the guest's clock counts its instructions, so that times do
+                        not depend on this machine's load; with one CPU, and slower
   --kernel VERSION      a version in the cache, or its beginning (the newest)
   --device ARGS         one more device, as after QEMU's -device; or, beginning
                         with '-', any of QEMU's arguments. May be repeated
@@ -26,6 +28,7 @@ is empty. Exit codes: the command's own; 124 the timeout, 125 the rig failed.`
 const options = {
   smp: { type: 'string' },
   memory: { type: 'string' },
+  icount: { type: 'boolean' },
   kernel: { type: 'string' },
   device: { type: 'string', multiple: true },
   'no-default-devices': { type: 'boolean' },
@@ -60,10 +63,13 @@ export async function run(argv: string[]): Promise<number> {
   const settings: RigOptions = {
     defaultDevices: values['no-default-devices'] !== true,
     rxeDmabuf: values['rxe-dmabuf'] === true,
+    icount: values.icount === true,
     devices: (device ?? []).flatMap(deviceArguments),
     ...(memory !== undefined && { memory }),
     ...(kernel !== undefined && { kernel }),
-    ...(values.smp !== undefined && { smp: wholeNumber('smp', values.smp, 1, 255) }),
+    ...(values.smp !== undefined && {
+      smp: wholeNumber('smp', values.smp, 1, values.icount === true ? 1 : 255),
+    }),
     ...(values.timeout !== undefined && {
       timeout: wholeNumber('timeout', values.timeout, 1, 1_000_000) * 1000,
     }),

@@ -14,6 +14,8 @@ export interface Machine {
   /** QEMU's spelling: `4G`. */
   memory: string
   accelerator: Accelerator
+  /** Whether the guest's clock counts its instructions; emulated, and with one CPU. */
+  icount: boolean
   /** More of QEMU's arguments. */
   devices: readonly string[]
   /** Whether the memory device and the two NICs are there. */
@@ -46,7 +48,7 @@ export function kvmLooksUsable(): boolean {
 export function qemuArguments(machine: Machine): string[] {
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    ...accelerator(machine.accelerator, machine.peerToPeer),
+    ...accelerator(machine),
     ...['-smp', String(machine.smp), '-m', machine.memory],
     ...['-device', 'intel-iommu,intremap=on'],
     ...['-kernel', machine.kernel.image, '-initrd', `/proc/self/fd/${initramfs}`],
@@ -112,11 +114,14 @@ const EMULATED_CPU = 'max,-erms,-fsrm'
  */
 const PEER_TO_PEER_CPU = `${EMULATED_CPU},vendor=AuthenticAMD,family=23`
 
-function accelerator(kind: Accelerator, peerToPeer: boolean): string[] {
-  const emulated = peerToPeer ? PEER_TO_PEER_CPU : EMULATED_CPU
-  return kind === 'kvm'
-    ? ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
-    : ['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', emulated]
+function accelerator({ accelerator, peerToPeer, icount }: Machine): string[] {
+  if (accelerator === 'kvm') {
+    return ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
+  }
+  const cpu = ['-machine', 'q35', '-cpu', peerToPeer ? PEER_TO_PEER_CPU : EMULATED_CPU]
+  return icount
+    ? [...cpu, '-accel', 'tcg,thread=single', '-icount', 'shift=0,sleep=off']
+    : [...cpu, '-accel', 'tcg,thread=multi']
 }
 
 /** A port over a socket that QEMU inherits: it needs no name and no folder. */

@@ -37,6 +37,11 @@ export interface RigOptions {
   memory?: string
   /** The cached kernel's version, or its beginning; the newest. */
   kernel?: string
+  /**
+   * Whether the guest's clock counts instructions, a nanosecond each, and skips
+   * what it idles: times do not depend on this machine's load. One CPU; false.
+   */
+  icount?: boolean
   /** More of QEMU's arguments, as from `deviceArguments`. */
   devices?: readonly string[]
   /** Whether the memory device and the two NICs are there; true. */
@@ -87,7 +92,8 @@ export async function runInRig(
     throw rangeError('folder', 'a folder below / (the guest writes to it)', folder)
   }
   const timeout = checkInteger('timeout', options.timeout ?? 30 * 60_000, 1, 0x7fffffff)
-  const smp = checkInteger('smp', options.smp ?? 2, 1, 255)
+  const icount = options.icount === true
+  const smp = checkInteger('smp', options.smp ?? (icount ? 1 : 2), 1, icount ? 1 : 255)
   const memory = options.memory ?? '4G'
   if (!/^\d+[KMGT]?$/i.test(memory)) throw rangeError('memory', 'a size such as 4G', memory)
   const missing = missingPackages()
@@ -107,6 +113,7 @@ export async function runInRig(
       log: newLog(),
       memory,
       accelerator: 'tcg',
+      icount,
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
       peerToPeer: modules !== undefined,
@@ -149,7 +156,7 @@ interface RunSettings {
 async function boot(machine: Machine, run: RunSettings): Promise<RigResult> {
   const { progress } = run.options
   const accelerators: Accelerator[] = ['tcg', 'tcg', 'tcg']
-  if (kvmLooksUsable()) accelerators.unshift('kvm')
+  if (!machine.icount && kvmLooksUsable()) accelerators.unshift('kvm')
   let failure: unknown
   for (const accelerator of accelerators) {
     progress?.(`booting ${machine.kernel.release}${accelerator === 'kvm' ? ' with KVM' : ''}`)

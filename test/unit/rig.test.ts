@@ -107,17 +107,19 @@ t.test('devices and shares on QEMU’s command line', async (t) => {
   ])
   t.strictSame(deviceArguments('-drive if=none -device z'), ['-drive', 'if=none', '-device', 'z'])
   const kernel = { release: 'r', image: '/i', root: '/k', modules: '/k/m' }
-  const args = qemuArguments({
+  const machine = {
     kernel,
     log: '/l',
     folder: '/a,b',
     smp: 3,
+    icount: false,
     memory: '1G',
     accelerator: 'tcg',
     devices: ['-device', 'edu'],
     defaultDevices: false,
     peerToPeer: false,
-  })
+  } as const
+  const args = qemuArguments(machine)
   t.ok(
     args.some(
       (arg) => arg.startsWith('local,id=folder,path=/a,,b,') && arg.endsWith('readonly=off'),
@@ -126,6 +128,9 @@ t.test('devices and shares on QEMU’s command line', async (t) => {
   t.ok(args.some((arg) => arg.startsWith('local,id=root,path=/,') && arg.endsWith('readonly=on')))
   t.notMatch(args.join(' '), /e1000e|ivshmem/)
   t.strictSame(args.slice(-2), ['-device', 'edu'])
+  t.notMatch(args.join(' '), /icount/)
+  const counted = qemuArguments({ ...machine, smp: 1, icount: true }).join(' ')
+  t.match(counted, /-accel tcg,thread=single -icount shift=0,sleep=off/)
 })
 
 t.test('options end at the first word that is none, or at --', async (t) => {
@@ -153,6 +158,7 @@ t.test('usage on stderr and exit code 2', async (t) => {
     [['rig', '--smp', 'x', 'true'], /--smp must be a whole number from 1 to 255, not 'x'/],
     [['rig', '--smp', '0', 'true'], /--smp must be/],
     [['rig', '--device', '-trace x', '--smp', '-1', 'true'], /--smp must be .* not '-1'/],
+    [['rig', '--icount', '--smp', '2', 'true'], /--smp must be .* 1 to 1, not '2'/],
     [['rig', '--smp', '--setup'], /'--smp' argument is ambiguous/],
     [['rig', '--timeout', '1e3', 'true'], /--timeout must be/],
     [['rig', '--memory', 'lots', 'true'], /--memory must be a size/],
@@ -221,6 +227,7 @@ t.test('bad arguments of runInRig', async (t) => {
     })
   }
   await t.rejects(runInRig(['true'], { smp: 0 }), { code: 'ERR_OUT_OF_RANGE', argument: 'smp' })
+  await t.rejects(runInRig(['true'], { icount: true, smp: 2 }), { code: 'ERR_OUT_OF_RANGE' })
   await t.rejects(runInRig(['true'], { folder: '/' }), {
     code: 'ERR_OUT_OF_RANGE',
     argument: 'folder',
