@@ -11,10 +11,11 @@ import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
 import { postSuite } from './post.js'
+import { verbsSuite } from './verbs/suite.js'
 import { vfioSuite } from './vfio/suite.js'
 
 const USAGE =
-  'usage: npm run bench -- [--suite core|post|moves|import|vfio] [--json FILE|-] [--quick]'
+  'usage: npm run bench -- [--suite core|post|moves|import|vfio|verbs] [--json FILE|-] [--quick]'
 
 /** What the issues ask for: at most, or at least. */
 const limits: Readonly<Record<string, string>> = {
@@ -27,9 +28,15 @@ const limits: Readonly<Record<string, string>> = {
   pause_64k_system_to_bar: '1.5',
   pause_16m_bar_to_system: '1.5',
   pause_16m_system_to_bar: '1.5',
+  write_bw_64k_vs_perftest: '>= 0.95',
+  send_lat_event_vs_perftest: '1.2',
+  send_lat_poll_vs_perftest: '1.1',
+  msg_rate_64b_batch32_vs_perftest: '>= 0.8',
+  move_1000_regions_vs_naive: '0.05',
+  bystander_bw_vs_control: '>= 0.95',
 }
 
-const suites = ['core', 'post', 'moves', 'import', 'vfio'] as const
+const suites = ['core', 'post', 'moves', 'import', 'vfio', 'verbs'] as const
 
 function options(): { suite: (typeof suites)[number]; json: string | undefined; quick: boolean } {
   try {
@@ -119,15 +126,18 @@ if (wants('import')) {
   progress('import')
   results.push(importTime(quick))
 }
-// Not of the core: it needs devices.
-if (suite === 'vfio') {
-  progress('vfio: frames and pauses against C')
-  try {
+// Not of the core: they need devices.
+try {
+  if (suite === 'vfio') {
+    progress('vfio: frames and pauses against C')
     ratios.push(...(await vfioSuite(quick)))
-  } catch (error) {
-    printError(error)
-    process.exit(1)
+  } else if (suite === 'verbs') {
+    progress('verbs: traffic against perftest, and moves')
+    ratios.push(...(await verbsSuite(quick)))
   }
+} catch (error) {
+  printError(error)
+  process.exit(1)
 }
 
 const text = table(results, ratios)

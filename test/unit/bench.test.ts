@@ -1,7 +1,7 @@
 /** That the benchmark runs and says what it promises; its figures are no matter here. */
 import t from 'tap'
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -69,6 +69,18 @@ t.test('a misspelt option: usage and exit 2', (t) => {
     const { status, stdout, stderr } = bench(...args)
     t.strictSame([status, stdout], [2, ''], args.join(' '))
     t.match(stderr, /usage:/)
+  }
+  t.end()
+})
+
+t.test('suites that need devices: a typed error says where there are some', (t) => {
+  for (const suite of ['vfio', 'verbs']) {
+    t.match(bench('--help').stdout, new RegExp(`\\b${suite}\\b`))
+    // With RDMA devices it would measure, for minutes.
+    if (suite === 'verbs' && existsSync('/sys/class/infiniband')) continue
+    const { status, stdout, stderr } = bench('--suite', suite)
+    t.strictSame([status, stdout], [1, ''], suite)
+    t.match(stderr, /^p2pdma: .*\(ENODEV\)\nhint: .*npm run rig -- npm run bench/, suite)
   }
   t.end()
 })

@@ -1,0 +1,115 @@
+/** Two-sided ping-pong in the batch form: what both ends of it do. */
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
+import type { Channel } from '../../../lib/move-notify/channel.js'
+
+export type Wait = 'event' | 'poll'
+
+export const PING_DEPTH = 512
+/** Receives that are out, and how many are posted again at a time. */
+export const RECEIVES = 256
+export const RENEWED = 128
+
+/** Polls without an answer after which the event loop has a turn. */
+const SPINS = 256
+/** Messages after which it has one in any case: the link to the peer lives on it. */
+const TURN_EVERY = 64
+
+export class Pinger {
+  readonly #channel: Channel
+  readonly #send = new Batch(1)
+  readonly #receive = new Batch(RENEWED)
+  readonly #out = new Completions(64)
+  readonly #size: number
+  #arrived = 0
+  #seen = 0
+  #used = 0
+
+  /** The attachment: what is sent, and behind it what is received. */
+  constructor(channel: Channel, attachment: number, size: number) {
+    this.#channel = channel
+    this.#size = size
+    this.#send.op[0] = Op.SEND
+    this.#send.source[0] = attachment
+    this.#send.length[0] = size
+    this.#receive.op.fill(Op.RECEIVE)
+    this.#receive.target.fill(attachment)
+    this.#receive.targetOffset.fill(size)
+    this.#receive.length.fill(size)
+    this.#receive.cookie.fill(1)
+    for (let posted = 0; posted < RECEIVES; posted += RENEWED) this.#renew()
+  }
+
+  #renew(): void {
+    const accepted = this.#channel.post(this.#receive, 0, RENEWED)
+    if (accepted !== RENEWED) throw new Error(`${accepted} of ${RENEWED} receives were accepted`)
+  }
+
+  #reap(): void {
+    const out = this.#out
+    const count = this.#channel.reap(out)
+    for (let row = 0; row < count; row++) {
+      const isReceive = out.cookie[row] === 1
+      if (out.status[row] !== Status.OK || out.result[row] !== this.#size) {
+        throw new Error(`status ${out.status[row]}, ${out.result[row]} bytes`)
+      }
+      if (!isReceive) continue
+      this.#arrived++
+      if (++this.#used === RENEWED) {
+        this.#used = 0
+        this.#renew()
+      }
+    }
+  }
+
+  #post(): void {
+    if (this.#channel.post(this.#send, 0, 1) !== 1) throw new Error('a send was not accepted')
+  }
+
+  /** Whether a message has come; looks a bounded number of times. */
+  #spin(): boolean {
+    for (let i = 0; this.#arrived === this.#seen; i++) {
+      if (i === SPINS) return false
+      this.#reap()
+    }
+    return true
+  }
+
+  async #receiveOne(wait: Wait): Promise<void> {
+    while (this.#arrived === this.#seen) {
+      if (wait === 'event') {
+        this.#reap()
+        if (this.#arrived === this.#seen) await this.#channel.completions()
+      } else if (!this.#spin()) await turn()
+    }
+    this.#seen++
+  }
+
+  /** Half of each round trip, us. */
+  async ping(count: number, wait: Wait): Promise<Float64Array> {
+    const halves = new Float64Array(count)
+    let last = performance.now()
+    for (let i = 0; i < count; i++) {
+      this.#post()
+      if (wait === 'poll' && this.#spin()) this.#seen++
+      else await this.#receiveOne(wait)
+      const now = performance.now()
+      halves[i] = (now - last) * 500
+      last = now
+      if (wait === 'poll' && i % TURN_EVERY === 0) await turn()
+    }
+    return halves
+  }
+
+  async echo(count: number, wait: Wait): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      if (wait === 'poll' && this.#spin()) this.#seen++
+      else await this.#receiveOne(wait)
+      this.#post()
+      if (wait === 'poll' && i % TURN_EVERY === 0) await turn()
+    }
+  }
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
