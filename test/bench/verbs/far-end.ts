@@ -37,9 +37,17 @@ export class FarEnd {
   /** Names of the queue pairs at this end. */
   readonly queues: readonly string[]
   readonly #child: ChildProcess
+  /** Rejects when it ends. */
+  readonly #ended: Promise<never>
 
-  private constructor(child: ChildProcess, peer: Peer, queues: readonly string[]) {
+  private constructor(
+    child: ChildProcess,
+    ended: Promise<never>,
+    peer: Peer,
+    queues: readonly string[],
+  ) {
     this.#child = child
+    this.#ended = ended
     this.peer = peer
     this.queues = queues
   }
@@ -51,7 +59,6 @@ export class FarEnd {
   ): Promise<FarEnd> {
     const names: string[] = []
     let child: ChildProcess | null = null
-    const signal = AbortSignal.timeout(PATIENCE_MS)
     const { promise, resolve } = promised<Peer>()
     await using listener = await engine.listen({ host: '127.0.0.1' }, (peer) => {
       peer.on('queue', (queue) => {
@@ -62,40 +69,28 @@ export class FarEnd {
       const options: FarOptions = { device, gidIndex, port: listener.port, ...settings }
       const far = fileURLToPath(new URL('far.js', import.meta.url))
       child = fork(far, [JSON.stringify(options)])
-      const died = once(child, 'exit', { signal }).then(() => {
+      const ended = once(child, 'exit').then(() => {
         throw new Error('the far end has ended')
       })
-      const peer = await Promise.race([promise, died])
-      died.catch(() => {})
-      return new FarEnd(child, peer, names)
+      ended.catch(() => {})
+      const peer = await soon(Promise.race([promise, ended]))
+      return new FarEnd(child, ended, peer, names)
     } catch (error) {
       child?.kill('SIGKILL')
       throw error
     }
   }
 
-  /** Rejects where the far end dies, or takes too long. */
+  /** Rejects where the far end dies, or nothing comes of it. */
   async ask(request: FarRequest): Promise<FarReply> {
-    const signal = AbortSignal.timeout(PATIENCE_MS)
-    const reply = once(this.#child, 'message', { signal }) as Promise<[FarReply]>
+    const reply = once(this.#child, 'message') as Promise<[FarReply]>
     this.#child.send(request)
-    return (await Promise.race([reply, this.#died(signal)]))[0]
+    return (await this.during(reply))[0]
   }
 
   /** Resolves with what `work` does, unless the far end dies or nothing comes of it. */
-  async during<T>(work: Promise<T>): Promise<T> {
-    const end = new AbortController()
-    const signal = AbortSignal.any([end.signal, AbortSignal.timeout(PATIENCE_MS)])
-    try {
-      return await Promise.race([work, this.#died(signal)])
-    } finally {
-      end.abort()
-    }
-  }
-
-  async #died(signal: AbortSignal): Promise<never> {
-    await once(this.#child, 'exit', { signal })
-    throw new Error('the far end has ended')
+  during<T>(work: Promise<T>): Promise<T> {
+    return soon(Promise.race([work, this.#ended]))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -105,6 +100,19 @@ export class FarEnd {
       await exited
     }
     await this.peer.close()
+  }
+}
+
+async function soon<T>(work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const fail = () => reject(new Error(`nothing came of it in ${PATIENCE_MS} ms`))
+    timer = setTimeout(fail, PATIENCE_MS)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -28,11 +28,12 @@ export async function bandwidth(
 ): Promise<Bandwidth> {
   const said = await perftest(program, devices, args)
   const [, , , average, rate] = figures(program, said, 5)
+  if (!(average! > 0 && rate! > 0)) throw unreadable(program, said)
   const moderation = /^ CQ Moderation +: (\d+)$/m.exec(said)?.[1]
   if (moderation === undefined) throw unreadable(program, said)
   return {
-    bandwidth: (average ?? NaN) * 2 ** 20,
-    rate: (rate ?? NaN) * 1e6,
+    bandwidth: average! * 2 ** 20,
+    rate: rate! * 1e6,
     moderation: Number(moderation),
   }
 }
@@ -43,7 +44,8 @@ export async function latency(
 ): Promise<Latency> {
   const said = await perftest('ib_send_lat', devices, args)
   const [, , , , median, mean] = figures('ib_send_lat', said, 9)
-  return { median: median ?? NaN, mean: mean ?? NaN }
+  if (!(median! > 0 && mean! > 0)) throw unreadable('ib_send_lat', said)
+  return { median: median!, mean: mean! }
 }
 
 /** What the client printed. */
@@ -77,13 +79,13 @@ function isListening(number: number): boolean {
   )
 }
 
-/** The line under the headings: exactly so many numbers. */
+/** The line under the headings: exactly so many numbers. Of few samples a percentile is 0. */
 function figures(program: string, said: string, count: number): number[] {
   const lines = said.split('\n')
   const heading = lines.findIndex((line) => /^ #bytes +#iterations/.test(line))
   const words = heading < 0 ? [] : (lines[heading + 1] ?? '').trim().split(/\s+/)
   const numbers = words.map(Number)
-  if (numbers.length !== count || !numbers.every((each) => Number.isFinite(each) && each > 0)) {
+  if (numbers.length !== count || !numbers.every((each) => Number.isFinite(each) && each >= 0)) {
     throw unreadable(program, said)
   }
   return numbers
