@@ -22,6 +22,7 @@ PollHandle::Slot PollHandle::Start(Napi::Env env, std::unique_ptr<PollHandle> ha
   self->poll_.data = self;
   self->slot_ = std::make_shared<PollHandle*>(self);
   self->callback_ = Napi::Persistent(callback);
+  self->context_ = std::make_shared<Napi::AsyncContext>(env, self->name_);
   error = uv_poll_start(&self->poll_, events, [](uv_poll_t* poll, int status, int) {
     static_cast<PollHandle*>(poll->data)->Call(status);
   });
@@ -44,6 +45,7 @@ void PollHandle::Close() {
   *slot_ = nullptr;
   uv_poll_stop(&poll_);
   callback_.Reset();
+  context_.reset();
   uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     auto* const self = static_cast<PollHandle*>(handle->data);
     if (self->hook_ != nullptr) napi_remove_async_cleanup_hook(self->hook_);
@@ -64,11 +66,12 @@ void PollHandle::Call(int status) {
   const Napi::Env env = env_;
   const Napi::HandleScope scope(env);
   try {
+    // Kept: `OnReady`, or the callback, may close this handle.
     const Napi::Function callback = callback_.Value();
+    const std::shared_ptr<Napi::AsyncContext> context = context_;
     double value = 0;
     if (!OnReady(status, &value)) return;
-    const Napi::AsyncContext context(env, name_);
-    callback.MakeCallback(env.Global(), {Napi::Number::New(env, value)}, context);
+    callback.MakeCallback(env.Global(), {Napi::Number::New(env, value)}, *context);
   } catch (const Napi::Error& error) {
     // The callback threw, or the environment runs no JavaScript any more.
     if (!error.IsEmpty()) napi_fatal_exception(env, error.Value());

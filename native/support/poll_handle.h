@@ -38,8 +38,9 @@ class PollHandle {
  private:
   void Call(int status);
 
-  // Of the asynchronous context.
+  // Of the asynchronous context, which is made once: each call is one of its callbacks.
   const char* const name_;
+  std::shared_ptr<Napi::AsyncContext> context_;
   napi_env env_ = nullptr;
   // Closed after the handle is.
   OwnedFd fd_;
