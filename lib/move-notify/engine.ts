@@ -74,6 +74,8 @@ export interface EngineChannel {
   readonly stale: number
   /** Asks for one `onCompletion` when something can be reaped (at once, if something can). */
   arm(): void
+  /** Why it has ended by itself; null otherwise. What it then gives up is CANCELLED. */
+  readonly endError?: Error | null
   /** Whether work accepted and not completed names this attachment. */
   uses(id: number): boolean
   /**

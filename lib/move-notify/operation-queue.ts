@@ -203,9 +203,17 @@ export class OperationQueue {
     this.#posted.delete(cookie)
     const status = out.status[row] ?? Status.FAULT
     const result = out.result[row] ?? 0
-    if (status !== Status.OK) return operation.fail(completionError(status, operation, result))
+    if (status !== Status.OK) {
+      return operation.fail(this.#completionError(status, operation, result))
+    }
     if (operation.op === Op.FETCH_ADD) operation.complete({ bytes: 8, previous: result })
     else operation.complete({ bytes: result })
+  }
+
+  #completionError(status: number, operation: Operation, result: number): Error {
+    const ended = this.#device.endError ?? null
+    if (status === Status.CANCELLED && ended !== null) return ended
+    return completionError(status, operation, result)
   }
 
   /** Rejects what waits and names an attachment that is gone. */

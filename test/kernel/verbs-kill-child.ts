@@ -37,7 +37,17 @@ else if (state === 'writing') {
   for (let i = 0; i < 8; i++) void channel.receive(attachment, i * 1024, 1024).catch(() => {})
   setTimeout(() => say('now'), 50)
 } else if (state === 'deaf') freeze()
-else if (state.startsWith('frozen ')) {
+else if (state === 'torn apart') {
+  // As the kernel does it to a process that was killed: the regions first, while the queue
+  // pair and the connection are still there (drivers/infiniband/core/rdma_core.c,
+  // uverbs_destroy_ufile_hw()). Nobody answers meanwhile.
+  setTimeout(() => {
+    engine.regions.unshare(attachment.id, attachment.access)
+    const end = performance.now() + 500
+    while (performance.now() < end);
+    freeze()
+  }, 100)
+} else if (state.startsWith('frozen ')) {
   // In the very transition that leads there, with writes of both ends under way.
   trace.channel.subscribe((message) => {
     if (`frozen ${(message as ChannelTransition).to}` === state) freeze()

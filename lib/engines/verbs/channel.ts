@@ -22,6 +22,17 @@ export interface ChannelHost {
 /** Receives that the peer's answer to a pause has not used up by then go with a reset, ms. */
 const FLUSH_MS = 200
 
+/**
+ * A peer's device refuses. That of a peer that was killed does, too: its regions go before
+ * its queue pairs and its connections do (drivers/infiniband/core/rdma_core.c,
+ * uverbs_destroy_ufile_hw()).
+ */
+const REFUSALS: ReadonlySet<number> = new Set([
+  WcStatus.REM_ACCESS_ERR,
+  WcStatus.REM_OP_ERR,
+  WcStatus.REM_INV_REQ_ERR,
+])
+
 /** What has been flushed by then is all that is waited for, ms. */
 const ERRORS_MS = 1000
 
@@ -34,6 +45,8 @@ export class VerbsChannel implements EngineChannel {
   readonly #work: WorkQueues
   /** Requests that have been flushed since the queue pair broke. */
   #flushed = 0
+  /** What the peer's device refused: for cause, if the peer is there to answer the reset. */
+  #refused: { position: number; status: number } | null = null
   #running = true
   #closed = false
   #armed = false
@@ -64,6 +77,10 @@ export class VerbsChannel implements EngineChannel {
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  get endError(): Error | null {
+    return this.#queue.error
   }
 
   // --- rows in ---
@@ -101,16 +118,14 @@ export class VerbsChannel implements EngineChannel {
       status !== WcStatus.WR_FLUSH_ERR &&
       status !== WcStatus.RETRY_EXC_ERR &&
       status !== WcStatus.RNR_RETRY_EXC_ERR
-    if (kind !== Kind.VOID) {
-      const { sends, receives } = this.#work
-      const isDead = status === WcStatus.REM_ACCESS_ERR || status === WcStatus.LOC_PROT_ERR
-      // Those that are not ours are not waited for any more; what is known of them comes with the reset.
-      if (!isOurs) this.#flushed++
-      else {
-        const rows = kind === Kind.RECEIVE ? receives : sends
-        rows.finish(position, isDead ? Status.FAULT : Status.DEVICE_ERROR, status)
-      }
-    }
+    if (kind === Kind.VOID) return queue.break()
+    // Those that are not finished here are not waited for any more; what is known of
+    // them comes with the reset.
+    if (!isOurs) this.#flushed++
+    else if (kind === Kind.SEND && REFUSALS.has(status)) {
+      this.#flushed++
+      this.#refused = { position, status }
+    } else this.#finishBad(kind, position, status)
     queue.break()
   }
 
@@ -118,6 +133,13 @@ export class VerbsChannel implements EngineChannel {
     if (hold === this.#isHeld) return
     this.#isHeld = hold
     this.#host.hold(this, hold)
+  }
+
+  #finishBad(kind: number, position: number, status: number): void {
+    const { sends, receives } = this.#work
+    const isDead = status === WcStatus.REM_ACCESS_ERR || status === WcStatus.LOC_PROT_ERR
+    const rows = kind === Kind.RECEIVE ? receives : sends
+    rows.finish(position, isDead ? Status.FAULT : Status.DEVICE_ERROR, status)
   }
 
   /** A completion has come, or may have: `CompletionQueue`'s event. */
@@ -273,6 +295,9 @@ export class VerbsChannel implements EngineChannel {
 
   /** The peer has received so many messages of this life; what it has not is ours again. @internal */
   settle(received: number): void {
+    if (this.#refused !== null) {
+      this.#finishBad(Kind.SEND, this.#refused.position, this.#refused.status)
+    }
     settle(this.#work, received, this.#host.table)
     this.#forgetErrors()
   }
@@ -286,6 +311,7 @@ export class VerbsChannel implements EngineChannel {
   #forgetErrors(): void {
     this.#queue.counts.forgetVoids()
     this.#flushed = 0
+    this.#refused = null
     this.#look()
   }
 
