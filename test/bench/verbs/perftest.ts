@@ -21,20 +21,27 @@ const ADDRESS = '127.0.0.1'
 /** A port that was just used may be refused. */
 let port = 18_600
 
+/** Its own clock fails it now and then, under emulation: it prints figures of 0. */
+const TRIES = 3
+
 export async function bandwidth(
   program: 'ib_write_bw' | 'ib_send_bw',
   devices: Devices,
   args: readonly (string | number)[],
 ): Promise<Bandwidth> {
-  const said = await perftest(program, devices, args)
-  const [, , , average, rate] = figures(program, said, 5)
-  if (!(average! > 0 && rate! > 0)) throw unreadable(program, said)
-  const moderation = /^ CQ Moderation +: (\d+)$/m.exec(said)?.[1]
-  if (moderation === undefined) throw unreadable(program, said)
-  return {
-    bandwidth: average! * 2 ** 20,
-    rate: rate! * 1e6,
-    moderation: Number(moderation),
+  for (let tries = 1; ; tries++) {
+    const said = await perftest(program, devices, args)
+    const [, , , average, rate] = figures(program, said, 5)
+    const moderation = /^ CQ Moderation +: (\d+)$/m.exec(said)?.[1]
+    if (moderation === undefined) throw unreadable(program, said)
+    if (average! > 0 && rate! > 0) {
+      return {
+        bandwidth: average! * 2 ** 20,
+        rate: rate! * 1e6,
+        moderation: Number(moderation),
+      }
+    }
+    if (tries === TRIES) throw unreadable(program, said)
   }
 }
 
