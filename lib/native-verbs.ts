@@ -323,6 +323,7 @@ export interface NativeWork extends NativeBatchColumns {
   post(): void
   hand(): void
   poll(): void
+  listen(): void
   reap(): void
   /** Its errno is in the doorbell. */
   sendVoids(count: number): void

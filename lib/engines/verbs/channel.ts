@@ -173,11 +173,10 @@ export class VerbsChannel implements EngineChannel {
 
   /** Asks for an event; what has come before it is looked at now. */
   #listen(): void {
-    const { cq } = this.#queue.parts
-    if (this.#closed || cq.closed) return
+    if (this.#closed) return
     this.#hold(true)
-    cq.arm()
-    if (this.#poll() > 0 || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
+    if (this.#work.listen() > 0 || (this.#armed && this.#hasNews()))
+      setImmediate(() => this.onEvent())
   }
 
   reap(out: Completions): number {

@@ -30,6 +30,7 @@ import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { VerbsChannel } from './channel.js'
+import { Holding } from './holding.js'
 import { Link } from './link/link.js'
 import { memoryPair } from './link/memory-pair.js'
 import type { Hello } from './link/messages.js'
@@ -101,7 +102,7 @@ export class VerbsEngine implements Engine {
   #numbers = 0
   readonly #peers = new Set<Peer>()
   readonly #listeners = new Set<VerbsListener>()
-  readonly #holding = new Set<object>()
+  readonly #holding: Holding
   #importers: Importer[] = []
   #closing: Promise<void> | null = null
 
@@ -116,6 +117,9 @@ export class VerbsEngine implements Engine {
     this.device = device
     this.#domain = domain
     this.#events = events
+    this.#holding = new Holding((hold) => {
+      if (!events.closed) events.hold(hold)
+    })
     this.#registrar = registrar
     this.#gid = gid
     this.#port = device.activePort(gid.portNum)
@@ -407,7 +411,7 @@ export class VerbsEngine implements Engine {
       table: regions.table,
       maxMessage: this.#port.maxMessageSize,
       onForced: () => void (regions.isUnquiet = true),
-      hold: (channel: object, hold: boolean) => this.#hold(channel, hold),
+      hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
     }
     return new VerbsChannel(host, queue, options)
   }
@@ -422,15 +426,6 @@ export class VerbsEngine implements Engine {
       })
     }
     queue.break()
-  }
-
-  #hold(channel: object, hold: boolean): void {
-    const before = this.#holding.size
-    if (hold) this.#holding.add(channel)
-    else this.#holding.delete(channel)
-    const after = this.#holding.size
-    if ((before === 0) === (after === 0) || this.#events.closed) return
-    this.#events.hold(after > 0)
   }
 
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {

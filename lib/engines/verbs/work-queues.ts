@@ -167,6 +167,15 @@ export class WorkQueues {
     return polled
   }
 
+  /** Has the next completion that comes be an event, and takes those before it; returns how many. */
+  listen(): number {
+    this.#native.listen()
+    let polled = this.#bell[Bell.POLLED] ?? 0
+    if (this.#bell[Bell.ERROR] !== 0) this.#listener.onRefused()
+    if (this.#judge()) polled += this.poll()
+    return polled
+  }
+
   /** True: there may be more behind it. */
   #judge(): boolean {
     const bell = this.#bell

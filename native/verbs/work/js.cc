@@ -101,6 +101,15 @@ napi_value JsPoll(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// Arms, then polls: what came before an event was asked for brings none.
+napi_value JsListen(napi_env env, napi_callback_info info) {
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  if (queues.core == nullptr) return nullptr;
+  queues.Out(kError, static_cast<uint64_t>(queues.core->Arm()));
+  Poll(queues);
+  return nullptr;
+}
+
 napi_value JsReap(napi_env env, napi_callback_info info) {
   const auto& queues = FastOwner<JsQueues>(env, info);
   uint32_t taken = 0;
@@ -195,6 +204,7 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   SetFast(env, object, "post", JsPost, queues);
   SetFast(env, object, "hand", JsHand, queues);
   SetFast(env, object, "poll", JsPoll, queues);
+  SetFast(env, object, "listen", JsListen, queues);
   SetFast(env, object, "reap", JsReap, queues);
   const auto set = [&](const char* name, auto callback) {
     object.Set(name, Napi::Function::New(env, std::move(callback), name));

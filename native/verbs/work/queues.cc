@@ -310,6 +310,8 @@ bool Queues::Poll(Bad* bad) {
   }
 }
 
+int Queues::Arm() { return open() ? ibv_req_notify_cq(completions_->get(), 0) : 0; }
+
 void Queues::Complete(const ibv_wc& wc, uint64_t position) {
   if ((wc.wr_id & 3) == kReceiveKind) return Arrived(wc, position);
   SentBefore(position);
