@@ -23,7 +23,8 @@ export async function gapRatios({ near, far }: Devices, quick: boolean): Promise
   const [bytes, inFlight] = [4096, 4]
   await using engine = await VerbsEngine.open(near.name, { gidIndex: near.gidIndex })
   const between = new NaiveEngine(engine)
-  await using importer = new Importer(between, { minRunMs: 0 })
+  // A thousand deregistrations take longer than a stop may by default.
+  await using importer = new Importer(between, { minRunMs: 0, stopTimeoutMs: 60_000 })
   // 256 of them share a file and a mapping: the limits of both are far below their number.
   const exporter = slab(memfd())
   const buffers: MovableBuffer[] = []
