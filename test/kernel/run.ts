@@ -8,6 +8,9 @@ import { once } from 'node:events'
 import { release } from 'node:os'
 import { createInterface } from 'node:readline'
 
+/** Seconds for a file that asks for no other limit: under emulation loading it alone may take one minute. */
+const PATIENCE = '300'
+
 let points = 0
 let assertions = 0
 let failures = 0
@@ -41,7 +44,7 @@ async function runTest(words: string[]): Promise<void> {
   say(`# Subtest: ${name}`)
   const child = spawn(process.execPath, words, {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, TAP: '1' },
+    env: { ...process.env, TAP: '1', TAP_TIMEOUT: PATIENCE },
   })
   let planned = false
   for await (const line of createInterface({ input: child.stdout })) {

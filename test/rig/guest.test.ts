@@ -12,7 +12,7 @@ const environment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^(_?TAP|TS_NODE|NODE_OPTIONS)/.test(name)),
 )
 
-const limit = 40 * 60_000
+const limit = 65 * 60_000
 t.setTimeout(limit + 60_000)
 
 await t.spawn(

@@ -5,7 +5,7 @@ import t from 'tap'
 import { dist, kernelTests, root } from '../kernel/list.js'
 
 // Where the cache has no modules yet they are built: a download of 250 MB, and the compiler.
-const limit = 20 * 60_000
+const limit = 40 * 60_000
 t.setTimeout(limit + 60_000)
 
 // tap's own settings and loaders are for this process, and slow in the guest.
