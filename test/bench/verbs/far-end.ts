@@ -30,7 +30,7 @@ export interface FarReply {
   writes?: number
 }
 
-const PATIENCE_MS = 60_000
+const PATIENCE_MS = 240_000
 
 export class FarEnd {
   readonly peer: Peer
