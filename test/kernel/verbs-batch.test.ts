@@ -5,7 +5,7 @@ import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
 import type { Channel } from '../../lib/move-notify/channel.js'
 import { type Ends, KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 interface Row {
   op: number

@@ -6,7 +6,7 @@ import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 
 t.test('write, read and atomics, while both ends move', async (t) => {
   const ends = await open(t)

@@ -8,7 +8,7 @@ import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(180_000)
+t.setTimeout(300_000)
 
 const places = [memfd(), udmabuf()] as const
 
