@@ -301,7 +301,7 @@ interface PostNative {
   verbsPollCq(cq: NativeCq, out: NativeColumns<'completion'>, max: number): number
 }
 
-/** Columns of rows, in the order of native/verbs/work/js.cc, RowsArgs. */
+/** Columns of rows, in the order of native/verbs/rows/js.cc, RowsArgs. */
 export type NativeRowColumns = readonly [
   sourceOffset: Float64Array,
   targetOffset: Float64Array,
@@ -317,7 +317,7 @@ export type NativeRowColumns = readonly [
   status: Uint8Array,
 ]
 
-/** The work queues of a queue pair: native/verbs/work/js.cc. */
+/** The work queues of a queue pair: native/verbs/rows/js.cc. */
 export interface NativeWork extends NativeBatchColumns {
   /** In and out through the doorbell. */
   post(): void

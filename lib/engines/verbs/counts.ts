@@ -1,6 +1,6 @@
 /**
  * What the two ends of a queue pair know of each other, where native code that
- * hands over rows and takes completions counts it too (native/verbs/work/queues.h).
+ * hands over rows and takes completions counts it too (native/verbs/rows/queues.h).
  */
 import { sharedColumn } from '../shared-columns.js'
 

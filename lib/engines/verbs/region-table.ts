@@ -1,7 +1,7 @@
 /**
  * What operations may name, by slot of an attachment id (move-notify/ids.ts):
  * regions of ours, and the peers' buffers that we hold keys to. Columns, since
- * native code resolves every row in them (native/verbs/work/regions.h).
+ * native code resolves every row in them (native/verbs/rows/regions.h).
  */
 import { grownColumn, sharedColumn } from '../shared-columns.js'
 

@@ -5,7 +5,7 @@ import type { RegionTable } from './region-table.js'
 
 type Column = 'op' | 'source' | 'target' | 'sourceOffset' | 'targetOffset' | 'length' | 'operand'
 
-/** In the order of `Defect` in native/verbs/work/check.h. */
+/** In the order of `Defect` in native/verbs/rows/check.h. */
 const defects: readonly (readonly [column: Column, what: string])[] = [
   ['op', ''],
   ['op', ''],

@@ -6,7 +6,7 @@
 import { Op, namesSource, namesTarget } from '../../move-notify/batch.js'
 import { sharedColumn } from '../shared-columns.js'
 
-/** How far one is; as in native/verbs/work/rows.h. */
+/** How far one is; as in native/verbs/rows/rows.h. */
 export const Stage = {
   /** Held here: not handed to the queue pair, or taken back from it. */
   HELD: 0,
@@ -16,7 +16,7 @@ export const Stage = {
   DONE: 2,
 } as const
 
-/** Cursors one after the other, as in native/verbs/work/rows.h. */
+/** Cursors one after the other, as in native/verbs/rows/rows.h. */
 const Cursor = { HEAD: 0, NEXT: 1, TAIL: 2, HANDED: 3 } as const
 
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
@@ -57,7 +57,7 @@ export class Rows {
     this.message = sharedColumn(depth, Float64Array)
   }
 
-  /** In the order of native/verbs/work/js.cc. */
+  /** In the order of native/verbs/rows/js.cc. */
   get columns() {
     return [
       this.sourceOffset,

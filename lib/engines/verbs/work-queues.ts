@@ -1,7 +1,7 @@
 /**
  * The work queues of a queue pair: the rows of its channel, and the native side
  * that turns them into work requests and completions into rows that are done
- * (native/verbs/work/queues.h), with one call a batch.
+ * (native/verbs/rows/queues.h), with one call a batch.
  */
 import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
@@ -15,7 +15,7 @@ import type { RegionTable } from './region-table.js'
 import { rowError } from './row-error.js'
 import { Rows } from './rows.js'
 
-/** Indexes of the doorbell, as in native/verbs/work/js.cc. */
+/** Indexes of the doorbell, as in native/verbs/rows/js.cc. */
 const Bell = {
   FIRST: 0,
   COUNT: 1,
@@ -36,7 +36,7 @@ const Bell = {
   LENGTH: 24,
 } as const
 
-/** Kinds of work request, as in native/verbs/work/queues.h. */
+/** Kinds of work request, as in native/verbs/rows/queues.h. */
 export const Kind = { SEND: 0, RECEIVE: 1, VOID: 2 } as const
 
 /** What its channel is told of. */

@@ -206,19 +206,16 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   SetFast(env, object, "poll", JsPoll, queues);
   SetFast(env, object, "listen", JsListen, queues);
   SetFast(env, object, "reap", JsReap, queues);
-  const auto set = [&](const char* name, auto callback) {
-    object.Set(name, Napi::Function::New(env, std::move(callback), name));
-  };
-  set("useBatch", [queues](const Napi::CallbackInfo& i) { queues->batch = BatchArgs(i); });
-  set("useCompletions",
+  Set(object, "useBatch", [queues](const Napi::CallbackInfo& i) { queues->batch = BatchArgs(i); });
+  Set(object, "useCompletions",
       [queues](const Napi::CallbackInfo& i) { queues->completions = CompletionArgs(i); });
-  set("useTable", [queues](const Napi::CallbackInfo& i) { UseTable(i, *queues); });
-  set("sendVoids", [queues](const Napi::CallbackInfo& i) {
+  Set(object, "useTable", [queues](const Napi::CallbackInfo& i) { UseTable(i, *queues); });
+  Set(object, "sendVoids", [queues](const Napi::CallbackInfo& i) {
     const uint32_t count = Uint32Arg(i, 0, "count", kMaxDepth);
     const int error = queues->core == nullptr ? 0 : queues->core->SendVoids(count);
     queues->Out(kError, static_cast<uint64_t>(error));
   });
-  set("close", [queues](const Napi::CallbackInfo&) { queues->core.reset(); });
+  Set(object, "close", [queues](const Napi::CallbackInfo&) { queues->core.reset(); });
   return object;
 }
 
