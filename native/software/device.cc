@@ -190,7 +190,8 @@ void Device::Run(Channel& channel, Turn* turn) {
     const uint64_t bytes = Step(channel, operation, &head, &ended, &completion);
     if (head.hung) return;
     if (ended) Complete(channel, completion);
-    if (bytes >= budget || !ended) break;
+    // One that is to be executed again is looked at after each operation: its time is told in them.
+    if (bytes >= budget || !ended || !channel.again_.empty()) break;
     budget -= bytes;
   }
   turn->more = true;
@@ -238,8 +239,12 @@ void Device::RunZombies(Channel& channel, Turn* turn) {
 }
 
 // Deliberate fault: a COPY is executed a second time, against today's mappings.
+// What is not mapped in this moment is tried again, and a stop that has not been
+// answered yet does not hold it up: a fault that never comes would look like one
+// that nobody has seen.
 void Device::RunAgain(Channel& channel, Turn* turn) {
-  if (channel.state_.load(std::memory_order_acquire) != State::kRunning) return;
+  const State state = channel.state_.load(std::memory_order_acquire);
+  if (state != State::kRunning && state != State::kStopping) return;
   const bool idle = position_ == channel.posted_.load(std::memory_order_acquire);
   auto& again = channel.again_;
   for (auto it = again.begin(); it != again.end();) {
@@ -247,17 +252,26 @@ void Device::RunAgain(Channel& channel, Turn* turn) {
       ++it;
       continue;
     }
-    Operation& operation = it->operation;
-    for (uint64_t at = 0; at < operation.length; at += kChunkBytes) {
-      operation.source_generation = table_.Generation(operation.source);
-      operation.target_generation = table_.Generation(operation.target);
-      double unused = 0;
-      Touch(operation, at, std::min(kChunkBytes, operation.length - at), &unused);
+    if (!ExecuteAgain(it->operation)) {
+      ++it;
+      continue;
     }
     Stats::Add(&stats_.injected, 1);
     it = again.erase(it);
     turn->progress = true;
   }
+}
+
+// False where one of its ends is not mapped.
+bool Device::ExecuteAgain(Operation& operation) {
+  for (uint64_t at = 0; at < operation.length; at += kChunkBytes) {
+    operation.source_generation = table_.Generation(operation.source);
+    operation.target_generation = table_.Generation(operation.target);
+    double unused = 0;
+    const uint64_t length = std::min(kChunkBytes, operation.length - at);
+    if (!Touch(operation, at, length, &unused)) return false;
+  }
+  return true;
 }
 
 }  // namespace p2pdma::software

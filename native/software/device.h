@@ -43,6 +43,7 @@ class Device {
   void Run(Channel& channel, Turn* turn);
   void RunZombies(Channel& channel, Turn* turn);
   void RunAgain(Channel& channel, Turn* turn);
+  bool ExecuteAgain(Operation& operation);
   void Begin(Channel& channel, const Operation& operation);
   // One chunk; returns the bytes it took from the turn's budget.
   uint64_t Step(Channel& channel, const Operation& operation, Progress* progress, bool* ended,

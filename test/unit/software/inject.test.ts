@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Op, Status } from '../../../lib/move-notify/batch.js'
 import type { Fault } from '../../../lib/engines/software/inject.js'
-import { Bench, KiB, until } from './rig.js'
+import { Bench, KiB, READ_WRITE, until } from './rig.js'
 
 const SIZE = 200 * KiB
 
@@ -49,6 +49,22 @@ t.test('doubled: executed again after so many others', async (t) => {
   await until(() => bench.engine.stats().injected === 1)
   t.equal(to.bytes.indexOf(9), -1, 'written again, long after its completion')
   t.equal(bench.channel.inFlight, 0)
+})
+
+t.test('doubled: what is not mapped when its time comes is executed when it is', async (t) => {
+  const { bench, to, copy } = await prepared({ kind: 'doubled', after: 1 })
+  using _ = bench
+  await bench.run(copy)
+  bench.engine.unmap(2)
+  to.bytes.fill(9)
+  await bench.run({ op: Op.NOP })
+  await bench.run({ op: Op.NOP })
+  t.equal(bench.engine.stats().injected, 0, 'not yet')
+  bench.engine.map(2, to, SIZE, READ_WRITE)
+  bench.engine.unseal(2)
+  await bench.run({ op: Op.NOP })
+  await until(() => bench.engine.stats().injected === 1)
+  t.equal(to.bytes.indexOf(9), -1)
 })
 
 t.test('doubled: at the next idle moment', async (t) => {
