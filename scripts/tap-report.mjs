@@ -1,7 +1,7 @@
 // Reads TAP as it comes and counts the assertions: those that hold no others.
 
-/** The file whose subtests are the files that ran in the guest: these get a line each, too. */
-const guest = /guest\.test/
+/** Files whose subtests are the files that ran in a guest: these get a line each, too. */
+const guest = /rig\/(guest|rxe-dmabuf)[^/]*\.test/
 
 export class Report {
   passed = 0

@@ -24,17 +24,18 @@ const forTheRig = /\/(bind|(vfio|verbs)[^/]*)\.test\.js$/
 /** These need the modules of test/modules: `rig --rxe-dmabuf`. */
 const forOurModules = /\/rxe-dmabuf[^/]*\.test\.js$/
 
+/** Half of the work in the rig: it has a guest of its own, beside the others'. */
+const forVerbs = /\/verbs[^/]*\.test\.js$/
+
 /** Arguments for run.js. */
-export function kernelTests(where: 'rig' | 'rxe-dmabuf' | 'hardware'): string[] {
-  const all = compiled('test/kernel', '.test.ts')
-  if (where === 'rxe-dmabuf') {
-    return all.filter((file) => forOurModules.test(file)).map((file) => `tap ${file}`)
-  }
-  const tests = all.filter((file) => !forOurModules.test(file))
-  return [
-    ...tests
-      .filter((file) => where === 'rig' || !forTheRig.test(file))
-      .map((file) => `tap ${file}`),
-    ...compiled('examples', '.ts').map((file) => `run ${file}`),
-  ]
+export function kernelTests(where: 'rig' | 'verbs' | 'rxe-dmabuf' | 'hardware'): string[] {
+  const isWanted = {
+    rig: (file: string) => !forOurModules.test(file) && !forVerbs.test(file),
+    verbs: (file: string) => forVerbs.test(file),
+    'rxe-dmabuf': (file: string) => forOurModules.test(file),
+    hardware: (file: string) => !forOurModules.test(file) && !forTheRig.test(file),
+  }[where]
+  const tests = compiled('test/kernel', '.test.ts').filter(isWanted)
+  const examples = where === 'rig' || where === 'hardware' ? compiled('examples', '.ts') : []
+  return [...tests.map((file) => `tap ${file}`), ...examples.map((file) => `run ${file}`)]
 }
