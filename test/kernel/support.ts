@@ -54,3 +54,9 @@ export function firstBytes(dmaBuf: DmaBuf, step = page): Promise<number[]> {
     return bytes
   })
 }
+
+/** Of all that `p2pdma smoke` printed, what went wrong. */
+export function wrong(stderr: string): string {
+  const isWrong = (line: string) => /^ *(not ok|Bail out)|^ *errors: (?!\[\])/.test(line)
+  return stderr.split('\n').filter(isWrong).join('\n') || stderr
+}

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { wrong } from './support.js'
 import type { ServeEvent, SmokeReport } from '../../lib/smoke/index.js'
 
 const main = join(dirname(fileURLToPath(import.meta.url)), '../../lib/cli/main.js')
@@ -18,7 +19,7 @@ function smoke(...args: string[]) {
 
 t.test('every scenario, both ends in this process', async (t) => {
   const { stdout, stderr, status } = smoke('--engine', 'verbs', '--moves', '30')
-  t.equal(status, 0, stderr)
+  t.equal(status, 0, wrong(stderr))
   const report = JSON.parse(stdout) as SmokeReport
   t.match(report, { error: null, ok: true, moves: 30, failedMoves: 0, failedOperations: 0 })
   t.match(report, { lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
@@ -40,7 +41,7 @@ t.test('every scenario, both ends in this process', async (t) => {
 
 t.test('one device alone is both ends', async (t) => {
   const { stdout, stderr, status } = smoke('--engine', 'verbs:rxe0,rxe0', '--moves', '3')
-  t.equal(status, 0, stderr)
+  t.equal(status, 0, wrong(stderr))
   t.match(JSON.parse(stdout), { ok: true, moves: 3, lost: 0, doubled: 0, torn: 0 })
 })
 
@@ -59,7 +60,7 @@ t.test('the other end on another host, whose buffers move too', async (t) => {
   const port = ready?.event === 'ready' ? ready.port : 0
   const peer = ['--engine', 'verbs:rxe0', '--peer', `10.0.0.2:${port}`, '--moves', '12']
   const { stdout, stderr, status } = smoke(...peer)
-  t.equal(status, 0, stderr)
+  t.equal(status, 0, wrong(stderr))
   const report = JSON.parse(stdout) as SmokeReport
   t.match(report, { ok: true, moves: 12, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
   t.equal(report.scenarios.length, 3)

@@ -19,7 +19,7 @@ const WRITERS = 4
 /** Writes done in the middle of which the memory goes. */
 const BEFORE = 6
 /** Writes that go on for so long after that were not made to fail, ms. */
-const LIMIT_MS = 10_000
+const LIMIT_MS = 30_000
 
 /** What a round of writes came to. */
 interface Round {

@@ -26,7 +26,8 @@ export type MakeTrouble = (scene: Scene, goal: Goal) => Trouble
 
 /** Shorter than a reliable connection tries again: IBTA, 9.9.2.1.1, local ACK timeouts. */
 const DOWN_MS = 150
-const WAIT_MS = 10_000
+/** How long what has to come of it may take. */
+const WAIT_MS = 30_000
 
 /** Which moves of a scenario some trouble comes before: a few, well apart. */
 function isTroubled(move: number, { moves }: Goal, times: number): boolean {

@@ -14,10 +14,12 @@ import { DEPTH } from './ends.js'
 import type { VerbsPlant, VerbsStation } from './plant.js'
 import { SERVED } from './serve.js'
 
-/** Node takes a second to start, and ten under emulation. */
-const START_MS = 60_000
+/** Node takes a second to start, and half a minute where it is emulated on a busy machine. */
+const START_MS = 180_000
+/** It answers with code that runs for the first time. */
+const HELLO_MS = 30_000
 /** How long the survivor may take to know. */
-const TELL_MS = 30_000
+const TELL_MS = 60_000
 /** Writes under way, and done before it is killed. */
 const WINDOW = 8
 const BEFORE = 32
@@ -45,7 +47,8 @@ export class Victim {
     args.push('--once', '--still')
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
     try {
-      const peer = await first.connect({ host: '127.0.0.1', port: await readyPort(child) })
+      const port = await readyPort(child)
+      const peer = await first.connect({ host: '127.0.0.1', port, timeoutMs: HELLO_MS })
       // It is told by what waits for it; nobody else may listen.
       peer.on('closed', () => {})
       const queue = await peer.openQueue({ depth: DEPTH })
