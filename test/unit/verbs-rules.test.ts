@@ -301,6 +301,29 @@ t.test('what crosses the end of a queue', async (t) => {
   t.notOk(early.sent(grant))
 })
 
+t.test('the answer to what was asked before the end of a queue', async (t) => {
+  const { asker, other } = conversations()
+  for (const said of [...granted, ['asker', ungrant]] as Said[]) {
+    t.ok((said[0] === 'asker' ? asker : other).sent(said[1]))
+    t.ok(hear({ asker, other }, said))
+  }
+  t.ok(asker.sent(queueError))
+  t.ok(other.sent(ungranted), 'it has not heard of the end yet')
+  t.notOk(asker.received(ungranted), 'right, and of no use')
+  t.throws(() => asker.received(ungranted), { code: 'ERR_PROTOCOL' }, 'once')
+  t.ok(other.received(queueError))
+  t.ok(other.sent(queueError))
+  t.ok(asker.received(queueError))
+
+  const late = conversations()
+  for (const said of [...granted, ['asker', ungrant], ['asker', queueError]] as Said[]) {
+    late[said[0]].sent(said[1])
+    hear(late, said)
+  }
+  t.ok(late.other.sent(ungranted), 'it has heard of it, and answers all the same')
+  t.notOk(late.asker.received(ungranted))
+})
+
 t.test('a peer cannot make us remember without end', async (t) => {
   const { other } = conversations()
   for (let i = 0; i < QUEUES_MAX; i++) other.received({ ...queue, queue: 2 * i })

@@ -177,8 +177,8 @@ export class Conversation {
     half.ended = true
     this.#voices[from].grants -= half.grants.size + half.ending.size
     half.grants.clear()
-    half.ending.clear()
-    // What the other end sends until it has heard of it may still come.
+    // What the other end sends until it has heard of it may still come, answers
+    // to what was asked before among it.
     if (queue.open && !queue.halves[other(from)].ended) return null
     this.#queues.delete(message.queue)
     this.#voices[queue.asker].queues--
@@ -209,7 +209,7 @@ export class Conversation {
         if (!asked.ending.delete(message.buffer)) {
           return `of buffer ${message.buffer}, which was not taken back`
         }
-        this.#voices[other(from)].grants--
+        if (!asked.ended) this.#voices[other(from)].grants--
         return null
       case 'pause':
         return pause(half, message)
