@@ -5,7 +5,7 @@ import { DmaHeap, DrmDevice } from '../../lib/kernel/index.js'
 import { native } from '../../lib/native.js'
 import { countInDebugfs, openFds, page, settled } from './support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 t.ok(DmaHeap.list().includes('system'), DmaHeap.list().join(' '))
 

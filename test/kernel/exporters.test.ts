@@ -20,7 +20,7 @@ async function read(backing: Backing): Promise<Buffer> {
 // Looked at natively: a loop over bytes is slow under emulation.
 const isFilled = (bytes: Buffer, byte: number) => bytes.equals(Buffer.alloc(bytes.length, byte))
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 reserveHugePages(8)
 const placements = availableExporters()
 

@@ -7,7 +7,7 @@ import { DrmDevice, Memfd, SyncFile, Udmabuf } from '../../lib/kernel/index.js'
 import { native } from '../../lib/native.js'
 import { listFds, openFds, page, settled } from './support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 const before = openFds()
 const vgem = DrmDevice.open({ driver: 'vgem' })
 

@@ -8,8 +8,8 @@ import { once } from 'node:events'
 import { release } from 'node:os'
 import { createInterface } from 'node:readline'
 
-/** Seconds for a file that asks for no other limit: under emulation loading it alone may take one minute. */
-const PATIENCE = '300'
+/** Seconds for a file: emulated on a busy machine, loading one process may take half a minute. */
+const PATIENCE = '900'
 
 let points = 0
 let assertions = 0

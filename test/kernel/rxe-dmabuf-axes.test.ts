@@ -12,7 +12,7 @@ import { Mover } from './mover.js'
 import { countInDebugfs, page } from './support.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const SIZE = 64 * KIB
 const PIECE = 4 * KIB

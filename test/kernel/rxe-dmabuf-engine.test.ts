@@ -6,7 +6,7 @@ import type { Exporter } from '../../lib/move-notify/backing.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const SIZE = 64 * KIB
 

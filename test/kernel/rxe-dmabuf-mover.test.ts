@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { Mover } from './mover.js'
 import { countInDebugfs, openFds, page, settled } from './support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 t.test('the modules are ours', async (t) => {
   t.ok(existsSync('/sys/module/rdma_rxe/parameters/dmabuf_wait_ms'), 'soft-RoCE')

@@ -8,7 +8,7 @@ import { wrong } from './support.js'
 import type { SmokeReport } from '../../lib/smoke/index.js'
 import { dist, root } from './list.js'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const NAME = 'the kernel revokes a BAR, RDMA write'
 

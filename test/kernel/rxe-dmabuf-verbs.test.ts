@@ -4,7 +4,7 @@ import { DmaHeap, Memfd, Udmabuf, type DmaBuf } from '../../lib/kernel/index.js'
 import { MemoryAccess, SendOp } from '../../lib/kernel/verbs/index.js'
 import { close, completions, IOVA, pair, REMOTE, send } from './verbs-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const SIZE = 16 << 10
 const access = REMOTE & ~MemoryAccess.MW_BIND

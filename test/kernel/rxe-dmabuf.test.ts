@@ -12,7 +12,7 @@ import { Mover } from './mover.js'
 import { countInDebugfs, page } from './support.js'
 import { close, completions, type End, IOVA, join, pair, send } from './verbs-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const BAR = '0000:00:10.0'
 const bar = vfioBar(BAR)

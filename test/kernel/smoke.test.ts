@@ -7,7 +7,7 @@ import type { SmokeReport } from '../../lib/smoke/index.js'
 
 const main = join(dirname(fileURLToPath(import.meta.url)), '../../lib/cli/main.js')
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 void t.test('udmabuf, heap and memory, with the kernel as a witness', async (t) => {
   const args = ['--from', 'udmabuf', '--to', 'heap:system,memfd', '--moves', '20']

@@ -27,7 +27,7 @@ class AnyFile extends OwnedFd {
 
 const invalid = { code: 'EINVAL', syscall: 'ioctl UDMABUF_CREATE' }
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 t.test('refusals', async (t) => {
   const before = openFds()

@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 const main = fileURLToPath(new URL('../bench/main.js', import.meta.url))
 
 /** Under emulation, and with others on the machine. */
-const PATIENCE_MS = 500_000
+const PATIENCE_MS = 900_000
 const options = { timeout: PATIENCE_MS }
 
 t.setTimeout(PATIENCE_MS)

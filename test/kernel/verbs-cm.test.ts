@@ -12,7 +12,7 @@ import {
 import { openFds, settled } from './support.js'
 import { close, completions, type End, IOVA, openEnd, REMOTE, send } from './verbs-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 /** The next request. */
 function listenOnce(manager: ConnectionManager): Promise<[Listener, Promise<Connection>]> {

@@ -56,3 +56,8 @@ export async function granted(
   const offer = await near.offered(label)
   return { attachment, remote: offer.attach(a) }
 }
+
+/** The queue pair of a channel goes to ERR, unless it is being connected anew. */
+export function breakQueue(engine: VerbsEngine, queue: string | undefined): void {
+  engine.inject({ kind: 'queue-pair-error', queue: queue ?? '' })
+}

@@ -11,12 +11,12 @@ import { collect, turn } from '../lifecycle/support.js'
 import { stages } from './verbs-stages.js'
 import { rdmaResources, settledResources } from './verbs-support.js'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const child = fileURLToPath(new URL('./verbs-exit-child.js', import.meta.url))
 
 /** Far beyond what any of them takes: a hang ends, and shows as the signal. */
-const HUNG_MS = 100_000
+const HUNG_MS = 300_000
 
 async function run(stage: string, end: string) {
   const process_ = spawn(process.execPath, [child, stage, end], {

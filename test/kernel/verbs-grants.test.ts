@@ -11,7 +11,7 @@ import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 import { type Ends, KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const BOTH = 3
 

@@ -9,7 +9,7 @@ import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 import { kill, meet, type Met, said } from './verbs-kill-support.js'
 import { rdmaResources, settledResources } from './verbs-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 /** One survives all of its peers. */
 const before = rdmaResources()

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { rdmaResources } from './verbs-support.js'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const child = fileURLToPath(new URL('verbs-limits-child.js', import.meta.url))
 const LIMIT = 256 * 1024
@@ -15,7 +15,7 @@ const LIMIT = 256 * 1024
 function run(limit: string, what: string): Record<string, unknown> {
   const drop = ['setpriv', '--bounding-set=-ipc_lock', '--inh-caps=-ipc_lock']
   const command = [`--memlock=${limit}`, ...drop, process.execPath, child, what]
-  const output = execFileSync('prlimit', command, { encoding: 'utf8', timeout: 120_000 })
+  const output = execFileSync('prlimit', command, { encoding: 'utf8', timeout: 300_000 })
   return JSON.parse(output) as Record<string, unknown>
 }
 

@@ -8,7 +8,7 @@ import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const places = [memfd(), udmabuf()] as const
 
@@ -167,7 +167,7 @@ async function talk(
 
 t.test(
   '60 s of messages both ways, both ends moving at random',
-  { timeout: 150_000 },
+  { timeout: 600_000 },
   async (t) => {
     const ends = await open(t, 64, { stopTimeoutMs: 10_000 })
     const { a, b, ours, theirs } = ends

@@ -10,7 +10,7 @@ import type { ServeEvent, SmokeReport } from '../../lib/smoke/index.js'
 
 const main = join(dirname(fileURLToPath(import.meta.url)), '../../lib/cli/main.js')
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 function smoke(...args: string[]) {
   const all = [main, 'smoke', ...args, '--size', '131072', '--json', '-']

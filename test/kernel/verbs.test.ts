@@ -29,7 +29,7 @@ import {
   send,
 } from './verbs-support.js'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const badRow = (argument: string) => ({ code: 'ERR_INVALID_ARG_VALUE', argument })
 

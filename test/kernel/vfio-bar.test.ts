@@ -20,7 +20,7 @@ import { countInDebugfs, openFds, page, settled } from './support.js'
 const ADDRESS = '0000:00:10.0'
 const BAR = 64 << 20
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 /** Bytes that say where they are. */
 const pattern = (size: number, seed: number) =>

@@ -19,7 +19,7 @@ const LINK = 1 << 2
 const RX0 = 1 << 20
 const OTHER = 1 << 24
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 const before = openFds()
 
 t.test('mappings, and what is refused', async (t) => {

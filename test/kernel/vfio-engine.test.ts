@@ -13,7 +13,7 @@ import type { ImporterOptions } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { listFds, openFds, page, settled } from './support.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const SENDER = '0000:00:11.0'
 const RECEIVER = '0000:00:12.0'

@@ -13,7 +13,7 @@ import { exchange, openTraffic, RECEIVER, SENDER, wrongFrames } from './vfio-tra
 
 const child = fileURLToPath(new URL('./vfio-kill-child.js', import.meta.url))
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 /** PCI_COMMAND_MASTER, as the device itself has it. */
 function isMaster(address: string): boolean {

@@ -8,7 +8,7 @@ import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { listFds, openFds, settled } from './support.js'
 import { FRAME, openTraffic, ROOM, SENDER, wrongFrames } from './vfio-traffic.js'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const before = openFds()
 

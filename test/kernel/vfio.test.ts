@@ -13,7 +13,7 @@ const OTHER = '0000:00:12.0'
 /** The size of the memory device's BAR 2. */
 const SIZE = 64 << 20
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 const before = openFds()
 
 /** In a thread of its own: what opening the device comes to there. */

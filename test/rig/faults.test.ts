@@ -12,7 +12,7 @@ import { dmarFaults } from './dmar-trace.js'
 
 const NIC = '0000:00:12.0'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 t.test('as many faults as accesses, and where', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'p2pdma-faults-'))

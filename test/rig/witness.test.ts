@@ -17,7 +17,7 @@ const SLOT = 2048
 /** 8 by themselves, and a burst. */
 const FRAMES = 8 + 1000
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 t.test('each frame to a revoked mapping is refused, access by access', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'p2pdma-witness-'))

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 
-const LONGEST_MS = 60_000
+const LONGEST_MS = 240_000
 
 export class Program {
   readonly #name: string

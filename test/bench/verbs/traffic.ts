@@ -129,9 +129,10 @@ export async function latencyRatios(devices: Devices, quick: boolean): Promise<R
     await ours.end.ask({ what: 'echo', count, size, wait })
     return ours.end.during(pinger.ping(count, wait))
   }
-  // Until it is compiled it takes many times as long, and compiling takes the CPU from it.
-  const warmUp = quick ? 0 : 2400
-  for (let i = 0; i < warmUp; i += count) await halves(i < 1800 ? 'event' : 'poll')
+  // Until it is compiled it takes many times as long, and compiling takes the CPU from it:
+  // with the guest's clock counting instructions, for more than 3000 messages.
+  const warmUp = quick ? 0 : 5400
+  for (let i = 0; i < warmUp; i += count) await halves(i < 4500 ? 'event' : 'poll')
   const mean = async (wait: Wait) => average(await halves(wait))
   const median = async (wait: Wait) => quantile(Array.from((await halves(wait)).toSorted()), 0.5)
   const shape = {
