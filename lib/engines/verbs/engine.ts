@@ -416,18 +416,6 @@ export class VerbsEngine implements Engine {
     return new VerbsChannel(host, queue, options)
   }
 
-  /** A deliberate fault: puts a queue pair, by its name, into ERR. */
-  breakQueue(name: string): void {
-    const queue = this.#queues.get(name)
-    if (queue === undefined) {
-      throw new P2pdmaError(`There is no queue pair ${String(name)}`, {
-        code: 'ERR_INVALID_ARG_VALUE',
-        argument: 'name',
-      })
-    }
-    queue.break()
-  }
-
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     this.#checkOpen()
     return this.regions.map(id, backing, size, access)
