@@ -17,7 +17,7 @@ import { vfioSuite } from './vfio/suite.js'
 const USAGE =
   'usage: npm run bench -- [--suite core|post|moves|import|vfio|verbs] [--json FILE|-] [--quick]'
 
-/** What the issues ask for: at most, or at least. */
+/** What they are to be: at most, or at least. */
 const limits: Readonly<Record<string, string>> = {
   post_batch32_vs_cpp: '2',
   move_100k_vs_10: '1.2',
@@ -132,8 +132,7 @@ try {
     progress('vfio: frames and pauses against C')
     ratios.push(...(await vfioSuite(quick)))
   } else if (suite === 'verbs') {
-    progress('verbs: traffic against perftest, and moves')
-    ratios.push(...(await verbsSuite(quick)))
+    ratios.push(...(await verbsSuite(quick, progress)))
   }
 } catch (error) {
   printError(error)

@@ -2,16 +2,28 @@
 import type { Ratio } from '../measure.js'
 import { buildPeer } from './c-peer.js'
 import { findDevices } from './devices.js'
+import { eventRatios, pollRatios } from './latency.js'
 import { bystanderRatios, gapRatios } from './moves.js'
-import { latencyRatios, rateRatios, writeRatios } from './traffic.js'
+import { rateRatios, writeRatios } from './traffic.js'
 
-const measures = [writeRatios, rateRatios, latencyRatios, gapRatios, bystanderRatios]
+const measures = {
+  'bandwidth against perftest': writeRatios,
+  'message rate against perftest': rateRatios,
+  'latency by events against C': eventRatios,
+  'latency by polling against perftest': pollRatios,
+  'a move among 1000 regions': gapRatios,
+  'bystanders of moves': bystanderRatios,
+}
 
-export async function verbsSuite(quick: boolean): Promise<Ratio[]> {
+export async function verbsSuite(
+  quick: boolean,
+  progress: (what: string) => void,
+): Promise<Ratio[]> {
   const devices = await findDevices()
   buildPeer()
   const ratios: Ratio[] = []
-  for (const measure of measures) {
+  for (const [what, measure] of Object.entries(measures)) {
+    progress(`verbs: ${what}`)
     ratios.push(...(await measure(devices, quick)))
   }
   return ratios

@@ -1,0 +1,75 @@
+/** Half a round trip on one queue pair, against perftest and against C. */
+import { availableParallelism } from 'node:os'
+import { quantile, type Ratio } from '../measure.js'
+import { pingInC } from './c-peer.js'
+import type { Devices } from './devices.js'
+import { type Measure, open, rounds, same, sides, withControl } from './pairs.js'
+import * as perftest from './perftest.js'
+import { PING_DEPTH, Pinger, RECEIVES, RENEWED, type Wait } from './pinger.js'
+
+const SIZE = 64
+/**
+ * Messages beforehand. Until it is compiled it takes many times as long, and compiling
+ * takes the CPU from it: where the guest's clock counts instructions, for more than 3000.
+ */
+const WARM_UP = 4500
+
+const receives = `ours ${RECEIVES}, ${RENEWED} anew at a time`
+
+/** Rounds of messages between us and a far end, and what they have in common with the others'. */
+async function openPinger(devices: Devices, quick: boolean, wait: Wait) {
+  const count = quick ? 32 : 300
+  const ours = await open(devices, PING_DEPTH, 4096)
+  const pinger = new Pinger(ours.channel, ours.attachment.id, SIZE)
+  const halves = async () => {
+    await ours.end.ask({ what: 'echo', count, size: SIZE, wait })
+    return ours.end.during(pinger.ping(count, wait))
+  }
+  const warmUp = quick ? 0 : WARM_UP
+  for (let i = 0; i < warmUp; i += count) await halves()
+  const shape = {
+    ...same(devices.near),
+    ...{ bytes: SIZE, messages: count, warmUp, signalled: 'all', ends: sides(devices) },
+  }
+  const close = () => ours[Symbol.asyncDispose]()
+  return { halves, count, shape, [Symbol.asyncDispose]: close }
+}
+
+const pairs = (quick: boolean, ours: Measure, theirs: Measure) =>
+  rounds(quick ? 1 : 9, [ours, theirs, theirs])
+
+/** By completion events. */
+export async function eventRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
+  await using pinger = await openPinger(devices, quick, 'event')
+  const { halves, count, shape } = pinger
+  const c = { size: SIZE, depth: PING_DEPTH, warmUp: quick ? 8 : 100, iterations: count }
+  const ours = async () => average(await halves())
+  const samples = await pairs(quick, ours, () => pingInC(devices, c))
+  return withControl('send_lat_event_vs_perftest', 'us', samples, {
+    ...{ ...shape, depth: PING_DEPTH, of: 'the mean' },
+    ...{ receives: `${receives}; C ${PING_DEPTH}, one`, against: 'C by completion events' },
+  })
+}
+
+/** Both ends look without a pause. On one CPU that would measure the scheduler: none then. */
+export async function pollRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
+  if (availableParallelism() < 2) {
+    const why = 'two ends that poll want two CPUs: rig without --icount'
+    process.stderr.write(`bench: send_lat_poll_vs_perftest left out: ${why}\n`)
+    return []
+  }
+  await using pinger = await openPinger(devices, quick, 'poll')
+  const { halves, count, shape } = pinger
+  const args = ['-s', SIZE, '-n', count, '-I', 0]
+  const ours = async () => quantile(Array.from((await halves()).toSorted()), 0.5)
+  const theirs = async () => (await perftest.latency(devices, args)).median
+  const samples = await pairs(quick, ours, theirs)
+  return withControl('send_lat_poll_vs_perftest', 'us', samples, {
+    ...{ ...shape, depth: `${PING_DEPTH}; perftest 1`, of: 'the median' },
+    receives: `${receives}; perftest 512, one`,
+  })
+}
+
+function average(samples: Float64Array): number {
+  return samples.reduce((sum, each) => sum + each, 0) / samples.length
+}
