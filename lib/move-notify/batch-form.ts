@@ -1,9 +1,16 @@
-import { checkInteger, checkOptions, checkSignal, closedError, typeError } from '../errors.js'
+import {
+  checkBoolean,
+  checkInteger,
+  checkOptions,
+  checkSignal,
+  closedError,
+  typeError,
+} from '../errors.js'
 import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
 import { withSignal } from './deadline.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
-import type { OperationOptions } from './operation.js'
+import type { CompletionsOptions, OperationOptions } from './operation.js'
 import type { AnyAttachment } from './remote-attachment.js'
 
 /** What the batch form needs to know of its channel. */
@@ -75,13 +82,14 @@ export class BatchForm {
    * Resolves when a completion can be reaped (or the channel is closed). Of who waits
    * for one message after the other it is most of the cost: no promise around the promise.
    */
-  completions(options: OperationOptions = {}): Promise<void> {
+  completions(options: CompletionsOptions = {}): Promise<void> {
     try {
-      const { signal } = checkOptions(options)
+      const { signal, arrivalsOnly = false } = checkOptions(options)
       checkSignal(signal)
+      checkBoolean('arrivalsOnly', arrivalsOnly)
       if (this.#gate.deadError !== null || this.#device.inFlight === 0) return Promise.resolve()
       const change = this.#gate.nextChange()
-      this.#device.arm()
+      this.#device.arm(arrivalsOnly)
       return withSignal(change, signal)
     } catch (error) {
       return Promise.reject(error)

@@ -14,7 +14,7 @@ import type { ChannelState } from './channel-states.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
 import { Operation } from './operation.js'
-import type { Completion, OperationOptions } from './operation.js'
+import type { Completion, CompletionsOptions, OperationOptions } from './operation.js'
 import { OperationQueue } from './operation-queue.js'
 import type { AnyAttachment } from './remote-attachment.js'
 import { StopAndRestart, type StopLimits } from './stop-restart.js'
@@ -254,7 +254,7 @@ export class Channel {
   }
 
   /** Resolves when a completion may be there to reap; now and then too early. */
-  completions(options: OperationOptions = {}): Promise<void> {
+  completions(options: CompletionsOptions = {}): Promise<void> {
     return (this.#batch ?? this.#batchForm()).completions(options)
   }
 

@@ -72,8 +72,11 @@ export interface EngineChannel {
   reap(out: Completions): number
   /** How many of those that `reap()` returned last are of an earlier epoch. */
   readonly stale: number
-  /** Asks for one `onCompletion` when something can be reaped (at once, if something can). */
-  arm(): void
+  /**
+   * Asks for one `onCompletion` when something can be reaped (at once, if something can).
+   * `arrivalsOnly`: when something has arrived; an engine may tell of the rest, too.
+   */
+  arm(arrivalsOnly?: boolean): void
   /** Why it has ended by itself; null otherwise. What it then gives up is CANCELLED. */
   readonly endError?: Error | null
   /** Whether work accepted and not completed names this attachment. */

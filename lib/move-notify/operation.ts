@@ -19,6 +19,15 @@ export interface OperationOptions {
   signal?: AbortSignal | undefined
 }
 
+export interface CompletionsOptions extends OperationOptions {
+  /**
+   * Only what has arrived is waited for, while there are receives for it; what was
+   * sent and is done waits with it. In a dialogue that is half of the wake-ups
+   * (verbs: solicited events). An engine may take no notice. Default false.
+   */
+  arrivalsOnly?: boolean
+}
+
 /** One row of a batch, before it is posted, and the promise for it. */
 export class Operation {
   readonly op: number

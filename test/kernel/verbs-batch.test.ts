@@ -1,4 +1,5 @@
 /** The batch form over RDMA: rows in columns, one native call a batch, one completion for several. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
@@ -248,3 +249,47 @@ t.test(
     t.ok(known >= 180 && unknown > 0)
   },
 )
+
+t.test('who waits for what arrives is not woken by what was sent', async (t) => {
+  const ends = await open(t, 32)
+  const { ours, theirs } = ends
+  const { from, attachment } = await setUp(t, ends)
+  const out = new Completions(4)
+  const post = (channel: Channel, row: Row) =>
+    t.equal(channel.post(batchOf([{ ...row, length: 64 }]), 0, 1), 1)
+  const credit = async () => {
+    const row = batchOf([{ op: Op.SEND, source: from.id, length: 64 }])
+    await ours.ready(row, 0)
+  }
+  const arrivalsOnly = true
+  await t.rejects(ours.completions({ arrivalsOnly: 1 as unknown as boolean }), {
+    code: 'ERR_INVALID_ARG_TYPE',
+    argument: 'arrivalsOnly',
+  })
+
+  post(ours, { op: Op.RECEIVE, target: from.id })
+  for (let i = 0; i < 3; i++) post(theirs, { op: Op.RECEIVE, target: attachment.id })
+  await credit()
+  post(ours, { op: Op.SEND, source: from.id })
+  let isWoken = false
+  const waiting = ours.completions({ arrivalsOnly }).then(() => (isWoken = true))
+  await theirs.completions()
+  await sleep(300)
+  t.equal(isWoken, false)
+  t.equal(ours.reap(out), 1, 'what was sent is done')
+  post(theirs, { op: Op.SEND, source: attachment.id })
+  await waiting
+  t.equal(ours.reap(out), 1)
+  t.equal(out.result[0], 64, 'what has arrived')
+
+  post(ours, { op: Op.SEND, source: from.id })
+  await ours.completions({ arrivalsOnly })
+  t.equal(ours.reap(out), 1, 'nothing can arrive: what was sent is waited for')
+
+  post(ours, { op: Op.RECEIVE, target: from.id })
+  const arrival = ours.completions({ arrivalsOnly })
+  post(ours, { op: Op.SEND, source: from.id })
+  await ours.completions()
+  t.equal(ours.reap(out), 1, 'another wait for all of them wakes for each')
+  await arrival
+})

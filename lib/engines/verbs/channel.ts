@@ -50,6 +50,8 @@ export class VerbsChannel implements EngineChannel {
   #running = true
   #closed = false
   #armed = false
+  /** What was sent and is done is not told. */
+  #arrivalsOnly = false
   #isHeld = false
   /** Looked at after every completion; those that have come true go. */
   #waiting: { isTrue: () => boolean; resolve: () => void }[] = []
@@ -168,15 +170,17 @@ export class VerbsChannel implements EngineChannel {
   }
 
   #hasNews(): boolean {
-    return this.#work.sends.isOldestDone || this.#work.receives.isOldestDone
+    const { sends, receives } = this.#work
+    return receives.isOldestDone || (!this.#arrivalsOnly && sends.isOldestDone)
   }
 
   /** Asks for an event; what has come before it is looked at now. */
   #listen(): void {
     if (this.#closed) return
     this.#hold(true)
-    if (this.#work.listen() > 0 || (this.#armed && this.#hasNews()))
-      setImmediate(() => this.onEvent())
+    const isForAll = this.#waiting.length > 0 || !this.#arrivalsOnly
+    const isMet = this.#work.listen(!isForAll) > 0 && isForAll
+    if (isMet || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
   }
 
   reap(out: Completions): number {
@@ -184,10 +188,13 @@ export class VerbsChannel implements EngineChannel {
     return this.#work.reap(out)
   }
 
-  arm(): void {
+  arm(arrivalsOnly = false): void {
     if (this.#closed) throw closedError('The channel')
-    if (this.#armed) return
+    // Where nothing can arrive it is the sends that are waited for.
+    const only = arrivalsOnly && this.#work.receives.size > 0
+    if (this.#armed && (only || !this.#arrivalsOnly)) return
     this.#armed = true
+    this.#arrivalsOnly = only
     this.#listen()
   }
 

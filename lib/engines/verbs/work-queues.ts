@@ -33,7 +33,8 @@ const Bell = {
   TAKEN: 13,
   SENDS: 14,
   RECEIVES: 19,
-  LENGTH: 24,
+  ARRIVALS_ONLY: 24,
+  LENGTH: 25,
 } as const
 
 /** Kinds of work request, as in native/verbs/rows/queues.h. */
@@ -167,8 +168,12 @@ export class WorkQueues {
     return polled
   }
 
-  /** Has the next completion that comes be an event, and takes those before it; returns how many. */
-  listen(): number {
+  /**
+   * Has the next completion that comes be an event, or the next message, and takes
+   * those before it; returns how many. What fails is an event in any case.
+   */
+  listen(arrivalsOnly: boolean): number {
+    this.#bell[Bell.ARRIVALS_ONLY] = arrivalsOnly ? 1 : 0
     this.#native.listen()
     let polled = this.#bell[Bell.POLLED] ?? 0
     if (this.#bell[Bell.ERROR] !== 0) this.#listener.onRefused()

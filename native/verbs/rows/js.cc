@@ -38,7 +38,8 @@ enum Doorbell : uint32_t {
   // Five each.
   kSends,
   kReceives = kSends + 5,
-  kDoorbellLength = kReceives + 5,
+  kArrivalsOnly = kReceives + 5,
+  kDoorbellLength,
 };
 
 struct JsQueues {
@@ -105,7 +106,7 @@ napi_value JsPoll(napi_env env, napi_callback_info info) {
 napi_value JsListen(napi_env env, napi_callback_info info) {
   const auto& queues = FastOwner<JsQueues>(env, info);
   if (queues.core == nullptr) return nullptr;
-  queues.Out(kError, static_cast<uint64_t>(queues.core->Arm()));
+  queues.Out(kError, static_cast<uint64_t>(queues.core->Arm(queues.In(kArrivalsOnly) != 0)));
   Poll(queues);
   return nullptr;
 }

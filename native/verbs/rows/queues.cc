@@ -177,6 +177,8 @@ void Queues::Fill(uint32_t slot, ibv_send_wr* request, ibv_sge* range) {
     request->wr.atomic.compare_add = Offset(row.operand, slot);
   } else if (op == kSend) {
     request->opcode = IBV_WR_SEND;
+    // For a peer that waits for what arrives only.
+    request->send_flags = IBV_SEND_SOLICITED;
     range->addr = from;
     range->lkey = source.key;
   } else {
@@ -224,7 +226,7 @@ int Queues::HandSends() {
       Fill(slot, &request, &ranges_[count]);
       bytes += ranges_[count].length;
       if (++unsignaled >= kSignalRows || bytes >= kSignalBytes) {
-        request.send_flags = IBV_SEND_SIGNALED;
+        request.send_flags |= IBV_SEND_SIGNALED;
         unsignaled = 0;
         bytes = 0;
       }
@@ -234,7 +236,7 @@ int Queues::HandSends() {
     uint32_t handed = count;
     if (count != 0) {
       // Or what the last ones came to would never be told.
-      requests_[count - 1].send_flags = IBV_SEND_SIGNALED;
+      requests_[count - 1].send_flags |= IBV_SEND_SIGNALED;
       ibv_send_wr* bad = requests_.data();
       error = ibv_post_send(pair_->get(), requests_.data(), &bad);
       if (error != 0) handed = static_cast<uint32_t>(bad - requests_.data());
@@ -310,7 +312,9 @@ bool Queues::Poll(Bad* bad) {
   }
 }
 
-int Queues::Arm() { return open() ? ibv_req_notify_cq(completions_->get(), 0) : 0; }
+int Queues::Arm(bool arrivals_only) {
+  return open() ? ibv_req_notify_cq(completions_->get(), arrivals_only ? 1 : 0) : 0;
+}
 
 void Queues::Complete(const ibv_wc& wc, uint64_t position) {
   if ((wc.wr_id & 3) == kReceiveKind) return Arrived(wc, position);

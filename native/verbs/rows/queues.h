@@ -86,8 +86,9 @@ class Queues {
   // caller's to judge, and there may be more.
   bool Poll(Bad* bad);
   uint32_t polled = 0;
-  // The next completion that comes is an event; those before it are to be polled. 0 or an errno.
-  int Arm();
+  // The next completion that comes is an event, or the next message; those before
+  // it are to be polled. 0 or an errno.
+  int Arm(bool arrivals_only);
   // Gives back rows that are done, in order; returns how many.
   uint32_t Take(const p2pdma::CompletionColumns& out, uint32_t epoch) const;
 

@@ -9,6 +9,9 @@ export const PING_DEPTH = 512
 export const RECEIVES = 256
 export const RENEWED = 128
 
+/** Otherwise each message that was sent would wake us, too. */
+const ARRIVALS = { arrivalsOnly: true }
+
 /** Polls without an answer after which the event loop has a turn. */
 const SPINS = 256
 /** Messages after which it has one in any case: the link to the peer lives on it. */
@@ -77,8 +80,8 @@ export class Pinger {
   async #receiveOne(wait: Wait): Promise<void> {
     while (this.#arrived === this.#seen) {
       if (wait === 'event') {
+        await this.#channel.completions(ARRIVALS)
         this.#reap()
-        if (this.#arrived === this.#seen) await this.#channel.completions()
       } else if (!this.#spin()) await turn()
     }
     this.#seen++
