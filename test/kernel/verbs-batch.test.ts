@@ -292,4 +292,21 @@ t.test('who waits for what arrives is not woken by what was sent', async (t) => 
   await ours.completions()
   t.equal(ours.reap(out), 1, 'another wait for all of them wakes for each')
   await arrival
+
+  // An event for all that is still asked for goes with this one.
+  const next = ours.completions({ arrivalsOnly })
+  await sleep(100)
+  post(theirs, { op: Op.SEND, source: attachment.id })
+  await next
+  await sleep(100)
+  t.equal(ours.reap(out), 1)
+  post(ours, { op: Op.RECEIVE, target: from.id })
+  const last = ours.completions({ arrivalsOnly })
+  breakQueue(ends.here, ours.queue)
+  const resets = () => ends.here.stats({ queue: ours.queue ?? '' }).resets
+  for (let i = 0; i < 200 && resets() === 0; i++) await sleep(50)
+  t.equal(resets(), 1, 'an error is seen, though nobody sends')
+  post(theirs, { op: Op.SEND, source: attachment.id })
+  await last
+  t.equal(ours.reap(out), 1)
 })

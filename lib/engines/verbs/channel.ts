@@ -33,6 +33,12 @@ const REFUSALS: ReadonlySet<number> = new Set([
   WcStatus.REM_INV_REQ_ERR,
 ])
 
+/**
+ * How often one who waits for messages only looks for errors, ms: soft-RoCE does not
+ * wake him for them, as a NIC does (drivers/infiniband/sw/rxe: rxe_cq_post() with 0).
+ */
+const LOOK_MS = 100
+
 /** What has been flushed by then is all that is waited for, ms. */
 const ERRORS_MS = 1000
 
@@ -52,6 +58,7 @@ export class VerbsChannel implements EngineChannel {
   #armed = false
   /** What was sent and is done is not told. */
   #arrivalsOnly = false
+  #errorLook: NodeJS.Timeout | null = null
   #isHeld = false
   /** Looked at after every completion; those that have come true go. */
   #waiting: { isTrue: () => boolean; resolve: () => void }[] = []
@@ -181,6 +188,13 @@ export class VerbsChannel implements EngineChannel {
     const isForAll = this.#waiting.length > 0 || !this.#arrivalsOnly
     const isMet = this.#work.listen(!isForAll) > 0 && isForAll
     if (isMet || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
+    // It goes on until nobody waits so any more: one for each wait would cost more than the wait.
+    if (!isForAll) this.#errorLook ??= setTimeout(() => this.#lookForErrors(), LOOK_MS).unref()
+  }
+
+  #lookForErrors(): void {
+    this.#errorLook = null
+    if (!this.#closed && this.#armed && this.#arrivalsOnly) this.#look()
   }
 
   reap(out: Completions): number {
@@ -326,6 +340,7 @@ export class VerbsChannel implements EngineChannel {
     this.#running = false
     this.#closed = true
     this.#armed = false
+    if (this.#errorLook !== null) clearTimeout(this.#errorLook)
     this.#hold(false)
     this.#work.close()
     this.#queue.channel = null

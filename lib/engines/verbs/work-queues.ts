@@ -170,7 +170,7 @@ export class WorkQueues {
 
   /**
    * Has the next completion that comes be an event, or the next message, and takes
-   * those before it; returns how many. What fails is an event in any case.
+   * those before it; returns how many.
    */
   listen(arrivalsOnly: boolean): number {
     this.#bell[Bell.ARRIVALS_ONLY] = arrivalsOnly ? 1 : 0
