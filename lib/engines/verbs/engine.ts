@@ -364,6 +364,12 @@ export class VerbsEngine implements Engine {
     const { kind, queue } = checkOptions(fault, 'fault')
     this.#checkOpen()
     if (kind !== 'queue-pair-error') throw typeError('kind', "'queue-pair-error'", kind)
+    if (queue !== undefined && !this.#queues.has(queue)) {
+      throw new P2pdmaError(`There is no queue pair ${String(queue)}`, {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: 'queue',
+      })
+    }
     let broken = 0
     for (const { name, isReady, parts } of this.#queues.values()) {
       if (!isReady || (queue !== undefined && queue !== name)) continue
