@@ -61,6 +61,7 @@ t.test('stdout, stderr, exit code, arguments and files come back', async (t) => 
     pwd
     test -t 1 || echo no terminal
     echo "$P2PDMA_TEST_VARIABLE"
+    echo "$NODE_EXTRA_CA_CERTS"
     mkdir made && seq 1 50000 >made/file && chmod 750 made/file
     ls /dev/udmabuf /dev/dma_heap/system /dev/dri/card0 >&2
     for slot in 10 11 12; do readlink "/sys/bus/pci/devices/0000:00:$slot.0/driver" >&2; done
@@ -69,12 +70,13 @@ t.test('stdout, stderr, exit code, arguments and files come back', async (t) => 
   const { ended } = start(['sh', '-c', script, 'sh', ...words], {
     ...process.env,
     P2PDMA_TEST_VARIABLE: "two\n'lines'",
+    NODE_EXTRA_CA_CERTS: '/etc/ssl/certs/ca-certificates.crt',
   })
   const { code, stdout, stderr } = await ended
   t.equal(code, 7)
   const [release, ...rest] = stdout.split('\n')
   t.match(release, /^7\.\d+\.\d+.*-amd64$/)
-  t.equal(rest.join('\n'), `${words.join('|')}|\n${folder}\nno terminal\ntwo\n'lines'\n`)
+  t.equal(rest.join('\n'), `${words.join('|')}|\n${folder}\nno terminal\ntwo\n'lines'\n\n`)
   const files = 'to stderr\n/dev/dma_heap/system\n/dev/dri/card0\n/dev/udmabuf\n'
   t.equal(stderr, `${files}${'../../../bus/pci/drivers/vfio-pci\n'.repeat(3)}`)
   const made = readFileSync(join(folder, 'made/file'), 'utf8')
