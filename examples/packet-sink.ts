@@ -2,19 +2,19 @@
  * Takes frames as they come, in batches, until none has come for two seconds,
  * or none at all for thirty.
  * Takes the PCI address of a NIC (by default the second 82574 that is bound to
- * vfio-pci, see `p2pdma bind`). packet-generator.ts has the frames.
+ * vfio-pci, see `p2pdma bind`), and how many seconds to wait for the first frame
+ * instead. packet-generator.ts has the frames.
  */
 import { Batch, Completions, memfd, MovableBuffer, Op, openEngine, pciDevices } from 'p2pdma'
 
 const SLOTS = 256
 const SLOT = 2048
 const QUIET_MS = 2000
-const FIRST_MS = 30_000
 
 const [, nic] = pciDevices().filter(
   ({ vendor, device, driver }) => vendor === 0x8086 && device === 0x10d3 && driver === 'vfio-pci',
 )
-const [address = nic?.address] = process.argv.slice(2)
+const [address = nic?.address, patience = '30'] = process.argv.slice(2)
 if (address === undefined) {
   console.log('bind two 82574 NICs, or name one that is bound: `p2pdma bind ADDRESS`')
   process.exit()
@@ -48,7 +48,7 @@ for (;;) {
   if (count > 0) last = performance.now()
   if (frames === count) first = last
   if (count > 0) continue
-  const quiet = AbortSignal.timeout(frames === 0 ? FIRST_MS : QUIET_MS)
+  const quiet = AbortSignal.timeout(frames === 0 ? Number(patience) * 1000 : QUIET_MS)
   await channel.completions({ signal: quiet }).catch(() => {})
   if (quiet.aborted) break
 }
