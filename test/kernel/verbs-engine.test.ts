@@ -181,7 +181,10 @@ t.test('bad input', async (t) => {
   const mine = await b.attach(source)
   await t.rejects(VerbsEngine.open('nosuch'), { code: 'ENODEV' })
   await t.rejects(VerbsEngine.open('rxe0', { gidIndex: 200 }), { code: 'ERR_NO_GID' })
-  t.throws(() => a.channel({ queue: 'none' }), { code: 'ERR_INVALID_ARG_VALUE' })
+  const noQueue = { code: 'ERR_INVALID_ARG_VALUE', argument: 'queue', hint: /^there are / }
+  t.throws(() => a.channel({ queue: 'none' }), noQueue)
+  t.throws(() => here.inject({ kind: 'queue-pair-error', queue: 'none' }), noQueue)
+  t.throws(() => here.inject({ kind: 'lost' } as never), { code: 'ERR_INVALID_ARG_TYPE' })
   t.throws(() => a.channel({ queue: ours.queue }), { code: 'EBUSY' })
   t.throws(() => far.grant(ours, mine), { code: 'ERR_INVALID_ARG_VALUE' })
   t.throws(() => far.grant(theirs, mine, { label: 'a b' }), { code: 'ERR_INVALID_ARG_TYPE' })

@@ -364,11 +364,9 @@ export class VerbsEngine implements Engine {
     const { kind, queue } = checkOptions(fault, 'fault')
     this.#checkOpen()
     if (kind !== 'queue-pair-error') throw typeError('kind', "'queue-pair-error'", kind)
-    if (queue !== undefined && !this.#queues.has(queue)) {
-      throw new P2pdmaError(`There is no queue pair ${String(queue)}`, {
-        code: 'ERR_INVALID_ARG_VALUE',
-        argument: 'queue',
-      })
+    if (queue !== undefined) {
+      if (typeof queue !== 'string') throw typeError('queue', 'a string', queue)
+      this.#queueNamed(queue)
     }
     let broken = 0
     for (const { name, isReady, parts } of this.#queues.values()) {
@@ -385,20 +383,7 @@ export class VerbsEngine implements Engine {
   openChannel(options: EngineChannelOptions): VerbsChannel {
     this.#checkOpen()
     checkChannelOptions(options, 1 << 14)
-    const names = [...this.#queues.keys()]
-    const name = options.queue ?? (names.length === 1 ? names[0] : undefined)
-    const queue = name === undefined ? undefined : this.#queues.get(name)
-    if (queue === undefined) {
-      throw new P2pdmaError(
-        name === undefined ? 'Which queue pair is it to be?' : `There is no queue pair ${name}`,
-        {
-          code: 'ERR_INVALID_ARG_VALUE',
-          argument: 'queue',
-          hint:
-            names.length === 0 ? 'connect one: Peer.openQueue()' : `there are ${names.join(', ')}`,
-        },
-      )
-    }
+    const queue = this.#queueNamed(options.queue)
     if (queue.channel !== null) {
       throw new P2pdmaError(`The queue pair ${queue.name} has a channel`, {
         code: 'EBUSY',
@@ -420,6 +405,23 @@ export class VerbsEngine implements Engine {
       hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
     }
     return new VerbsChannel(host, queue, options)
+  }
+
+  /** Without a name: the only one. */
+  #queueNamed(wanted: string | undefined): Queue {
+    const names = [...this.#queues.keys()]
+    const name = wanted ?? (names.length === 1 ? names[0] : undefined)
+    const queue = name === undefined ? undefined : this.#queues.get(name)
+    if (queue !== undefined) return queue
+    throw new P2pdmaError(
+      name === undefined ? 'Which queue pair is it to be?' : `There is no queue pair ${name}`,
+      {
+        code: 'ERR_INVALID_ARG_VALUE',
+        argument: 'queue',
+        hint:
+          names.length === 0 ? 'connect one: Peer.openQueue()' : `there are ${names.join(', ')}`,
+      },
+    )
   }
 
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
