@@ -3,6 +3,7 @@ import t from 'tap'
 import { spawnSync } from 'node:child_process'
 import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
 import { DrmDevice, PciCommand, PciConfig, VfioDevice } from '../../lib/kernel/index.js'
 import { pciDevice, unbindFromVfio, bindToVfio } from '../../lib/kernel/pci/index.js'
 import { listFds, openFds, page, settled } from './support.js'
@@ -169,21 +170,8 @@ t.test('whatever takes the memory away is refused while it is mapped', async (t)
 })
 
 t.test('what the refusals are for: the kernel ends who touches it then', (t) => {
-  const lib = new URL('../../lib/', import.meta.url).href
-  const script = `import { VfioDevice } from '${lib}kernel/vfio/index.js'
-    import { Mapping } from '${lib}kernel/mapping.js'
-    import { native } from '${lib}native.js'
-    const device = await VfioDevice.open('${NIC}')
-    const mapping = device.mapRegion(0)
-    const registers = new native.Registers(mapping.handle)
-    registers.read32(8)
-    // So that the guard takes it for unmapped.
-    Object.defineProperty(mapping, 'closed', { value: true })
-    device.config.write16(4, 0)
-    registers.read32(8)`
-  const child = spawnSync(process.execPath, ['--input-type=module', '--eval', script], {
-    stdio: ['ignore', 2, 2],
-  })
+  const program = fileURLToPath(new URL('vfio-gone-child.js', import.meta.url))
+  const child = spawnSync(process.execPath, [program, NIC], { stdio: ['ignore', 2, 2] })
   t.equal(child.signal, 'SIGBUS')
   t.end()
 })
