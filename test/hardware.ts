@@ -5,14 +5,14 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { availableExporters } from '../lib/exporters/index.js'
-import { dist, kernelTests, root } from './kernel/list.js'
+import { kernelTests, root } from './kernel/list.js'
 
 for (const { placement, available, hint } of availableExporters()) {
   if (!available) process.stderr.write(`not here: ${placement}; ${hint ?? ''}\n`)
 }
 const { status } = spawnSync(
   process.execPath,
-  [join(dist, 'test/kernel/run.js'), ...kernelTests('hardware')],
+  [join(root, 'bundle/test/kernel/run.js'), ...kernelTests('hardware')],
   {
     cwd: root,
     env: { ...process.env, P2PDMA_HARDWARE: '1' },

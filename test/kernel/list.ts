@@ -6,12 +6,12 @@ import { fileURLToPath } from 'node:url'
 export const dist = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 export const root = dirname(dist)
 
-/** The compiled files of a folder, from its sources: dist may hold some that are gone. */
-function compiled(folder: string, suffix: string): string[] {
+/** Packed, see scripts/bundle.mjs, of a folder; from its sources: there may be some that are gone. */
+function packed(folder: string, suffix: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith(suffix))
     .sort()
-    .map((name) => join('dist', folder, name.replace(/\.ts$/, '.js')))
+    .map((name) => join('bundle', folder, name.replace(/\.ts$/, '.js')))
 }
 
 /**
@@ -35,7 +35,7 @@ export function kernelTests(where: 'rig' | 'verbs' | 'rxe-dmabuf' | 'hardware'):
     'rxe-dmabuf': (file: string) => forOurModules.test(file),
     hardware: (file: string) => !forOurModules.test(file) && !forTheRig.test(file),
   }[where]
-  const tests = compiled('test/kernel', '.test.ts').filter(isWanted)
-  const examples = where === 'rig' || where === 'hardware' ? compiled('examples', '.ts') : []
+  const tests = packed('test/kernel', '.test.ts').filter(isWanted)
+  const examples = where === 'rig' || where === 'hardware' ? packed('examples', '.ts') : []
   return [...tests.map((file) => `tap ${file}`), ...examples.map((file) => `run ${file}`)]
 }

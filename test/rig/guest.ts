@@ -27,7 +27,7 @@ export async function runInGuest(
     process.execPath,
     [
       ...[main, 'rig', '--timeout', String(LIMIT_MS / 1000), ...rigArguments, '--'],
-      ...[process.execPath, join(dist, 'test/kernel/run.js'), ...kernelTests(tests)],
+      ...[process.execPath, join(root, 'bundle/test/kernel/run.js'), ...kernelTests(tests)],
     ],
     { cwd: root, env: environment, timeout: LIMIT_MS + 30_000 },
     name,
