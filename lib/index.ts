@@ -25,7 +25,12 @@ export type { Attachment, AttachmentState } from './move-notify/attachment.js'
 export type { Channel, ChannelOptions, ChannelStats } from './move-notify/channel.js'
 export { transitions, type ChannelEvent, type ChannelState } from './move-notify/channel-states.js'
 export type { Abortable } from './move-notify/deadline.js'
-export type { Completion, CompletionsOptions, OperationOptions } from './move-notify/operation.js'
+export type {
+  Completion,
+  CompletionsOptions,
+  CompletionsSyncOptions,
+  OperationOptions,
+} from './move-notify/operation.js'
 export { Batch, Completions, Op, Status } from './move-notify/batch.js'
 export { Access } from './move-notify/engine.js'
 export type { Engine, EngineChannel, EngineChannelOptions } from './move-notify/engine.js'

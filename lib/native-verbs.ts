@@ -324,6 +324,7 @@ export interface NativeWork extends NativeBatchColumns {
   hand(): void
   poll(): void
   listen(): void
+  wait(): void
   reap(): void
   /** Its errno is in the doorbell. */
   sendVoids(count: number): void

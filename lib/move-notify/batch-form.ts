@@ -1,4 +1,5 @@
 import {
+  P2pdmaError,
   checkBoolean,
   checkInteger,
   checkOptions,
@@ -10,8 +11,11 @@ import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
 import { withSignal } from './deadline.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
-import type { CompletionsOptions, OperationOptions } from './operation.js'
+import type { CompletionsOptions, CompletionsSyncOptions, OperationOptions } from './operation.js'
 import type { AnyAttachment } from './remote-attachment.js'
+
+/** Longest wait within a call, us: the event loop stands still meanwhile. */
+const LONGEST_SYNC_US = 10_000
 
 /** What the batch form needs to know of its channel. */
 export interface BatchGate {
@@ -94,6 +98,21 @@ export class BatchForm {
     } catch (error) {
       return Promise.reject(error)
     }
+  }
+
+  /** As `Channel.completionsSync`. */
+  completionsSync(microseconds: number, options: CompletionsSyncOptions = {}): boolean {
+    checkInteger('microseconds', microseconds, 0, LONGEST_SYNC_US)
+    const { arrivalsOnly = false } = checkOptions(options)
+    checkBoolean('arrivalsOnly', arrivalsOnly)
+    if (this.#device.wait === undefined) {
+      throw new P2pdmaError(`The engine ${this.#importer.engine.name} has no wait within a call`, {
+        code: 'ERR_UNSUPPORTED',
+        hint: 'await channel.completions(), or reap() again',
+      })
+    }
+    if (this.#gate.deadError !== null || this.#device.inFlight === 0) return true
+    return this.#device.wait(microseconds, arrivalsOnly)
   }
 
   /**

@@ -14,7 +14,12 @@ import type { ChannelState } from './channel-states.js'
 import type { EngineChannel } from './engine.js'
 import type { Importer } from './importer.js'
 import { Operation } from './operation.js'
-import type { Completion, CompletionsOptions, OperationOptions } from './operation.js'
+import type {
+  Completion,
+  CompletionsOptions,
+  CompletionsSyncOptions,
+  OperationOptions,
+} from './operation.js'
 import { OperationQueue } from './operation-queue.js'
 import type { AnyAttachment } from './remote-attachment.js'
 import { StopAndRestart, type StopLimits } from './stop-restart.js'
@@ -256,6 +261,17 @@ export class Channel {
   /** Resolves when a completion may be there to reap; now and then too early. */
   completions(options: CompletionsOptions = {}): Promise<void> {
     return (this.#batch ?? this.#batchForm()).completions(options)
+  }
+
+  /**
+   * As `completions()`, but within this call, and for so many microseconds at most
+   * (up to 10,000): returns whether there may be something to reap. Nothing else runs in
+   * this thread meanwhile, moves and peers included, so that between many of
+   * these the event loop wants a turn. For an answer that comes sooner than one
+   * turn of it takes. ERR_UNSUPPORTED where the engine has none (verbs has).
+   */
+  completionsSync(microseconds: number, options: CompletionsSyncOptions = {}): boolean {
+    return (this.#batch ?? this.#batchForm()).completionsSync(microseconds, options)
   }
 
   /**

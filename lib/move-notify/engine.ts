@@ -77,6 +77,11 @@ export interface EngineChannel {
    * `arrivalsOnly`: when something has arrived; an engine may tell of the rest, too.
    */
   arm(arrivalsOnly?: boolean): void
+  /**
+   * Waits within this call, for so many microseconds at most, until something can be
+   * reaped, or has arrived; returns whether. Left out where the device cannot.
+   */
+  wait?(microseconds: number, arrivalsOnly: boolean): boolean
   /** Why it has ended by itself; null otherwise. What it then gives up is CANCELLED. */
   readonly endError?: Error | null
   /** Whether work accepted and not completed names this attachment. */

@@ -19,7 +19,7 @@ export interface OperationOptions {
   signal?: AbortSignal | undefined
 }
 
-export interface CompletionsOptions extends OperationOptions {
+export interface CompletionsSyncOptions {
   /**
    * Only what has arrived is waited for, while there are receives for it; what was
    * sent and is done waits with it. In a dialogue that is half of the wake-ups
@@ -27,6 +27,8 @@ export interface CompletionsOptions extends OperationOptions {
    */
   arrivalsOnly?: boolean
 }
+
+export interface CompletionsOptions extends OperationOptions, CompletionsSyncOptions {}
 
 /** One row of a batch, before it is posted, and the promise for it. */
 export class Operation {

@@ -30,6 +30,7 @@ const limits: Readonly<Record<string, string>> = {
   pause_16m_system_to_bar: '1.5',
   write_bw_64k_vs_perftest: '>= 0.95',
   send_lat_event_vs_perftest: '1.2',
+  send_lat_event_loop_vs_perftest: '1.2',
   send_lat_poll_vs_perftest: '1.1',
   msg_rate_64b_batch32_vs_perftest: '>= 0.8',
   move_1000_regions_vs_naive: '0.05',

@@ -310,3 +310,82 @@ t.test('who waits for what arrives is not woken by what was sent', async (t) => 
   await last
   t.equal(ours.reap(out), 1)
 })
+
+t.test('waiting within a call', async (t) => {
+  const ends = await open(t, 16)
+  const { a, b, near, far, ours, theirs } = ends
+  const { from, attachment } = await setUp(t, ends)
+  const accepted = new Promise<string>((resolve) => far.once('queue', resolve))
+  const other = a.channel({ queue: await near.openQueue({ depth: 16 }), depth: 16 })
+  const itsPeer = b.channel({ queue: await accepted, depth: 16 })
+  const out = new Completions(16)
+  const send = (channel: Channel) => {
+    const source = channel === theirs ? attachment.id : from.id
+    t.equal(channel.post(batchOf([{ op: Op.SEND, source, length: 64 }]), 0, 1), 1)
+  }
+  /** Posts receives at one end, and sends one message to it: then all of them are known there. */
+  const prepare = async (to: Channel, at: Channel) => {
+    const target = to === ours ? from.id : attachment.id
+    const receives = batchOf(
+      Array.from({ length: 6 }, () => ({ op: Op.RECEIVE, target, length: 64 })),
+    )
+    t.equal(to.post(receives, 0, 6), 6)
+    send(at)
+    while (to.reap(out) === 0) await to.completions()
+    while (at.reap(out) === 0) await at.completions()
+  }
+  /** Nothing but the kernel does anything meanwhile. */
+  const until = (channel: Channel, arrivalsOnly: boolean) => {
+    for (let i = 0; i < 1000; i++) {
+      if (channel.completionsSync(10_000, { arrivalsOnly })) return channel.reap(out)
+    }
+    return 0
+  }
+
+  t.equal(ours.completionsSync(10_000), true, 'nothing is in flight')
+  for (const wrong of [-1, 10_001, 0.5, NaN]) {
+    t.throws(
+      () => ours.completionsSync(wrong),
+      { code: /^ERR_/, argument: 'microseconds' },
+      String(wrong),
+    )
+  }
+  t.throws(() => ours.completionsSync('1' as never), { code: /^ERR_/, argument: 'microseconds' })
+  t.throws(() => ours.completionsSync(1, { arrivalsOnly: 1 as never }), {
+    code: 'ERR_INVALID_ARG_TYPE',
+    argument: 'arrivalsOnly',
+  })
+
+  await prepare(ours, theirs)
+  await prepare(theirs, ours)
+  await prepare(itsPeer, other)
+  const since = performance.now()
+  t.equal(ours.completionsSync(5000), false)
+  t.ok(performance.now() - since >= 5, 'all of its time')
+
+  send(ours)
+  t.equal(until(ours, false), 1, 'it has been sent')
+  t.equal(until(theirs, true), 1, 'it has arrived')
+  send(ours)
+  t.equal(until(theirs, true), 1)
+  t.equal(ours.completionsSync(5000, { arrivalsOnly: true }), false, 'to be sent is no arrival')
+  send(theirs)
+  t.equal(until(ours, true), 2, 'what was sent, and what has arrived')
+  t.same([out.result[0], ours.reap(out), until(theirs, false)], [64, 0, 1])
+
+  // Whoever waits on the event loop is told, too: on this channel, or on another.
+  let told = ''
+  const first = ours.completions().then(() => (told += 'ours '))
+  send(theirs)
+  t.equal(until(ours, false), 1)
+  await first
+  const second = other.completions().then(() => (told += 'other '))
+  send(other)
+  for (let i = 0; i < 20; i++) t.equal(ours.completionsSync(10_000), false)
+  t.equal(told, 'ours ', 'the event loop has had no turn')
+  await second
+  t.equal(other.reap(out), 1)
+
+  await ours.close()
+  t.equal(ours.completionsSync(10_000), true, 'closed')
+})

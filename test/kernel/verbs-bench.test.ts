@@ -29,6 +29,8 @@ t.test('every figure, with its control and both sides’ parameters', options, a
       'control_msg_rate_64b_batch32_vs_perftest',
       'send_lat_event_vs_perftest',
       'control_send_lat_event_vs_perftest',
+      'send_lat_event_loop_vs_perftest',
+      'control_send_lat_event_loop_vs_perftest',
       'send_lat_poll_vs_perftest',
       'control_send_lat_poll_vs_perftest',
       'move_1000_regions_vs_naive',

@@ -221,6 +221,7 @@ void t.test('the batch form waits for what a row names, and for nothing else', a
   t.equal(tx.post(batch, 0, 1), 1)
   const out = new Completions(4)
   await rx.completions()
+  t.throws(() => rx.completionsSync(10), { code: 'ERR_UNSUPPORTED' })
   t.equal(rx.reap(out), 1)
   t.same([out.cookie[0], out.status[0], out.result[0]], [2, Status.OK, 64])
   t.equal(bytes()[63], 7)

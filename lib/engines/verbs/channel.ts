@@ -17,6 +17,8 @@ export interface ChannelHost {
   onForced(): void
   /** While true, completions of this channel keep the process alive. */
   hold(channel: object, hold: boolean): void
+  /** An event of another channel's queue has been taken. */
+  tell(queue: number): void
 }
 
 /** Receives that the peer's answer to a pause has not used up by then go with a reset, ms. */
@@ -176,9 +178,9 @@ export class VerbsChannel implements EngineChannel {
     this.#options.onCompletion()
   }
 
-  #hasNews(): boolean {
+  #hasNews(arrivalsOnly = this.#arrivalsOnly): boolean {
     const { sends, receives } = this.#work
-    return receives.isOldestDone || (!this.#arrivalsOnly && sends.isOldestDone)
+    return receives.isOldestDone || (!arrivalsOnly && sends.isOldestDone)
   }
 
   /** Asks for an event; what has come before it is looked at now. */
@@ -204,12 +206,34 @@ export class VerbsChannel implements EngineChannel {
 
   arm(arrivalsOnly = false): void {
     if (this.#closed) throw closedError('The channel')
-    // Where nothing can arrive it is the sends that are waited for.
-    const only = arrivalsOnly && this.#work.receives.size > 0
+    const only = this.#isOnly(arrivalsOnly)
     if (this.#armed && (only || !this.#arrivalsOnly)) return
     this.#armed = true
     this.#arrivalsOnly = only
     this.#listen()
+  }
+
+  wait(microseconds: number, arrivalsOnly: boolean): boolean {
+    if (this.#closed) throw closedError('The channel')
+    const only = this.#isOnly(arrivalsOnly)
+    if (!this.#hasNews(only)) {
+      // Whoever waits for all is told of all.
+      const isForAll = !only || this.#waiting.length > 0 || (this.#armed && !this.#arrivalsOnly)
+      let queue = 0
+      do {
+        queue = this.#work.wait(!isForAll, microseconds)
+      } while (queue < 0 && !this.#hasNews(only))
+      if (queue > 0 && queue !== this.#queue.parts.cq.id) this.#host.tell(queue)
+      if (this.#waiting.length > 0) setImmediate(() => this.onEvent())
+    }
+    // Before the caller takes it away: who waits on the event loop was here first.
+    this.#tell()
+    return !this.#closed && this.#hasNews(only)
+  }
+
+  /** Where nothing can arrive it is the sends that are waited for. */
+  #isOnly(arrivalsOnly: boolean): boolean {
+    return arrivalsOnly && this.#work.receives.size > 0
   }
 
   uses(id: number): boolean {

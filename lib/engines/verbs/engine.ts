@@ -403,6 +403,7 @@ export class VerbsEngine implements Engine {
       maxMessage: this.#port.maxMessageSize,
       onForced: () => void (regions.isUnquiet = true),
       hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
+      tell: (queue: number) => this.#events.tell(queue),
     }
     return new VerbsChannel(host, queue, options)
   }

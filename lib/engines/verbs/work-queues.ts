@@ -34,7 +34,9 @@ const Bell = {
   SENDS: 14,
   RECEIVES: 19,
   ARRIVALS_ONLY: 24,
-  LENGTH: 25,
+  MICROSECONDS: 25,
+  EVENT_OF: 26,
+  LENGTH: 27,
 } as const
 
 /** Kinds of work request, as in native/verbs/rows/queues.h. */
@@ -175,6 +177,24 @@ export class WorkQueues {
   listen(arrivalsOnly: boolean): number {
     this.#bell[Bell.ARRIVALS_ONLY] = arrivalsOnly ? 1 : 0
     this.#native.listen()
+    return this.#afterListening()
+  }
+
+  /**
+   * As `listen`; where there was nothing it waits for an event, for so long at
+   * most. Returns which queue's it has taken; 0: none, and -1: it did not wait.
+   */
+  wait(arrivalsOnly: boolean, microseconds: number): number {
+    const bell = this.#bell
+    bell[Bell.ARRIVALS_ONLY] = arrivalsOnly ? 1 : 0
+    bell[Bell.MICROSECONDS] = microseconds
+    this.#native.wait()
+    const queue = bell[Bell.EVENT_OF] ?? 0
+    const polled = this.#afterListening()
+    return queue === 0 && polled > 0 ? -1 : queue
+  }
+
+  #afterListening(): number {
     let polled = this.#bell[Bell.POLLED] ?? 0
     if (this.#bell[Bell.ERROR] !== 0) this.#listener.onRefused()
     if (this.#judge()) polled += this.poll()

@@ -7,6 +7,10 @@ import { VerbsObject } from './verbs-object.js'
 
 type Listener = () => void
 
+function tell(listeners: Map<number, WeakRef<Listener>>, id: number): void {
+  listeners.get(id)?.deref()?.()
+}
+
 /** A channel that was collected unclosed is watched no longer. */
 const forgotten = new FinalizationRegistry<NativeWatch>((watch) => {
   watch.stop()
@@ -35,7 +39,7 @@ export class CompletionChannel extends VerbsObject<NativeChannel> {
     const watch = call(() =>
       nativeVerbs().verbsWatchChannel(native, (number) => {
         // Below 0: the device has gone, which its asynchronous events tell.
-        if (number >= 0) listeners.get(number)?.deref()?.()
+        if (number >= 0) tell(listeners, number)
       }),
     )
     watch.hold(false)
@@ -51,6 +55,11 @@ export class CompletionChannel extends VerbsObject<NativeChannel> {
     checkBoolean('hold', hold)
     void this.handle
     this.#watch.hold(hold)
+  }
+
+  /** Somebody else has taken the event of this queue. @internal */
+  tell(id: number): void {
+    tell(this.#listeners, id)
   }
 
   /** @internal */

@@ -1,5 +1,6 @@
 // Work queues as JavaScript has them. What is called for each batch takes and
 // returns its numbers in a small shared array, the doorbell.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,6 +40,8 @@ enum Doorbell : uint32_t {
   kSends,
   kReceives = kSends + 5,
   kArrivalsOnly = kReceives + 5,
+  kMicroseconds,
+  kEventOf,
   kDoorbellLength,
 };
 
@@ -63,10 +66,8 @@ void Hand(const JsQueues& queues) {
   queues.Out(kGone, queues.core->gone);
 }
 
-// Takes what the queue pair has completed; false where there is something to judge first.
-bool Poll(const JsQueues& queues) {
-  Bad bad;
-  const bool is_bad = queues.core->Poll(&bad);
+// Says what was polled; false where there is something to judge first.
+bool Tell(const JsQueues& queues, bool is_bad, const Bad& bad) {
   queues.Out(kPolled, queues.core->polled);
   queues.Out(kIsBad, is_bad ? 1 : 0);
   if (!is_bad) return true;
@@ -75,6 +76,16 @@ bool Poll(const JsQueues& queues) {
   queues.Out(kBadStatus, bad.status);
   return false;
 }
+
+// Takes what the queue pair has completed.
+bool Poll(const JsQueues& queues) {
+  Bad bad;
+  const bool is_bad = queues.core->Poll(&bad);
+  return Tell(queues, is_bad, bad);
+}
+
+// Longer would hold up the event loop too long.
+constexpr uint32_t kMostMicroseconds = 10000;
 
 napi_value JsPost(napi_env env, napi_callback_info info) {
   const auto& queues = FastOwner<JsQueues>(env, info);
@@ -108,6 +119,21 @@ napi_value JsListen(napi_env env, napi_callback_info info) {
   if (queues.core == nullptr) return nullptr;
   queues.Out(kError, static_cast<uint64_t>(queues.core->Arm(queues.In(kArrivalsOnly) != 0)));
   Poll(queues);
+  return nullptr;
+}
+
+// As JsListen, and then, where nothing was there, waits for an event.
+napi_value JsWait(napi_env env, napi_callback_info info) {
+  JsListen(env, info);
+  const auto& queues = FastOwner<JsQueues>(env, info);
+  uint32_t of = 0;
+  if (queues.core != nullptr && queues.core->polled == 0 && queues.In(kError) == 0) {
+    Bad bad;
+    const bool is_bad =
+        queues.core->Wait(std::min(queues.In(kMicroseconds), kMostMicroseconds), &bad, &of);
+    Tell(queues, is_bad, bad);
+  }
+  queues.Out(kEventOf, of);
   return nullptr;
 }
 
@@ -206,6 +232,7 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   SetFast(env, object, "hand", JsHand, queues);
   SetFast(env, object, "poll", JsPoll, queues);
   SetFast(env, object, "listen", JsListen, queues);
+  SetFast(env, object, "wait", JsWait, queues);
   SetFast(env, object, "reap", JsReap, queues);
   Set(object, "useBatch", [queues](const Napi::CallbackInfo& i) { queues->batch = BatchArgs(i); });
   Set(object, "useCompletions",

@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <utility>
@@ -314,6 +315,24 @@ bool Queues::Poll(Bad* bad) {
 
 int Queues::Arm(bool arrivals_only) {
   return open() ? ibv_req_notify_cq(completions_->get(), arrivals_only ? 1 : 0) : 0;
+}
+
+bool Queues::Wait(uint32_t microseconds, Bad* bad, uint32_t* of) {
+  *of = 0;
+  polled = 0;
+  ibv_comp_channel* const channel = open() ? completions_->get()->channel : nullptr;
+  if (channel == nullptr) return false;
+  pollfd ready = {channel->fd, POLLIN, 0};
+  const timespec most = {0, static_cast<long>(microseconds) * 1000};
+  ibv_cq* cq = nullptr;
+  void* context = nullptr;
+  // It does not block: see CreateChannel.
+  if (ppoll(&ready, 1, &most, nullptr) <= 0 || ibv_get_cq_event(channel, &cq, &context) != 0) {
+    return false;
+  }
+  ibv_ack_cq_events(cq, 1);
+  *of = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(context));
+  return Poll(bad);
 }
 
 void Queues::Complete(const ibv_wc& wc, uint64_t position) {

@@ -89,6 +89,9 @@ class Queues {
   // The next completion that comes is an event, or the next message; those before
   // it are to be polled. 0 or an errno.
   int Arm(bool arrivals_only);
+  // Waits for an event of its completion channel's, then polls as Poll() does.
+  // `of`: the number of the queue whose event has been taken, this one or another; 0: none came.
+  bool Wait(uint32_t microseconds, Bad* bad, uint32_t* of);
   // Gives back rows that are done, in order; returns how many.
   uint32_t Take(const p2pdma::CompletionColumns& out, uint32_t epoch) const;
 

@@ -38,15 +38,29 @@ async function openPinger(devices: Devices, quick: boolean, wait: Wait) {
 const pairs = (quick: boolean, ours: Measure, theirs: Measure) =>
   rounds(quick ? 1 : 9, [ours, theirs, theirs])
 
-/** By completion events. */
-export async function eventRatios(devices: Devices, quick: boolean): Promise<Ratio[]> {
-  await using pinger = await openPinger(devices, quick, 'event')
+/** By completion events that are waited for within the call, as C waits for them. */
+export const eventRatios = (devices: Devices, quick: boolean) =>
+  byEvents('send_lat_event_vs_perftest', devices, quick, 'event')
+
+/** By completion events on the event loop. */
+export const loopRatios = (devices: Devices, quick: boolean) =>
+  byEvents('send_lat_event_loop_vs_perftest', devices, quick, 'loop')
+
+const CALLS = { event: 'completionsSync()', loop: 'completions()', poll: 'reap()' }
+
+async function byEvents(
+  name: string,
+  devices: Devices,
+  quick: boolean,
+  wait: 'event' | 'loop',
+): Promise<Ratio[]> {
+  await using pinger = await openPinger(devices, quick, wait)
   const { halves, count, shape } = pinger
   const c = { size: SIZE, depth: PING_DEPTH, warmUp: quick ? 8 : 100, iterations: count }
   const ours = async () => average(await halves())
   const samples = await pairs(quick, ours, () => pingInC(devices, c))
-  return withControl('send_lat_event_vs_perftest', 'us', samples, {
-    ...{ ...shape, depth: PING_DEPTH, of: 'the mean' },
+  return withControl(name, 'us', samples, {
+    ...{ ...shape, depth: PING_DEPTH, of: 'the mean', waits: CALLS[wait] },
     ...{ receives: `${receives}; C ${PING_DEPTH}, one`, against: 'C by completion events' },
   })
 }
@@ -65,7 +79,7 @@ export async function pollRatios(devices: Devices, quick: boolean): Promise<Rati
   const theirs = async () => (await perftest.latency(devices, args)).median
   const samples = await pairs(quick, ours, theirs)
   return withControl('send_lat_poll_vs_perftest', 'us', samples, {
-    ...{ ...shape, depth: `${PING_DEPTH}; perftest 1`, of: 'the median' },
+    ...{ ...shape, depth: `${PING_DEPTH}; perftest 1`, of: 'the median', waits: CALLS.poll },
     receives: `${receives}; perftest 512, one`,
   })
 }

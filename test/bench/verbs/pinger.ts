@@ -2,7 +2,8 @@
 import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
 import type { Channel } from '../../../lib/move-notify/channel.js'
 
-export type Wait = 'event' | 'poll'
+/** By events: within the call, or on the event loop. */
+export type Wait = 'event' | 'loop' | 'poll'
 
 export const PING_DEPTH = 512
 /** Receives that are out, and how many are posted again at a time. */
@@ -11,6 +12,9 @@ export const RENEWED = 128
 
 /** Otherwise each message that was sent would wake us, too. */
 const ARRIVALS = { arrivalsOnly: true }
+
+/** Longer than a round trip; a wait that found nothing goes on on the event loop, us. */
+const PATIENCE = 2000
 
 /** Polls without an answer after which the event loop has a turn. */
 const SPINS = 256
@@ -79,12 +83,26 @@ export class Pinger {
 
   async #receiveOne(wait: Wait): Promise<void> {
     while (this.#arrived === this.#seen) {
-      if (wait === 'event') {
+      if (wait === 'poll') {
+        if (!this.#spin()) await turn()
+      } else {
         await this.#channel.completions(ARRIVALS)
         this.#reap()
-      } else if (!this.#spin()) await turn()
+      }
     }
     this.#seen++
+  }
+
+  /** Without the event loop; false: nothing has come. */
+  #receiveNow(wait: Wait): boolean {
+    if (wait === 'loop') return false
+    if (wait === 'event') {
+      this.#channel.completionsSync(PATIENCE, ARRIVALS)
+      this.#reap()
+      if (this.#arrived === this.#seen) return false
+    } else if (!this.#spin()) return false
+    this.#seen++
+    return true
   }
 
   /** Half of each round trip, us. */
@@ -93,22 +111,20 @@ export class Pinger {
     let last = performance.now()
     for (let i = 0; i < count; i++) {
       this.#post()
-      if (wait === 'poll' && this.#spin()) this.#seen++
-      else await this.#receiveOne(wait)
+      if (!this.#receiveNow(wait)) await this.#receiveOne(wait)
       const now = performance.now()
       halves[i] = (now - last) * 500
       last = now
-      if (wait === 'poll' && i % TURN_EVERY === 0) await turn()
+      if (wait !== 'loop' && i % TURN_EVERY === 0) await turn()
     }
     return halves
   }
 
   async echo(count: number, wait: Wait): Promise<void> {
     for (let i = 0; i < count; i++) {
-      if (wait === 'poll' && this.#spin()) this.#seen++
-      else await this.#receiveOne(wait)
+      if (!this.#receiveNow(wait)) await this.#receiveOne(wait)
       this.#post()
-      if (wait === 'poll' && i % TURN_EVERY === 0) await turn()
+      if (wait !== 'loop' && i % TURN_EVERY === 0) await turn()
     }
   }
 }

@@ -2,7 +2,7 @@
 import type { Ratio } from '../measure.js'
 import { buildPeer } from './c-peer.js'
 import { findDevices } from './devices.js'
-import { eventRatios, pollRatios } from './latency.js'
+import { eventRatios, loopRatios, pollRatios } from './latency.js'
 import { bystanderRatios, gapRatios } from './moves.js'
 import { rateRatios, writeRatios } from './traffic.js'
 
@@ -10,6 +10,7 @@ const measures = {
   'bandwidth against perftest': writeRatios,
   'message rate against perftest': rateRatios,
   'latency by events against C': eventRatios,
+  'latency on the event loop against C': loopRatios,
   'latency by polling against perftest': pollRatios,
   'a move among 1000 regions': gapRatios,
   'bystanders of moves': bystanderRatios,
