@@ -222,7 +222,7 @@ export class VerbsChannel implements EngineChannel {
       let queue = 0
       do {
         queue = this.#work.wait(!isForAll, microseconds)
-      } while (queue < 0 && !this.#hasNews(only))
+      } while (queue < 0 && !this.#closed && !this.#hasNews(only))
       if (queue > 0 && queue !== this.#queue.parts.cq.id) this.#host.tell(queue)
       if (this.#waiting.length > 0) setImmediate(() => this.onEvent())
     }
