@@ -103,9 +103,12 @@ const spareDevice = ['-device', 'pci-testdev,addr=0x13']
 /**
  * Without the flags that promise a fast `rep movsb`: emulated it goes byte by
  * byte, and libc and the kernel, which believe the flags, copy a few times
- * slower with it than with vector moves.
+ * slower with it than with vector moves. And without protection keys: V8 takes one
+ * (pkey_alloc(2)), so that the kernel writes PKRU at each switch between Node and one of
+ * its own threads, and QEMU forgets all of its translations at each such write
+ * (arch/x86/kernel/process_64.c, x86_pkru_load(); QEMU: helper_wrpkru()).
  */
-const EMULATED_CPU = 'max,-erms,-fsrm'
+const EMULATED_CPU = 'max,-erms,-fsrm,-pku'
 
 /**
  * The kernel lets peers through a host bridge that it knows, or with a CPU of
