@@ -120,6 +120,7 @@ int Queues::Hand() {
 int Queues::HandReceives() {
   uint64_t position = receives.next.get();
   const uint64_t tail = receives.tail.get();
+  if (position >= tail) return 0;
   int error = 0;
   while (receives.Has(position) && error == 0) {
     uint32_t count = 0;
@@ -279,15 +280,19 @@ bool Queues::Poll(Bad* bad) {
   if (!open()) return false;
   // More than there can be outstanding: an end, even if they come as fast as they are taken.
   const uint32_t most = 4 * sends.depth();
+  const auto room = static_cast<uint32_t>(found_.size());
+  bool may_be_more = true;
   for (;;) {
     if (found_next_ == found_count_) {
       const int found =
-          polled >= most
-              ? 0
-              : ibv_poll_cq(completions_->get(), static_cast<int>(found_.size()), found_.data());
+          may_be_more && polled < most
+              ? ibv_poll_cq(completions_->get(), static_cast<int>(room), found_.data())
+              : 0;
       found_next_ = 0;
       found_count_ = found > 0 ? static_cast<uint32_t>(found) : 0;
       if (found_count_ == 0) return false;
+      // Fewer than asked for: it was empty behind them.
+      may_be_more = found_count_ == room;
     }
     const ibv_wc& wc = found_[found_next_++];
     ++polled;
