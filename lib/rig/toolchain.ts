@@ -108,11 +108,25 @@ async function unpack(folder: string, root: string): Promise<void> {
   }
 }
 
-/** In the root, with its own mounts: objtool needs /proc. $1 the root, the rest the command. */
+/**
+ * In the root, with its own mounts: objtool needs /proc. $1 the root, the rest the command.
+ * They are below one that is private, so that they are seen nowhere else, and are private
+ * themselves before they go with it, or this machine's own would go, too.
+ */
 const enter = `
-  mount --rbind /proc "$1/proc" && mount --rbind /dev "$1/dev" &&
   root=$1 && shift &&
-  exec chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin LC_ALL=C "$@"`
+  mount --bind "$root" "$root" && mount --make-private "$root" &&
+  mount --rbind /proc "$root/proc" && mount --rbind /dev "$root/dev" &&
+  mount --make-rprivate "$root" || exit
+  chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin LC_ALL=C "$@"
+  code=$?
+  umount --lazy "$root"
+  exit $code`
+
+/** A chroot's root may be none, and then its propagation cannot be changed: unshare(1) fails. */
+export function isMountPoint(path: string, mountinfo: string): boolean {
+  return mountinfo.split('\n').some((line) => line.split(' ')[4] === path)
+}
 
 /** Runs a command in the toolchain's root; its output goes to the file `log`. */
 export async function runInToolchain(
@@ -122,11 +136,13 @@ export async function runInToolchain(
 ): Promise<void> {
   // Root may mount and change the root; anybody else may in a user namespace of his own.
   const privilege = process.getuid?.() === 0 ? [] : ['--map-root-user']
+  const isRoot = isMountPoint('/', readFileSync('/proc/self/mountinfo', 'utf8'))
+  const mounts = isRoot ? ['--mount'] : ['--mount', '--propagation', 'unchanged']
   const output = openSync(log, 'a')
   try {
     const child = spawn(
       requireTool('unshare'),
-      [...privilege, '--mount', 'sh', '-c', enter, 'sh', toolchain.root, ...command],
+      [...privilege, ...mounts, 'sh', '-c', enter, 'sh', toolchain.root, ...command],
       { stdio: ['ignore', output, output] },
     )
     const [code] = (await once(child, 'close')) as [number | null]

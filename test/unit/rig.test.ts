@@ -11,6 +11,7 @@ import { withoutSignature } from '../../lib/rig/initramfs.js'
 import { compareVersions, matchesVersion } from '../../lib/rig/kernel.js'
 import { deviceArguments, qemuArguments } from '../../lib/rig/qemu.js'
 import { runInRig } from '../../lib/rig/index.js'
+import { isMountPoint } from '../../lib/rig/toolchain.js'
 
 const dist = join(dirname(fileURLToPath(import.meta.url)), '../..')
 const main = join(dist, 'lib/cli/main.js')
@@ -240,4 +241,12 @@ t.test('bad arguments of runInRig', async (t) => {
   await t.rejects(runInRig([1 as never]), { code: 'ERR_INVALID_ARG_TYPE', argument: 'command' })
   const reason = new Error('no')
   await t.rejects(runInRig(['true'], { signal: AbortSignal.abort(reason) }), reason)
+})
+
+t.test('the root of a chroot need be no mount point', (t) => {
+  const inChroot = '42 27 0:39 / /proc rw,relatime - proc proc rw\n'
+  t.equal(isMountPoint('/', inChroot), false)
+  t.equal(isMountPoint('/', `27 1 254:0 / / rw - ext4 /dev/vda rw\n${inChroot}`), true)
+  t.equal(isMountPoint('/proc', inChroot), true)
+  t.end()
 })
