@@ -78,7 +78,7 @@ export async function pollRatios(devices: Devices, quick: boolean): Promise<Rati
   const args = ['-s', SIZE, '-n', count, '-I', 0]
   const ours = async () => quantile(Array.from((await halves()).toSorted()), 0.5)
   const theirs = async () => (await perftest.latency(devices, args)).median
-  const samples = await pairs(quick, ours, theirs, 15)
+  const samples = await pairs(quick, ours, theirs, 25)
   return withControl('send_lat_poll_vs_perftest', 'us', samples, {
     ...{ ...shape, depth: `${PING_DEPTH}; perftest 1`, of: 'the median', waits: CALLS.poll },
     receives: `${receives}; perftest 512, one`,
