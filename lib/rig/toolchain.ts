@@ -136,8 +136,9 @@ export async function runInToolchain(
 ): Promise<void> {
   // Root may mount and change the root; anybody else may in a user namespace of his own.
   const privilege = process.getuid?.() === 0 ? [] : ['--map-root-user']
-  const isRoot = isMountPoint('/', readFileSync('/proc/self/mountinfo', 'utf8'))
-  const mounts = isRoot ? ['--mount'] : ['--mount', '--propagation', 'unchanged']
+  // Private from / on where that can be: then nothing is left even if it is killed.
+  const canBePrivate = isMountPoint('/', readFileSync('/proc/self/mountinfo', 'utf8'))
+  const mounts = canBePrivate ? ['--mount'] : ['--mount', '--propagation', 'unchanged']
   const output = openSync(log, 'a')
   try {
     const child = spawn(

@@ -17,9 +17,8 @@ const WARM_UP = 4500
 const receives = `ours ${RECEIVES}, ${RENEWED} anew at a time`
 
 /** Rounds of messages between us and a far end, and what they have in common with the others'. */
-async function openPinger(devices: Devices, quick: boolean, wait: Wait) {
-  // Longer where times spread more: by polling, with the guest's own clock.
-  const count = quick ? 32 : wait === 'poll' ? 1000 : 300
+async function openPinger(devices: Devices, quick: boolean, wait: Wait, messages = 300) {
+  const count = quick ? 32 : messages
   const ours = await open(devices, PING_DEPTH, 4096)
   const pinger = new Pinger(ours.channel, ours.attachment.id, SIZE)
   const halves = async () => {
@@ -73,7 +72,8 @@ export async function pollRatios(devices: Devices, quick: boolean): Promise<Rati
     process.stderr.write(`bench: send_lat_poll_vs_perftest left out: ${why}\n`)
     return []
   }
-  await using pinger = await openPinger(devices, quick, 'poll')
+  // More messages and pairs than by events: without --icount times spread more.
+  await using pinger = await openPinger(devices, quick, 'poll', 1000)
   const { halves, count, shape } = pinger
   const args = ['-s', SIZE, '-n', count, '-I', 0]
   const ours = async () => quantile(Array.from((await halves()).toSorted()), 0.5)
