@@ -36,6 +36,23 @@ export function closedError(what: string): P2pdmaError {
   return new P2pdmaError(`${what} is closed`, { code: 'ERR_CLOSED' })
 }
 
+/**
+ * The device is no more, or answers no more: unplugged, reset by somebody else, its driver
+ * taken away. All that was in flight and all that waited rejects with it; what was in
+ * flight may have been done.
+ */
+export function deviceLostError(what: string, hint: string, cause?: unknown): P2pdmaError {
+  return new P2pdmaError(`${what} is gone`, {
+    code: 'ERR_DEVICE_LOST',
+    hint: `${hint}; work in flight may have been done: read the target to know`,
+    ...(cause !== undefined && { cause }),
+  })
+}
+
+export function isDeviceLost(error: unknown): error is P2pdmaError {
+  return error instanceof P2pdmaError && error.code === 'ERR_DEVICE_LOST'
+}
+
 /** An argument of the wrong type: names the argument. */
 export function typeError(argument: string, expected: string, value: unknown): P2pdmaError {
   return new P2pdmaError(`${argument} must be ${expected}, not ${describe(value)}`, {

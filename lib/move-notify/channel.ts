@@ -1,5 +1,6 @@
 import {
   P2pdmaError,
+  isDeviceLost,
   abortError,
   checkInteger,
   checkOptions,
@@ -363,7 +364,8 @@ export class Channel {
   /** The importer has failed. @internal */
   fail(error: Error): void {
     if (!this.#machine.fail()) return
-    this.#queue.rejectAll(error, () => outcomeUnknown(error))
+    // Of a lost device there is one thing to say, whatever it had.
+    this.#queue.rejectAll(error, () => (isDeviceLost(error) ? error : outcomeUnknown(error)))
     this.#device.close()
   }
 

@@ -1,5 +1,6 @@
 import {
   P2pdmaError,
+  isDeviceLost,
   checkBoolean,
   checkInteger,
   checkMilliseconds,
@@ -386,21 +387,24 @@ export class Importer {
 
   /**
    * The device can be neither stopped nor forced: whatever it maps it may
-   * still reach, so that memory is never used again.
+   * still reach, so that memory is never used again; unless it is known to be
+   * out of its reach (`loseDevice()`).
    * @internal
    */
-  fail(error: Error): void {
+  fail(error: Error, isOutOfReach = false): void {
     if (this.#error !== null) return
     this.#error = error
-    const failed = new P2pdmaError(`the importer has failed: ${error.message}`, {
-      code: 'ERR_IMPORTER_FAILED',
-      cause: error,
-    })
+    const failed = isDeviceLost(error)
+      ? error
+      : new P2pdmaError(`the importer has failed: ${error.message}`, {
+          code: 'ERR_IMPORTER_FAILED',
+          cause: error,
+        })
     for (const channel of this.#channels) channel.fail(failed)
     for (const attachment of this.#shared.ids) {
       if (attachment.importer !== this) continue
       if (attachment instanceof Attachment) {
-        quarantine(attachment.buffer.backing)
+        if (!isOutOfReach) quarantine(attachment.buffer.backing)
         attachment.end('failed', failed)
       } else attachment.end('revoked', failed)
     }

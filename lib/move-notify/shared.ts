@@ -1,3 +1,4 @@
+import type { P2pdmaError } from '../errors.js'
 import type { Engine } from './engine.js'
 import { AttachmentIds } from './ids.js'
 import type { Importer } from './importer.js'
@@ -18,4 +19,14 @@ export function sharedOf(engine: Engine): Shared {
     sharedBy.set(engine, shared)
   }
   return shared
+}
+
+/**
+ * For an engine whose device is no more (`deviceLostError`): each of its importers fails
+ * with this one error, and with them all that is in flight and all that waits.
+ * `isOutOfReach`: the device is known to touch no memory any more; otherwise what it had
+ * mapped is quarantined.
+ */
+export function loseDevice(engine: Engine, error: P2pdmaError, isOutOfReach: boolean): void {
+  for (const importer of [...sharedOf(engine).importers]) importer.fail(error, isOutOfReach)
 }

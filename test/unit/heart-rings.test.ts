@@ -7,6 +7,9 @@ import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
 import type { Channel } from '../../lib/move-notify/channel.js'
 import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { deviceLostError } from '../../lib/errors.js'
+import { quarantined } from '../../lib/move-notify/quarantine.js'
+import { loseDevice } from '../../lib/move-notify/shared.js'
 import { FakeExporter, type FakeBacking } from './fake-memory.js'
 import { BAD_FRAME, FakeRingEngine } from './fake-ring.js'
 
@@ -141,6 +144,33 @@ void t.test('a send in flight when its channel closes has an unknown outcome', a
   await posted(importer, 1)
   await tx.close()
   await doomed
+  await close()
+})
+
+void t.test('a lost device ends all of its work with one error', async (t) => {
+  const { engine, importer, other, source, target, from, to, close } = await rig(t)
+  const second = new Importer(engine, { minRunMs: 0 })
+  const before = quarantined().length
+  engine.held = true
+  const lost = deviceLostError('the device', 'plug it in again')
+  const [tx, rx] = [importer.channel({ queue: 'tx', depth: 1 }), importer.channel({ queue: 'rx' })]
+  const works = [tx.send(from, 0, 64), tx.send(from, 64, 64), rx.receive(to, 0, 64)]
+  const ended = works.map((work) => work.catch((error: unknown) => error))
+  await posted(importer, 2)
+  loseDevice(engine, lost, true)
+  for (const error of await Promise.all(ended)) t.equal(error, lost)
+  for (const each of [importer, second]) t.equal(each.error, lost)
+  t.same([tx.state, rx.state, from.state, to.error], ['failed', 'failed', 'failed', lost])
+  await t.rejects(tx.send(from, 0, 64), { code: 'ERR_DEVICE_LOST', hint: /plug it in/ })
+  t.throws(() => importer.channel({ queue: 'tx' }), { code: 'ERR_DEVICE_LOST' })
+  await t.rejects(importer.attach(source), { code: 'ERR_DEVICE_LOST' })
+  await target.move(other)
+  t.equal(quarantined().length, before, 'out of its reach: the memory is used again')
+  loseDevice(engine, deviceLostError('again', 'never'), false)
+  t.equal(importer.error, lost, 'the first reason stays')
+  await second.close()
+  // Nobody asks a lost device to unmap: what it had mapped goes with the engine's close.
+  engine.mapped.clear()
   await close()
 })
 
