@@ -16,6 +16,8 @@ const RECORDS_AT_ONCE = 1000
 export interface KernelRecord {
   /** 0 (emergency) to 7 (debug). */
   level: number
+  /** Who says it: 0 the kernel, 1 and more a program that wrote to /dev/kmsg (syslog(3)). */
+  facility: number
   /** Counts all records since the boot. */
   sequence: number
   /** Microseconds of the kernel's log clock, which began at boot. */
@@ -138,6 +140,7 @@ export function parseRecord(record: string): KernelRecord | null {
   if (priority === undefined) return null
   return {
     level: Number(priority) & 7,
+    facility: Number(priority) >> 3,
     sequence: Number(sequence),
     timeUs: Number(timeUs),
     text,

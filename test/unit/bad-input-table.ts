@@ -102,6 +102,8 @@ export function rows(w: World): Record<string, Row> {
   const exporter = index.memfd()
   const residency = { budget: page, evictTo: index.udmabuf() }
   const resident = new index.ResidentSet(exporter, residency)
+  const complaints = new index.KernelComplaints()
+  const time = optional({ good: 1, takes: (value) => typeof value === 'number' })
   const mode = only('r')
   const none: Param = { good: [], takes: (v) => Array.isArray(v) && v.length === 0 }
   return {
@@ -242,6 +244,9 @@ export function rows(w: World): Record<string, Row> {
     KernelLog: { call: build(index.KernelLog), params: [only(memfd.handle)] },
     'KernelLog#readable': { call: log.readable.bind(log), params: [options()] },
     parseDmarFault: { call: index.parseDmarFault, params: [text('line')] },
+    complaintIn: { call: index.complaintIn, params: [text('line')] },
+    'KernelComplaints.in': { call: index.KernelComplaints.in, params: [text('log')] },
+    'KernelComplaints#add': { call: complaints.add.bind(complaints), params: [text('line'), time] },
     parseBdf: { call: index.parseBdf, params: [only('00:00.0')] },
     pciDevice: { call: index.pciDevice, params: [only('00:00.0')] },
     bindToVfio: { call: index.bindToVfio, params: [none] },

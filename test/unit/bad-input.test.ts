@@ -86,6 +86,8 @@ const exempt = [
   'DrmDevice#createBuffer',
   'DrmDevice#importBuffer',
   'DrmDevice#signalFence',
+  'KernelComplaints',
+  'KernelComplaints#take',
   'KernelLog.open',
   'KernelLog#read',
   'Udmabuf.limits',

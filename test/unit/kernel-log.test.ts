@@ -6,12 +6,14 @@ import { parseRecord } from '../../lib/kernel/kmsg.js'
 void t.test('records', async (t) => {
   t.same(parseRecord('4,1071,98000123,-;DMAR: x; y\n SUBSYSTEM=pci\n DEVICE=+pci:0000:00:12.0\n'), {
     level: 4,
+    facility: 0,
     sequence: 1071,
     timeUs: 98000123,
     text: 'DMAR: x; y',
   })
   t.match(parseRecord('30,5,1,c,caller=T1;from user space\n'), {
     level: 6,
+    facility: 3,
     text: 'from user space',
   })
   t.match(parseRecord('6,6,2,-;\n'), { text: '' })
