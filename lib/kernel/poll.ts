@@ -2,6 +2,7 @@
 import { P2pdmaError, abortError, checkInteger, checkOptions, checkSignal } from '../errors.js'
 import { native, type Native, type NativeFd } from '../native.js'
 import { translate } from './call.js'
+import { Patience } from './patience.js'
 
 export interface WaitOptions {
   /** Aborts the wait: ABORT_ERR. */
@@ -45,14 +46,14 @@ export function startWait(
   let settle: (error?: Error) => void = () => undefined
   const promise = new Promise<void>((resolve, reject) => {
     let stop: (() => void) | undefined
-    let timer: NodeJS.Timeout | undefined
+    let patience: Patience | undefined
     const onAbort = () => {
       if (signal !== undefined) settle(abortError(signal))
     }
     settle = (error) => {
       settle = () => undefined
       stop?.()
-      clearTimeout(timer)
+      patience?.end()
       signal?.removeEventListener('abort', onAbort)
       if (error === undefined) resolve()
       else reject(error)
@@ -77,9 +78,9 @@ export function startWait(
     }
     signal?.addEventListener('abort', onAbort)
     if (timeoutMs !== undefined) {
-      timer = setTimeout(() => {
+      patience = new Patience(timeoutMs, () => {
         settle(new P2pdmaError(`Not ready within ${timeoutMs} ms`, { code: 'ETIMEDOUT' }))
-      }, timeoutMs)
+      })
     }
   })
   return {

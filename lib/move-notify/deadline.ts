@@ -1,8 +1,8 @@
 /** Waiting that ends: a promise raced against a time or an AbortSignal. */
 import { abortError, checkOptions, checkSignal } from '../errors.js'
+import { Patience } from '../kernel/patience.js'
 
-/** Longest delay that setTimeout takes, ms; more would fire at once. */
-const LONGEST = 0x7fffffff
+export { Patience, waitUntil } from '../kernel/patience.js'
 
 /** A wait that can be given up. */
 export interface Abortable {
@@ -19,12 +19,15 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal)
 }
 
-/** `work`'s outcome, or the rejection with `late()` when it has none after `ms` milliseconds. */
+/**
+ * `work`'s outcome, or the rejection with `late()` when it has none after `ms` milliseconds
+ * in which the event loop was free to see it, and one more turn (see Patience).
+ */
 export function withDeadline<T>(work: Promise<T>, ms: number, late: () => Error): Promise<T> {
   if (ms === Infinity) return work
   return new Promise<T>((resolve, reject) => {
-    const timer = setTimeout(() => reject(late()), Math.min(ms, LONGEST))
-    work.then(resolve, reject).finally(() => clearTimeout(timer))
+    const patience = new Patience(ms, () => reject(late()))
+    work.then(resolve, reject).finally(() => patience.end())
   })
 }
 

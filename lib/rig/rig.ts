@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
+import { Patience } from '../kernel/patience.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel, type Kernel } from './kernel.js'
@@ -118,7 +119,11 @@ export async function runInRig(
       defaultDevices: options.defaultDevices ?? true,
       peerToPeer: modules !== undefined,
     }
-    const run = { options, initramfs, timeout, deadline: Date.now() + timeout }
+    const run: RunSettings = { options, initramfs, timeout, isLate: false, onLate: () => {} }
+    using _patience = new Patience(timeout, () => {
+      run.isLate = true
+      run.onLate()
+    })
     return await boot(machine, run)
   } finally {
     closeSync(initramfs)
@@ -145,7 +150,10 @@ interface RunSettings {
   /** The file descriptor of the initial root. */
   initramfs: number
   timeout: number
-  deadline: number
+  /** Whether the time of all boots together is over. */
+  isLate: boolean
+  /** Called when it is. */
+  onLate: () => void
 }
 
 /**
@@ -191,7 +199,7 @@ class Boot {
   readonly #accelerator: Accelerator
   readonly #options: RigOptions
   readonly #child: ChildProcess
-  readonly #timers: NodeJS.Timeout[] = []
+  readonly #timers: Patience[] = []
   /** The end of what QEMU itself had to say. */
   #said = ''
   /** The last stage that the guest has reported. */
@@ -211,7 +219,7 @@ class Boot {
       stdio: ['ignore', 'ignore', 'pipe', run.initramfs, ...ports.map(() => 'pipe' as const)],
       detached: true,
     })
-    this.#after(run.deadline - Date.now(), () => {
+    run.onLate = () => {
       const message = `the command did not end within ${run.timeout} ms`
       // What the boot has printed explains a boot that is stuck, and nothing else.
       const hint = `--timeout, which counts the boot too; the boot's log is ${this.#log}`
@@ -220,7 +228,8 @@ class Boot {
           ? new P2pdmaError(message, { code: 'ERR_RIG_TIMEOUT', hint })
           : guestError('ERR_RIG_TIMEOUT', message, this.#log)
       this.#end(error)
-    })
+    }
+    if (run.isLate) run.onLate()
     this.#after(helloWithin[this.#accelerator], () => {
       if (this.#stage !== '') return
       const error = guestError('ERR_RIG_GUEST', 'the guest did not come up', this.#log)
@@ -242,7 +251,7 @@ class Boot {
       await once(this.#child, 'close')
     } finally {
       signal?.removeEventListener('abort', abort)
-      for (const timer of this.#timers) clearTimeout(timer)
+      for (const timer of this.#timers) timer.end()
     }
     return this.#outcome()
   }
@@ -308,7 +317,7 @@ class Boot {
   }
 
   #after(ms: number, callback: () => void): void {
-    this.#timers.push(setTimeout(callback, Math.max(0, ms)))
+    this.#timers.push(new Patience(ms, callback))
   }
 }
 

@@ -2,11 +2,19 @@
 import type { Test } from 'tap'
 import type { Call, HeartOptions } from './cases/heart.js'
 import { type Exploration, explore, report, type Result } from './explore.js'
+import type { Patch } from './loader.js'
 
 export type Bounds = Omit<Partial<Exploration<HeartOptions>>, 'options'>
 
+/** A time that has passed is one event and one turn more; its slices would be events each. */
+const WHOLE_BOUNDS: Patch[] = [
+  { file: 'lib/kernel/patience.ts', find: 'SLICE_MS = 100', replace: 'SLICE_MS = Infinity' },
+  { file: 'lib/kernel/patience.ts', find: 'SLICES = 4', replace: 'SLICES = 1' },
+]
+
 export function heart(options: HeartOptions, bounds: Bounds = {}): Exploration<HeartOptions> {
-  return { file: 'test/model/cases/heart.ts', scenario: 'heart', options, ...bounds }
+  const patches = [...WHOLE_BOUNDS, ...(bounds.patches ?? [])]
+  return { file: 'test/model/cases/heart.ts', scenario: 'heart', options, ...bounds, patches }
 }
 
 /** Runs every interleaving (within the bounds); each name says the bound. */

@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pdmaError } from '../../../errors.js'
+import { waitUntil } from '../../../kernel/patience.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
 import type {
   DeviceFault,
@@ -215,16 +216,12 @@ class E1000e implements DriverDevice {
   }
 
   async #until(offset: number, bit: number, what: string): Promise<void> {
-    const deadline = performance.now() + STEP_MS
-    while ((this.#registers.read32(offset) & bit) !== 0) {
-      if (performance.now() > deadline) {
-        throw new P2pdmaError(`${this.#host.device.address} ${what}`, {
-          code: 'ETIMEDOUT',
-          hint: 'reset it, or its slot',
-        })
-      }
-      await sleep(1)
-    }
+    const isDone = () => (this.#registers.read32(offset) & bit) === 0
+    if (await waitUntil(isDone, STEP_MS)) return
+    throw new P2pdmaError(`${this.#host.device.address} ${what}`, {
+      code: 'ETIMEDOUT',
+      hint: 'reset it, or its slot',
+    })
   }
 
   inject(fault: DeviceFault): void {
