@@ -27,8 +27,11 @@ const forOurModules = /\/rxe-dmabuf[^/]*\.test\.js$/
 /** Half of the work in the rig: it has a guest of its own, beside the others'. */
 const forVerbs = /\/verbs[^/]*\.test\.js$/
 
+/** Each is one boot of the rig, by a test of test/rig. */
+export const boots = ['rig', 'verbs', 'rxe-dmabuf'] as const
+
 /** Arguments for run.js. */
-export function kernelTests(where: 'rig' | 'verbs' | 'rxe-dmabuf' | 'hardware'): string[] {
+export function kernelTests(where: (typeof boots)[number] | 'hardware'): string[] {
   const isWanted = {
     rig: (file: string) => !forOurModules.test(file) && !forVerbs.test(file),
     verbs: (file: string) => forVerbs.test(file),

@@ -12,8 +12,6 @@ import { Usage } from '../../lib/move-notify/reservation.js'
 import { FakeEngine, FakeExporter } from '../unit/fake-memory.js'
 import { outcome, PAGE, turn } from './support.js'
 
-const LONG = 64 << 20
-
 function fillBatch(target: Attachment, length: number, rows = 1): Batch {
   const batch = new Batch(rows)
   batch.op.fill(Op.FILL)
@@ -25,16 +23,23 @@ function fillBatch(target: Attachment, length: number, rows = 1): Batch {
 
 void t.test("a row that names another importer's attachment is drained, not cut off", async (t) => {
   await using engine = new SoftwareEngine()
-  await using buffer = await MovableBuffer.create(LONG, memfd())
+  await using buffer = await MovableBuffer.create(PAGE, memfd())
   const owner = engine.importer()
-  const other = engine.importer({ starvationLimit: 0 })
+  // No stop is forced, however long this process is kept waiting.
+  const other = engine.importer({ starvationLimit: 0, stopTimeoutMs: 600_000 })
   const attachment = await owner.attach(buffer)
   const channel = other.channel()
-  const batch = fillBatch(attachment, LONG)
+  const batch = fillBatch(attachment, PAGE)
+  // The row is under way when the move comes, and until it is let go.
+  engine.inject({ kind: 'stall' })
   t.equal(channel.post(batch, 0, 1), 1)
-  const move = buffer.move(memfd())
-  while (attachment.state === 'mapped') await new Promise((resolve) => setImmediate(resolve))
+  while (engine.stats().injected === 0) await turn(0)
+  let moved = false
+  const move = buffer.move(memfd()).then(() => (moved = true))
+  while (channel.state !== 'stopping' && !moved) await turn(0)
+  t.notOk(moved, 'the move waits for the row')
   t.equal(channel.post(batch, 0, 1), 0, 'a row that must wait is not refused')
+  engine.unstall()
   await move
   await channel.ready(batch, 0)
   const out = new Completions(1)
