@@ -4,6 +4,7 @@
  * the NIC's to guard.
  */
 import { P2pdmaError, checkInteger, checkOptions, typeError } from '../../errors.js'
+import { withDeadline } from '../../move-notify/deadline.js'
 import type { Attachment } from '../../move-notify/attachment.js'
 import type { Channel } from '../../move-notify/channel.js'
 import type { QueueMessage, Update } from './link/messages.js'
@@ -42,8 +43,8 @@ interface Granted {
   readonly users: Disposable
   /** Of the registration that the peer was told of last; 0: of none yet. */
   generation: number
-  /** Set while we wait for the peer to say that it uses it no more. */
-  ending: NodeJS.Timeout | null
+  /** Set while we wait for the peer to say that it uses it no more: ends that wait. */
+  onUngranted: (() => void) | null
   settle: { resolve: () => void; reject: (error: Error) => void }
 }
 
@@ -78,24 +79,35 @@ export class Grants {
     }
     checkNow(channel, attachment)
     this.#checkNew(queue, attachment)
-    const shared = this.#host.regions.share(attachment.id, access)
+    const users = channel.grant(attachment)
+    let shared: Promise<void> | undefined
+    try {
+      shared = this.#host.regions.share(attachment.id, access)
+    } catch (error) {
+      users[Symbol.dispose]()
+      throw error
+    }
     let settle: Granted['settle'] = { resolve: () => {}, reject: () => {} }
     const told = new Promise<void>((resolve, reject) => (settle = { resolve, reject }))
     // Nobody has to wait for it.
     told.catch(() => {})
     const granted: Granted = {
-      ...{ queue, attachment, label, access, settle },
-      users: channel.grant(attachment),
+      ...{ queue, attachment, label, access, settle, users },
       generation: 0,
-      ending: null,
+      onUngranted: null,
     }
     this.#of(queue.id).set(attachment.id, granted)
-    if (shared === undefined) this.#tell(granted)
-    else {
-      shared.then(
-        () => this.#tell(granted),
-        (error: Error) => this.#forget(granted, error),
-      )
+    if (shared === undefined) {
+      try {
+        this.#tell(granted)
+      } catch (error) {
+        this.#forget(granted, error as Error)
+        throw error
+      }
+    } else {
+      shared
+        .then(() => this.#tell(granted))
+        .catch((error: unknown) => this.#forget(granted, error as Error))
     }
     return { told, [Symbol.dispose]: () => this.#end(granted) }
   }
@@ -103,7 +115,7 @@ export class Grants {
   #checkNew(queue: Queue, attachment: Attachment): void {
     const before = this.#all.get(queue.id)?.get(attachment.id)
     if (before === undefined) return
-    if (before.ending === null) {
+    if (before.onUngranted === null) {
       throw new P2pdmaError('The peer has been granted this attachment on this queue', {
         code: 'ERR_INVALID_STATE',
         argument: 'attachment',
@@ -130,7 +142,7 @@ export class Grants {
   #tell(granted: Granted): void {
     const { queue, attachment, label, access } = granted
     const key = this.#host.regions.sharedKey(attachment.id, access)
-    if (!this.#isIn(granted) || granted.ending !== null || key === null) return
+    if (!this.#isIn(granted) || granted.onUngranted !== null || key === null) return
     const { iova, rkey, generation, size } = key
     granted.generation = generation
     this.#host.send({
@@ -138,6 +150,15 @@ export class Grants {
       ...{ access: access as 1 | 2 | 3, iova, rkey, generation },
     })
     granted.settle.resolve()
+  }
+
+  /** At a restart, which goes on without a grant that cannot be told. */
+  #tellNow(granted: Granted): void {
+    try {
+      this.#tell(granted)
+    } catch (error) {
+      this.#forget(granted, error as Error)
+    }
   }
 
   has(queue: Queue): boolean {
@@ -148,11 +169,11 @@ export class Grants {
   updates(queue: Queue): Update[] {
     const updates: Update[] = []
     for (const [buffer, granted] of this.#all.get(queue.id) ?? []) {
-      if (granted.ending !== null) continue
+      if (granted.onUngranted !== null) continue
       const { regions } = this.#host
       const key = regions.sharedKey(buffer, granted.access)
       if (granted.attachment.isGone || !regions.isMapped(buffer)) this.#end(granted)
-      else if (granted.generation === 0) this.#tell(granted)
+      else if (granted.generation === 0) this.#tellNow(granted)
       else if (key !== null && key.generation !== granted.generation) {
         const { iova, rkey, generation } = key
         granted.generation = generation
@@ -164,26 +185,28 @@ export class Grants {
 
   /** Asks the peer to use it no more; its key goes when it has answered, or has had time enough. */
   #end(granted: Granted): void {
-    if (!this.#isIn(granted) || granted.ending !== null) return
+    if (!this.#isIn(granted) || granted.onUngranted !== null) return
     const { queue, attachment } = granted
     const isTold =
       granted.generation !== 0 &&
       this.#host.send({ type: 'ungrant', queue: queue.id, buffer: attachment.id })
     if (!isTold) return this.#forget(granted, takenBack())
-    granted.ending = setTimeout(() => this.#forget(granted, takenBack()), UNGRANT_MS)
+    const answered = new Promise<void>((resolve) => (granted.onUngranted = resolve))
+    const forget = () => this.#forget(granted, takenBack())
+    withDeadline(answered, UNGRANT_MS, takenBack).then(forget, forget)
   }
 
   /** The peer's answer. Late, it is of no use. */
   onUngranted(queue: number, buffer: number): void {
     const granted = this.#all.get(queue)?.get(buffer)
-    if (granted !== undefined && granted.ending !== null) this.#forget(granted, takenBack())
+    if (granted !== undefined && granted.onUngranted !== null) this.#forget(granted, takenBack())
   }
 
   #forget(granted: Granted, reason: Error): void {
     if (!this.#isIn(granted)) return
     const { queue, attachment, access } = granted
     this.#all.get(queue.id)?.delete(attachment.id)
-    if (granted.ending !== null) clearTimeout(granted.ending)
+    granted.onUngranted?.()
     granted.users[Symbol.dispose]()
     granted.settle.reject(reason)
     this.#host.regions.unshare(attachment.id, access)

@@ -56,26 +56,22 @@ export async function tryMoving(
   move: MoveOnCommand,
 ): Promise<Trial> {
   if (!(await moves(move))) return 'pinned'
-  const domain = await device.protectionDomain()
   using memfd = Memfd.create(native.pageSize, { name: 'p2pdma-trial' })
   using mapping = memfd.map()
-  const cq = await device.completionQueue(4)
-  try {
-    const request = { size: native.pageSize, access: MemoryAccess.REMOTE_READ }
-    const iova = IOVA + (backing.offset % native.pageSize)
-    const region = await registrar.register(domain, backing, { ...request, iova })
-    const local = await domain.register(mapping, { access: MemoryAccess.LOCAL_WRITE })
-    const qp = await domain.queuePair({ sendCq: cq, maxSendWr: 2, maxReceiveWr: 1 })
-    await joinItself(qp, port, gid)
-    // First where it is: what cannot be read there says nothing of the move.
-    const isReadable = await reads(qp, cq, region, local)
-    if (!(await moves(move))) return 'held'
-    if (!isReadable) return 'unseen'
-    return (await reads(qp, cq, region, local)) ? 'followed' : 'lost'
-  } finally {
-    await domain.close()
-    await cq.close()
-  }
+  // Closed in the opposite order, whatever comes between; the domain with all that is of it.
+  await using cq = await device.completionQueue(4)
+  await using domain = await device.protectionDomain()
+  const request = { size: native.pageSize, access: MemoryAccess.REMOTE_READ }
+  const iova = IOVA + (backing.offset % native.pageSize)
+  const region = await registrar.register(domain, backing, { ...request, iova })
+  const local = await domain.register(mapping, { access: MemoryAccess.LOCAL_WRITE })
+  const qp = await domain.queuePair({ sendCq: cq, maxSendWr: 2, maxReceiveWr: 1 })
+  await joinItself(qp, port, gid)
+  // First where it is: what cannot be read there says nothing of the move.
+  const isReadable = await reads(qp, cq, region, local)
+  if (!(await moves(move))) return 'held'
+  if (!isReadable) return 'unseen'
+  return (await reads(qp, cq, region, local)) ? 'followed' : 'lost'
 }
 
 async function moves(move: MoveOnCommand): Promise<boolean> {

@@ -108,7 +108,8 @@ export class Regions {
       }
       return made
     } catch (error) {
-      for (const mr of made) mr.deregisterNow()
+      // What was wrong first is told.
+      deregisterAllNow(made)
       throw error
     }
   }
@@ -172,7 +173,8 @@ export class Regions {
     if (region.size > SHORT || this.isUnquiet || pending.length > 0) {
       return Promise.all([...pending, ...mrs.map((mr) => mr.close())]).then(() => {})
     }
-    for (const mr of mrs) mr.deregisterNow()
+    const failure = deregisterAllNow(mrs)
+    if (failure !== null) throw failure.error
   }
 
   release(id: number): void {
@@ -225,9 +227,13 @@ export class Regions {
     const share = this.#regions.get(id)?.shares.get(access)
     if (share === undefined || --share.users > 0 || share.mr === null) return
     const { mr } = share
+    if (mr.length <= SHORT && !this.isUnquiet) {
+      // One that cannot be deregistered stays the attachment's: its unmap fails by it.
+      if (deregisterAllNow([mr]) === null) share.mr = null
+      return
+    }
     share.mr = null
-    if (mr.length <= SHORT && !this.isUnquiet) mr.deregisterNow()
-    else this.#keep(share, mr.close())
+    this.#keep(share, mr.close())
   }
 
   /** Null while there is none. */
@@ -260,6 +266,19 @@ export class Regions {
   dropRemote(id: number): void {
     if (this.table.isRemote(id)) this.table.setReach(id, Reach.NONE)
   }
+}
+
+/** All of them, also where one cannot be: the first reason, or null. */
+function deregisterAllNow(mrs: readonly MemoryRegion[]): { error: unknown } | null {
+  let failure: { error: unknown } | null = null
+  for (const mr of mrs) {
+    try {
+      mr.deregisterNow()
+    } catch (error) {
+      failure ??= { error }
+    }
+  }
+  return failure
 }
 
 export interface RemoteKey {
