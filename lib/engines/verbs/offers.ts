@@ -1,5 +1,12 @@
 /** What a peer lets us use. */
-import { P2pdmaError, checkOptions } from '../../errors.js'
+import {
+  P2pdmaError,
+  checkMilliseconds,
+  checkOptions,
+  checkSignal,
+  typeError,
+} from '../../errors.js'
+import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
 import type { Importer } from '../../move-notify/importer.js'
 import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
@@ -38,6 +45,14 @@ export class Offer {
   }
 }
 
+/** How long to wait for an offer. */
+export interface OfferedOptions {
+  /** Default: for as long as the peer is there. */
+  timeoutMs?: number
+  /** Rejects with ABORT_ERR. */
+  signal?: AbortSignal | undefined
+}
+
 /** What offers need of their peer. */
 export interface OfferHost {
   readonly regions: Regions
@@ -69,21 +84,24 @@ export class Offers {
   }
 
   /** As `Peer.offered`, while the peer is there. */
-  named(label: string, options: { signal?: AbortSignal }): Promise<Offer> {
-    const { signal } = checkOptions(options)
-    for (const { offer } of this.#received.values()) {
-      if (offer.label === label) return Promise.resolve(offer)
-    }
-    return new Promise((resolve, reject) => {
-      const waiter = { label, resolve, reject }
+  async named(label: string, options: OfferedOptions): Promise<Offer> {
+    const { signal, timeoutMs = Infinity } = checkOptions(options)
+    if (typeof label !== 'string') throw typeError('label', 'a string', label)
+    checkSignal(signal)
+    checkMilliseconds('timeoutMs', timeoutMs)
+    throwIfAborted(signal)
+    for (const { offer } of this.#received.values()) if (offer.label === label) return offer
+    let waiter: Waiter | null = null
+    const offered = new Promise<Offer>((resolve, reject) => {
+      waiter = { label, resolve, reject }
       this.#waiters.push(waiter)
-      const onAbort = () => {
-        this.#waiters = this.#waiters.filter((each) => each !== waiter)
-        reject(signal?.reason as Error)
-      }
-      if (signal?.aborted === true) onAbort()
-      else signal?.addEventListener('abort', onAbort, { once: true })
     })
+    try {
+      const late = () => lateError(label, timeoutMs)
+      return await withSignal(withDeadline(offered, timeoutMs, late), signal)
+    } finally {
+      this.#waiters = this.#waiters.filter((each) => each !== waiter)
+    }
   }
 
   onGrant(queue: Queue, message: MessageOf<'grant'>): void {
@@ -168,5 +186,12 @@ function takenBack(): P2pdmaError {
   return new P2pdmaError('The peer has taken the buffer back', {
     code: 'ERR_REVOKED',
     hint: 'ask it for another',
+  })
+}
+
+function lateError(label: string, ms: number): P2pdmaError {
+  return new P2pdmaError(`The peer has granted nothing named ${label} within ${ms} ms`, {
+    code: 'ETIMEDOUT',
+    hint: 'is that the label that it grants it by?',
   })
 }

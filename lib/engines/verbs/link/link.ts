@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import type { Hello, Message, QueueMessage } from './messages.js'
 import type { Introduction, LinkOptions } from './link-options.js'
 import type { Role } from './checks.js'
+import { withDeadline, withSignal } from '../../../move-notify/deadline.js'
 import { trace } from '../../../move-notify/trace.js'
 import { abortError, checkOptions, P2pdmaError, typeError } from '../../../errors.js'
 import { Conversation } from './checks.js'
@@ -20,9 +21,6 @@ const UNSENT_MAX = 1 << 20
 
 /** How long a closed link waits for the peer to read its last words, ms. */
 const LINGER_MS = 1000
-
-/** Longest delay that setTimeout takes, ms. */
-const LONGEST = 0x7fffffff
 
 export type MessageHandler = (message: QueueMessage) => void
 
@@ -146,19 +144,20 @@ export class Link {
     await this.close()
   }
 
-  #greet(hello: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<Link> {
+  async #greet(hello: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<Link> {
+    const late = () => silent(this.name, timeoutMs)
+    try {
+      return await withSignal(withDeadline(this.#exchange(hello), timeoutMs, late), signal)
+    } catch (error) {
+      this.#finish(error as Error)
+      throw error
+    }
+  }
+
+  #exchange(hello: string): Promise<Link> {
     const stream = this.#stream
     return new Promise<Link>((resolve, reject) => {
-      const onAbort = () => this.#finish(abortError(signal ?? {}))
-      const onLate = () => this.#finish(silent(this.name, timeoutMs))
-      const timer =
-        timeoutMs === Infinity ? undefined : setTimeout(onLate, Math.min(timeoutMs, LONGEST))
-      signal?.addEventListener('abort', onAbort, { once: true })
-      const settle = () => {
-        this.#opening = null
-        clearTimeout(timer)
-        signal?.removeEventListener('abort', onAbort)
-      }
+      const settle = () => (this.#opening = null)
       this.#opening = {
         resolve: () => (settle(), resolve(this)),
         reject: (error) => (settle(), reject(error)),
@@ -276,8 +275,8 @@ export class Link {
 
   #hangUp(bye: string): void {
     const stream = this.#stream
-    const timer = setTimeout(() => stream.destroy(), LINGER_MS)
-    stream.once('close', () => clearTimeout(timer))
+    const late = () => lost(this.name, 'it does not read our last words')
+    withDeadline(this.#gone, LINGER_MS, late).catch(() => stream.destroy())
     stream.end(bye)
     // What still comes is read and thrown away: a socket closed with bytes unread
     // resets the connection, and the peer may lose our last words.
