@@ -55,7 +55,11 @@ export function isDeviceLost(error: unknown): error is P2pdmaError {
 
 /** An argument of the wrong type: names the argument. */
 export function typeError(argument: string, expected: string, value: unknown): P2pdmaError {
-  return new P2pdmaError(`${argument} must be ${expected}, not ${describe(value)}`, {
+  const found = describe(value)
+  // A prototype without a private field, or a proxy: see brand().
+  const isLookalike = isObject(value) && expected.split(' ').includes(className(value))
+  const what = isLookalike ? 'an object that only looks like one' : found
+  return new P2pdmaError(`${argument} must be ${expected}, not ${what}`, {
     code: 'ERR_INVALID_ARG_TYPE',
     argument,
   })
@@ -83,10 +87,36 @@ export function checkInteger(
   return value
 }
 
-/** Checks an options object; returns it. */
-export function checkOptions<T extends object>(value: T, argument = 'options'): T {
-  if (typeof value !== 'object' || value === null) throw typeError(argument, 'an object', value)
+/** Checks a 64-bit word without a sign; returns it. */
+export function checkBigInt(argument: string, value: unknown): bigint {
+  if (typeof value !== 'bigint') throw typeError(argument, 'a bigint', value)
+  if (BigInt.asUintN(64, value) !== value) {
+    throw rangeError(argument, 'a bigint from 0 to 2^64 - 1', value)
+  }
   return value
+}
+
+/**
+ * Checks an options object; returns it. What a getter of the caller's throws is the
+ * caller's own, and comes out as it is.
+ */
+export function checkOptions<T extends object>(value: T, argument = 'options'): T {
+  if (!isObject(value) || isRevoked(value)) throw typeError(argument, 'an object', value)
+  return value
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
+/** Whether it is a proxy that has nothing behind it any more. */
+function isRevoked(value: object): boolean {
+  try {
+    Reflect.getPrototypeOf(value)
+    return false
+  } catch {
+    return true
+  }
 }
 
 /** Checks a `signal` option. */

@@ -1,4 +1,5 @@
 /** DRM PRIME: dumb buffers of a graphics driver, exported as dma-bufs. */
+import { brand } from '../brand.js'
 import { checkInteger, checkOptions, typeError } from '../errors.js'
 import { DrmDevice } from '../kernel/drm.js'
 import type { Exporter } from '../move-notify/backing.js'
@@ -6,6 +7,10 @@ import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
 
 export class DrmExporter implements Exporter {
+  static {
+    brand(this, (value) => #driver in value, { promising: ['allocate'] })
+  }
+
   readonly kind = 'kernel'
   readonly placement: string
   readonly #driver: string

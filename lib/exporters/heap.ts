@@ -1,4 +1,5 @@
 /** A dma-heap. */
+import { brand } from '../brand.js'
 import { checkInteger, typeError } from '../errors.js'
 import { DmaHeap } from '../kernel/dma-heap.js'
 import type { Exporter } from '../move-notify/backing.js'
@@ -6,6 +7,10 @@ import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
 
 export class HeapExporter implements Exporter {
+  static {
+    brand(this, (value) => #name in value)
+  }
+
   readonly kind = 'kernel'
   readonly placement: string
   readonly #name: string

@@ -1,4 +1,5 @@
 /** A backing that the CPU has mapped: all of lib/exporters' are. */
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
@@ -12,6 +13,12 @@ import { StagedWindow } from './staged-window.js'
 
 /** Small on purpose: there may be a hundred thousand. No closures, everything shared in the file. */
 export class MappedBacking implements Backing {
+  static {
+    brand(this, (value) => #placement in value, {
+      promising: ['copyFrom', 'populate', 'poison', 'fill', 'countStrayWrites'],
+    })
+  }
+
   readonly offset: number
   readonly size: number
   #file: BackingFile | null

@@ -1,4 +1,5 @@
 /** Plain shared memory: the embedded default, where the kernel exports nothing. */
+import { brand } from '../brand.js'
 import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
 import { checkFitsMachine } from '../kernel/memory-limit.js'
@@ -12,6 +13,10 @@ export interface MemfdExporterOptions {
 }
 
 export class MemfdExporter implements Exporter {
+  static {
+    brand(this, (value) => #options in value, { promising: ['allocate'] })
+  }
+
   readonly kind = 'embedded'
   readonly placement: string
   readonly #options: MemfdExporterOptions

@@ -2,6 +2,7 @@
  * Many small backings that share one big file and one mapping: the limits of
  * open files and of memory maps are far below the number of buffers.
  */
+import { brand } from '../brand.js'
 import { checkInteger, checkOptions, P2pdmaError } from '../errors.js'
 import { roundUp } from '../kernel/memfd.js'
 import { native } from '../native.js'
@@ -114,6 +115,10 @@ class SizeClass {
 }
 
 export class SlabExporter implements MappedExporter {
+  static {
+    brand(this, (value) => #classes in value)
+  }
+
   readonly placement: string
   readonly kind: Exporter['kind']
   readonly #exporter: MappedExporter

@@ -1,4 +1,5 @@
 /** udmabuf: a memfd's pages as a dma-buf. */
+import { brand } from '../brand.js'
 import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
 import { Udmabuf } from '../kernel/udmabuf.js'
@@ -8,6 +9,10 @@ import { MappedFile } from './mapped-file.js'
 import type { MemfdExporterOptions } from './memfd.js'
 
 export class UdmabufExporter implements Exporter {
+  static {
+    brand(this, (value) => #options in value)
+  }
+
   readonly kind = 'kernel'
   readonly placement: string
   readonly #options: MemfdExporterOptions

@@ -2,6 +2,7 @@
  * A device's BAR as video memory, through VFIO: the CPU has it mapped, an
  * IOMMU can be given it, and where the kernel can (6.19) it is a dma-buf.
  */
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
 import type { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
@@ -263,6 +264,10 @@ class BarFile implements BackingFile {
 }
 
 export class VfioBarExporter implements Exporter {
+  static {
+    brand(this, (value) => #device in value, { promising: ['capacity', 'available', 'close'] })
+  }
+
   readonly kind = 'kernel'
   readonly placement: string
   readonly #device: string | VfioDevice

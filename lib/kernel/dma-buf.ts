@@ -1,5 +1,6 @@
 /** A dma-buf: one file descriptor of it. Two objects may be of the same buffer. */
 import { readFileSync } from 'node:fs'
+import { brand } from '../brand.js'
 import {
   P2pdmaError,
   checkInteger,
@@ -32,6 +33,10 @@ export interface CpuAccessOptions {
 }
 
 export class DmaBuf extends OwnedFd {
+  static {
+    brand(this, null, { promising: ['readable', 'writable'] })
+  }
+
   private constructor(fd: NativeFd) {
     super(fd)
   }

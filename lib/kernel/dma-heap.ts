@@ -1,5 +1,6 @@
 /** dma-heaps: memory that the kernel allocates straight as dma-bufs. */
 import { constants, readdirSync } from 'node:fs'
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, callAsync, translate } from './call.js'
@@ -16,6 +17,10 @@ export const dmaHeapHints = {
 }
 
 export class DmaHeap extends OwnedFd {
+  static {
+    brand(this)
+  }
+
   /** As under /dev/dma_heap: `system`. */
   readonly name: string
 

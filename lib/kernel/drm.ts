@@ -1,5 +1,6 @@
 /** DRM PRIME: buffers of a graphics driver as dma-bufs, both ways; and vgem's fences. */
 import { constants, readdirSync } from 'node:fs'
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call } from './call.js'
@@ -24,6 +25,10 @@ const ROW = (WIDTH * BITS_PER_PIXEL) / 8
 export type DrmSelector = { driver: string } | { path: string }
 
 export class DrmDevice extends OwnedFd {
+  static {
+    brand(this, (value) => #handles in value)
+  }
+
   /** The driver's name. */
   readonly driver: string
   /**
@@ -139,6 +144,10 @@ export class DrmDevice extends OwnedFd {
 
 /** One hold on a buffer of a DRM device. Closing the device closes it too. */
 export class DrmBuffer {
+  static {
+    brand(this, (value) => #handle in value)
+  }
+
   readonly device: DrmDevice
   /** Bytes. */
   readonly size: number

@@ -1,5 +1,6 @@
 /** The kernel's log, /dev/kmsg: Documentation/ABI/testing/dev-kmsg. */
 import { constants, readSync } from 'node:fs'
+import { brand } from '../brand.js'
 import { closedError, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, translate } from './call.js'
@@ -32,6 +33,10 @@ export interface KernelRecord {
  * buffer is full (`lost`).
  */
 export class KernelLog {
+  static {
+    brand(this, (value) => #fd in value)
+  }
+
   readonly #fd: NativeFd
   readonly #buffer = Buffer.alloc(RECORD_BYTES)
   #waits = new Set<Wait>()

@@ -6,8 +6,10 @@
  * into addresses that stay reserved, with nothing behind them, until the
  * request is done: a late write goes nowhere, and never into a newer mapping.
  */
+import { brand } from '../brand.js'
 import {
   P2pdmaError,
+  checkBigInt,
   checkBoolean,
   checkInteger,
   checkOptions,
@@ -44,6 +46,10 @@ const NOW_MS = 1
 const NOW_LEAST = 4096
 
 export class Mapping {
+  static {
+    brand(this, (value) => #native in value)
+  }
+
   readonly #native: NativeMapping
   /** Whether it is of a device's memory: no views then, and copies by wide aligned accesses. */
   readonly isDevice: boolean
@@ -160,8 +166,7 @@ export class Mapping {
         hint: 'copy it to and from a mapping of ordinary memory: copyFrom()',
       })
     }
-    checkInteger('offset', offset, 0, this.length)
-    const bytes = checkInteger('length', length === undefined ? this.length - offset : length)
+    const bytes = this.#lengthFrom(offset, length)
     if (bytes > MAX_VIEW) throw rangeError('length', `at most 4 GiB (${MAX_VIEW})`, bytes)
     this.#checkRange('length', offset, bytes)
     return call(() => this.#native.view(offset, bytes))
@@ -228,10 +233,9 @@ export class Mapping {
    * multiples of the page size. A device's memory, and any on a kernel before
    * 5.14, stays as it is.
    */
-  async populate(offset = 0, length = this.length - offset): Promise<void> {
+  async populate(offset = 0, wanted?: number): Promise<void> {
     this.#checkOpen()
-    checkInteger('offset', offset)
-    checkInteger('length', length)
+    const length = this.#lengthFrom(offset, wanted)
     const { pageSize } = native
     if (offset % pageSize !== 0) throw rangeError('offset', `a multiple of ${pageSize}`, offset)
     if (length % pageSize !== 0) throw rangeError('length', `a multiple of ${pageSize}`, length)
@@ -278,7 +282,10 @@ export class Mapping {
   }
 
   /** Overwrites bytes with a 64-bit pattern, off the event loop. Both numbers: multiples of 8. */
-  async fill(pattern: bigint, offset = 0, length = this.length - offset): Promise<void> {
+  async fill(pattern: bigint, offset = 0, wanted?: number): Promise<void> {
+    checkBigInt('pattern', pattern)
+    this.#checkOpen()
+    const length = this.#lengthFrom(offset, wanted)
     this.#checkWords(offset, length)
     await inSlices(length, (at, bytes) =>
       native.fillSlice(this.#native, offset + at, bytes, pattern),
@@ -289,7 +296,10 @@ export class Mapping {
    * How many runs of 64-bit words differ from the pattern, off the event loop.
    * Both numbers: multiples of 8.
    */
-  async countRuns(pattern: bigint, offset = 0, length = this.length - offset): Promise<number> {
+  async countRuns(pattern: bigint, offset = 0, wanted?: number): Promise<number> {
+    checkBigInt('pattern', pattern)
+    this.#checkOpen()
+    const length = this.#lengthFrom(offset, wanted)
     this.#checkWords(offset, length)
     let runs = 0
     let inRun = false
@@ -314,6 +324,12 @@ export class Mapping {
     if (offset + length > this.length) {
       throw rangeError(argument, `within the mapping of ${this.length} bytes`, offset + length)
     }
+  }
+
+  /** What is wanted, or all from `offset` on: known only once that is a number. */
+  #lengthFrom(offset: number, wanted: number | undefined): number {
+    checkInteger('offset', offset, 0, this.length)
+    return checkInteger('length', wanted ?? this.length - offset)
   }
 
   #checkWords(offset: number, length: number): void {

@@ -1,4 +1,5 @@
 /** memfd: shared memory without a name, the embedded default and udmabuf's raw material. */
+import { brand } from '../brand.js'
 import {
   checkBoolean,
   checkInteger,
@@ -28,6 +29,10 @@ export interface MemfdOptions {
 const MAX_NAME = 249
 
 export class Memfd extends OwnedFd {
+  static {
+    brand(this)
+  }
+
   /** Adopts a descriptor that is known to be a memfd. */
   protected constructor(fd: NativeFd) {
     super(fd)

@@ -1,10 +1,15 @@
 /** What every class has that owns a file descriptor. */
+import { brand } from '../brand.js'
 import { closedError, typeError } from '../errors.js'
 import { type FdStat, type NativeFd, native } from '../native.js'
 import { call } from './call.js'
 import { startWait, type Wait, type WaitOptions } from './poll.js'
 
 export abstract class OwnedFd {
+  static {
+    brand(this, (value) => #fd in value)
+  }
+
   readonly #fd: NativeFd
   #waits: Set<Wait> | null = null
 

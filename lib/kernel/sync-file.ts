@@ -1,4 +1,5 @@
 /** A sync_file: one or more fences as a file descriptor. */
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call } from './call.js'
@@ -24,6 +25,10 @@ export interface SyncFileInfo {
 }
 
 export class SyncFile extends OwnedFd {
+  static {
+    brand(this)
+  }
+
   private constructor(fd: NativeFd) {
     super(fd)
   }

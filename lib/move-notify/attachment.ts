@@ -1,3 +1,4 @@
+import { brand, notOwn } from '../brand.js'
 import type { P2pdmaError } from '../errors.js'
 import { closedError } from '../errors.js'
 import type { Channel } from './channel.js'
@@ -19,6 +20,18 @@ export type AttachmentState =
 
 /** One importer's hold on one buffer. Work names it and an offset, never an address. */
 export class Attachment {
+  static {
+    brand(this, (value) => #state in value, {
+      hot: ['size', 'state', 'error', 'generation'],
+      promising: ['close'],
+    })
+  }
+
+  /** As `instanceof`, for the path of each operation. */
+  static is(this: void, value: unknown): value is Attachment {
+    return typeof value === 'object' && value !== null && #state in value
+  }
+
   readonly importer: Importer
   readonly buffer: MovableBuffer
   /** What a `Batch` names it by; never names another attachment later. */
@@ -44,20 +57,24 @@ export class Attachment {
 
   /** Bytes. */
   get size(): number {
+    if (!(#state in this)) throw notOwn('Attachment', this)
     return this.buffer.size
   }
 
   get state(): AttachmentState {
+    if (!(#state in this)) throw notOwn('Attachment', this)
     return this.#state
   }
 
   /** The generation of the buffer that the device sees; 0 while it sees none. */
   get generation(): number {
+    if (!(#state in this)) throw notOwn('Attachment', this)
     return this.#generation
   }
 
   /** Why it is failed, revoked or closed; null otherwise. */
   get error(): P2pdmaError | null {
+    if (!(#state in this)) throw notOwn('Attachment', this)
     return this.#error
   }
 

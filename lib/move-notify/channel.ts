@@ -1,3 +1,4 @@
+import { brand, notOwn } from '../brand.js'
 import {
   P2pdmaError,
   isDeviceLost,
@@ -47,6 +48,13 @@ export interface ChannelOptions {
  * rejected with ERR_UNSUPPORTED; what it reports as failed, with ERR_DEVICE.
  */
 export class Channel {
+  static {
+    brand(this, (value) => #device in value, {
+      hot: ['state', 'isRunning', 'epoch', 'post', 'reap', 'uses', 'deadError'],
+      promising: ['copy', 'fill', 'fetchAdd', 'send', 'receive', 'completions', 'ready', 'close'],
+    })
+  }
+
   readonly importer: Importer
   readonly index: number
   /** The device's queue that it was opened on; undefined: the engine's choice. */
@@ -97,16 +105,19 @@ export class Channel {
   }
 
   get state(): ChannelState {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return this.#machine.state
   }
 
   /** Whether the gate is open. */
   get isRunning(): boolean {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return this.#machine.state === 'running'
   }
 
   /** Starts at 1; a forced stop begins the next. */
   get epoch(): number {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return this.#machine.epoch
   }
 
@@ -251,11 +262,13 @@ export class Channel {
    * a better time. Throws when row `first` can never be posted.
    */
   post(batch: Batch, first: number, count: number): number {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return (this.#batch ?? this.#batchFormFor('batch', batch, Batch)).post(batch, first, count)
   }
 
   /** Takes completions, oldest first; returns how many. */
   reap(out: Completions): number {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return (this.#batch ?? this.#batchFormFor('out', out, Completions)).reap(out)
   }
 
@@ -318,6 +331,7 @@ export class Channel {
 
   /** Whether work in flight names the attachment, or the peer holds a key to it. @internal */
   uses(attachment: Attachment): boolean {
+    if (!(#device in this)) throw notOwn('Channel', this)
     return this.#device.uses(attachment.id) || this.#granted?.has(attachment) === true
   }
 
@@ -357,6 +371,7 @@ export class Channel {
 
   /** Why it will never run again, or null. */
   get deadError(): Error | null {
+    if (!(#device in this)) throw notOwn('Channel', this)
     if (this.state === 'closed') return closedError('the channel')
     return this.state === 'failed' ? this.importer.error : null
   }

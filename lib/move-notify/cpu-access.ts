@@ -1,3 +1,4 @@
+import { brand } from '../brand.js'
 import { checkInteger, closedError, P2pdmaError, typeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { CpuWindow } from './backing.js'
@@ -7,6 +8,10 @@ import { FENCE_TIMEOUT_MS, Usage } from './reservation.js'
 
 /** An open bracket of CPU access; the buffer does not move until it ends. */
 export class CpuAccess {
+  static {
+    brand(this, (value) => #window in value, { promising: ['end'] })
+  }
+
   readonly mode: CpuAccessMode
   readonly #window: CpuWindow
   readonly #onEnd: (access: CpuAccess) => void
@@ -27,11 +32,10 @@ export class CpuAccess {
   }
 
   /** A view of the buffer's bytes; detached (empty) once the bracket has ended. */
-  view(offset = 0, length = this.#size - offset): Uint8Array {
+  view(offset = 0, length?: number): Uint8Array {
     if (this.#ended !== null) throw closedError('the bracket of CPU access')
-    checkInteger('offset', offset, 0, this.#size)
-    checkInteger('length', length, 0, this.#size - offset)
-    return this.#window.view(offset, length)
+    const most = this.#size - checkInteger('offset', offset, 0, this.#size)
+    return this.#window.view(offset, checkInteger('length', length ?? most, 0, most))
   }
 
   /** Ends the bracket: detaches its views and lets moves go on. Idempotent. */

@@ -1,3 +1,4 @@
+import { brand } from '../brand.js'
 import { P2pdmaError, checkMilliseconds, checkOptions, checkSignal, typeError } from '../errors.js'
 import { withDeadline, withSignal } from './deadline.js'
 
@@ -13,6 +14,10 @@ export interface WaitOptions {
  * is such work.
  */
 export class Fence {
+  static {
+    brand(this, (value) => #done in value)
+  }
+
   #signaled = false
   #error: Error | null = null
   readonly #done: Promise<void>

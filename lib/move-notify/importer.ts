@@ -1,3 +1,4 @@
+import { brand, notOwn } from '../brand.js'
 import {
   P2pdmaError,
   isDeviceLost,
@@ -57,6 +58,13 @@ let importers = 0
 
 /** A device's side of the sharing. Owns its channels and attachments. */
 export class Importer {
+  static {
+    brand(this, (value) => #shared in value, {
+      hot: ['error', 'checkAttachment', 'checkRange', 'attachmentNamed'],
+      promising: ['copy', 'fill', 'fetchAdd', 'send', 'receive', 'close'],
+    })
+  }
+
   readonly engine: Engine
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
@@ -96,6 +104,7 @@ export class Importer {
 
   /** Why it failed or is closed; null while it works. */
   get error(): Error | null {
+    if (!(#shared in this)) throw notOwn('Importer', this)
     return this.#error ?? (this.#closing === null ? null : closedError('the importer'))
   }
 
@@ -241,6 +250,7 @@ export class Importer {
 
   /** The attachment of this importer that has this id; undefined once it has been closed. */
   attachmentById(id: number): Attachment | undefined {
+    checkInteger('id', id)
     const attachment = this.#shared.ids.get(id)
     return attachment instanceof Attachment && attachment.importer === this ? attachment : undefined
   }
@@ -357,7 +367,7 @@ export class Importer {
 
   /** @internal */
   checkAttachment(argument: string, attachment: Attachment): void {
-    if (!(attachment instanceof Attachment)) throw typeError(argument, 'an Attachment', attachment)
+    if (!Attachment.is(attachment)) throw typeError(argument, 'an Attachment', attachment)
     this.#checkOurs(argument, attachment)
   }
 
@@ -378,8 +388,10 @@ export class Importer {
     length: number,
     offsetName = `${argument}Offset`,
   ): void {
-    if (attachment instanceof RemoteAttachment) this.#checkOurs(argument, attachment)
-    else this.checkAttachment(argument, attachment)
+    if (!Attachment.is(attachment) && !RemoteAttachment.is(attachment)) {
+      throw typeError(argument, 'an Attachment', attachment)
+    }
+    this.#checkOurs(argument, attachment)
     const { size } = attachment
     checkInteger(offsetName, offset, 0, size)
     checkInteger('length', length, 0, size - offset)

@@ -1,3 +1,4 @@
+import { brand } from '../brand.js'
 import {
   P2pdmaError,
   checkBoolean,
@@ -38,6 +39,10 @@ export interface Hint extends Disposable {
 
 /** An identity with a size that keeps its contents across backings. */
 export class MovableBuffer {
+  static {
+    brand(this, (value) => #backing in value, { promising: ['close'] })
+  }
+
   /** Bytes. */
   readonly size: number
   /** The lock and the fences. */

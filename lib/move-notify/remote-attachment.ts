@@ -1,3 +1,4 @@
+import { brand, notOwn } from '../brand.js'
 import type { P2pdmaError } from '../errors.js'
 import { closedError } from '../errors.js'
 import type { Attachment } from './attachment.js'
@@ -9,6 +10,15 @@ import type { Importer } from './importer.js'
  * the peer moves the buffer. While it does, the engine holds back what names it.
  */
 export class RemoteAttachment {
+  static {
+    brand(this, (value) => #state in value, { hot: ['state', 'error'], promising: ['close'] })
+  }
+
+  /** As `instanceof`, for the path of each operation. */
+  static is(this: void, value: unknown): value is RemoteAttachment {
+    return typeof value === 'object' && value !== null && #state in value
+  }
+
   readonly importer: Importer
   /** What a `Batch` names it by; never names another one later. */
   readonly id: number
@@ -30,11 +40,13 @@ export class RemoteAttachment {
   }
 
   get state(): 'mapped' | 'revoked' | 'closed' {
+    if (!(#state in this)) throw notOwn('RemoteAttachment', this)
     return this.#state
   }
 
   /** Why it is revoked or closed; null while it can be used. */
   get error(): P2pdmaError | null {
+    if (!(#state in this)) throw notOwn('RemoteAttachment', this)
     return this.#error
   }
 

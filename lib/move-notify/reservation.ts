@@ -1,3 +1,4 @@
+import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
 import { Fence, type WaitOptions } from './fence.js'
 import { WwClass, WwMutex } from './ww-mutex.js'
@@ -14,6 +15,10 @@ export const reservationClass = new WwClass('wait-die')
 
 /** A buffer's lock and its fences (dma_resv). */
 export class Reservation extends WwMutex {
+  static {
+    brand(this, (value) => #fences in value)
+  }
+
   /** Null until the first fence: most of 100,000 buffers have none. */
   #fences: { fence: Fence; usage: Usage }[] | null = null
 

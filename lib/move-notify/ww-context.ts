@@ -3,6 +3,7 @@
  * decides who backs off, and the context, which is one task's acquisition
  * (ww_class and ww_acquire_ctx in include/linux/ww_mutex.h).
  */
+import { brand } from '../brand.js'
 import { closedError, P2pdmaError, typeError } from '../errors.js'
 
 export type WwAlgorithm = 'wait-die' | 'wound-wait'
@@ -14,6 +15,10 @@ export interface Waiting {
 
 /** Locks that may be taken together. dma_resv's class is Wait-Die. */
 export class WwClass {
+  static {
+    brand(this, (value) => #stamp in value)
+  }
+
   readonly algorithm: WwAlgorithm
   #stamp = 0
 
@@ -35,6 +40,10 @@ export class WwClass {
  * retries: in the end it is the oldest, which is why it cannot starve.
  */
 export class AcquireContext {
+  static {
+    brand(this, (value) => #state in value)
+  }
+
   /** Its age within the class: the smaller, the older. */
   readonly stamp: number
   readonly class: WwClass

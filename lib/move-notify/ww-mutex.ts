@@ -9,6 +9,7 @@
  * repairs do not exist here.
  */
 import { constants } from 'node:os'
+import { brand } from '../brand.js'
 import { abortError, checkOptions, checkSignal, P2pdmaError, typeError } from '../errors.js'
 import {
   AcquireContext,
@@ -74,6 +75,10 @@ class Waiter implements Waiting {
 }
 
 export class WwMutex {
+  static {
+    brand(this, (value) => #waiters in value, { promising: ['lock', 'lockSlow'] })
+  }
+
   readonly #class: WwClass
   /** `true`: locked without a context. */
   #owner: AcquireContext | true | null = null

@@ -21,6 +21,7 @@ const rows = [
   ['kernel'],
   ['native-verbs.ts'],
   ['native.ts'],
+  ['brand.ts'],
   ['errors.ts'],
 ]
 

@@ -4,6 +4,7 @@
  * chunk that it moves, under the guard that `unmap` waits for; what it finds
  * dead is a counted fault.
  */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
@@ -21,6 +22,10 @@ export const MAX_DEPTH = 1 << 16
 const MAX_ID = 2 ** 32 - 1
 
 export class SoftwareEngine implements Engine {
+  static {
+    brand(this, (value) => #native in value, { promising: ['close'] })
+  }
+
   readonly name = 'software'
   readonly #native: NativeSoftwareEngine
   readonly #channels = new Set<SoftwareChannel>()

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { brand } from '../../brand.js'
 import {
   P2pdmaError,
   abortError,
@@ -87,6 +88,10 @@ export interface VerbsFault {
 let peersSoFar = 0
 
 export class VerbsEngine implements Engine {
+  static {
+    brand(this, (value) => #domain in value, { promising: ['close'] })
+  }
+
   /** `verbs:` and the device's name. */
   readonly name: string
   readonly device: VerbsDevice

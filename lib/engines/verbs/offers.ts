@@ -1,4 +1,5 @@
 /** What a peer lets us use. */
+import { brand } from '../../brand.js'
 import {
   P2pdmaError,
   checkMilliseconds,
@@ -15,6 +16,10 @@ import type { Regions, RemoteKey } from './regions.js'
 
 /** Granted to us by the peer. */
 export class Offer {
+  static {
+    brand(this, (value) => #attach in value)
+  }
+
   readonly label: string
   /** Bytes. */
   readonly size: number

@@ -3,6 +3,7 @@
  * let the other use.
  */
 import { EventEmitter } from 'node:events'
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
 import { Attachment } from '../../move-notify/attachment.js'
 import { Channel } from '../../move-notify/channel.js'
@@ -43,6 +44,10 @@ export interface PeerEvents {
 }
 
 export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
+  static {
+    brand(this, (value) => #link in value, { promising: ['offered'] })
+  }
+
   readonly name: string
   readonly isOpener: boolean
   readonly dgid: string

@@ -3,6 +3,7 @@
  * so a buffer keeps its IOVA across a move, and rings need no rewriting.
  */
 import { EventEmitter } from 'node:events'
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkOptions, closedError } from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
@@ -41,6 +42,10 @@ interface VfioEvents {
 }
 
 export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
+  static {
+    brand(this, (value) => #device in value, { promising: ['close'] })
+  }
+
   readonly name: string
   readonly #device: VfioDevice
   readonly #memory: DeviceMappings

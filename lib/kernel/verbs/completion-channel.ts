@@ -1,4 +1,5 @@
 /** Where completion events come from, told on the caller's event loop. */
+import { brand } from '../../brand.js'
 import { checkBoolean } from '../../errors.js'
 import type { NativeWatch } from '../../native.js'
 import { nativeVerbs, type NativeChannel } from '../../native-verbs.js'
@@ -17,6 +18,10 @@ const forgotten = new FinalizationRegistry<NativeWatch>((watch) => {
 })
 
 export class CompletionChannel extends VerbsObject<NativeChannel> {
+  static {
+    brand(this)
+  }
+
   /** By a queue's id; weakly, since the watch is a root of the garbage collector's. */
   readonly #listeners: Map<number, WeakRef<Listener>>
   readonly #watch: NativeWatch

@@ -1,4 +1,5 @@
 /** Completions, polled in batches, or told by an event. */
+import { brand } from '../../brand.js'
 import { checkBoolean, checkInteger, checkOptions, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeCq } from '../../native-verbs.js'
 import { call } from '../call.js'
@@ -23,6 +24,10 @@ export interface CompletionQueueRequest {
 let lastId = 0
 
 export class CompletionQueue extends VerbsObject<NativeCq> {
+  static {
+    brand(this)
+  }
+
   /** Completions that there is room for. One more is an error of the queue's, and of all that use it. */
   readonly capacity: number
   /** What its asynchronous events call it. */

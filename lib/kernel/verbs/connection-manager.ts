@@ -1,5 +1,6 @@
 /** Connecting by IP address: librdmacm, with events on the caller's event loop. */
 import { isIP } from 'node:net'
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, checkSignal, typeError } from '../../errors.js'
 import {
   nativeVerbs,
@@ -32,6 +33,10 @@ export interface ListenOptions {
 }
 
 export class ConnectionManager extends VerbsObject<NativeCmChannel> {
+  static {
+    brand(this)
+  }
+
   readonly #routes: CmRoutes
 
   private constructor(native: NativeCmChannel) {
@@ -105,6 +110,10 @@ export class ConnectionManager extends VerbsObject<NativeCmChannel> {
 }
 
 export class Listener extends CmIdentifier {
+  static {
+    brand(this)
+  }
+
   readonly #manager: VerbsObject
   readonly #routes: CmRoutes
   readonly #onRequest: (connection: Connection) => void

@@ -1,4 +1,5 @@
 /** A connection by address, of a queue pair of the caller's. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, checkSignal, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeCmEvent, type NativeCmId } from '../../native-verbs.js'
 import { call } from '../call.js'
@@ -30,6 +31,10 @@ export interface ConnectOptions {
 const NO_DATA = new Uint8Array(0)
 
 export class Connection extends CmIdentifier {
+  static {
+    brand(this)
+  }
+
   /** What the request, or the answer to ours, brought. */
   privateData: Uint8Array
   #pair: QueuePair | null = null

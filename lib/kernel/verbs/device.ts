@@ -1,4 +1,5 @@
 /** RDMA devices: which there are, what they can do, and an open one. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeDevice, type NativeDeviceAttributes } from '../../native-verbs.js'
 import { call, callAsync } from '../call.js'
@@ -61,6 +62,10 @@ export function verbsDevices(): VerbsDeviceEntry[] {
 }
 
 export class VerbsDevice extends VerbsObject<NativeDevice> {
+  static {
+    brand(this, null, { promising: ['protectionDomain', 'completionChannel'] })
+  }
+
   readonly name: string
   /** Soft-RoCE: a driver without a device. @internal */
   readonly isSoftware: boolean

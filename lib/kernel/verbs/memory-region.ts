@@ -1,4 +1,5 @@
 /** Memory that a device may touch, with its keys. */
+import { brand } from '../../brand.js'
 import {
   P2pdmaError,
   checkBoolean,
@@ -65,6 +66,10 @@ interface RegionRequest {
 }
 
 export class MemoryRegion extends VerbsObject<NativeMr> {
+  static {
+    brand(this)
+  }
+
   readonly lkey: number
   readonly rkey: number
   /** What the device addresses the first byte by. */
@@ -114,10 +119,10 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
    * Has pages of an on-demand region brought in before the device asks; of any
    * other it is refused with ERR_UNSUPPORTED. Both in bytes from the region's start.
    */
-  async advise(advice: number, offset = 0, length = this.length - offset): Promise<void> {
+  async advise(advice: number, offset = 0, wanted?: number): Promise<void> {
     checkInteger('advice', advice, 0, 2)
-    checkInteger('offset', offset, 0, this.length)
-    checkInteger('length', length, 0, Math.min(this.length - offset, 0xffffffff))
+    const most = this.length - checkInteger('offset', offset, 0, this.length)
+    const length = checkInteger('length', wanted ?? most, 0, Math.min(most, 0xffffffff))
     // Not left to the kernel: drivers/infiniband/sw/rxe/rxe_odp.c takes any region for an
     // on-demand one, and what it would look at is not there.
     if ((this.access & MemoryAccess.ON_DEMAND) === 0) {

@@ -1,8 +1,13 @@
 /** A memory window: a part of a region with a key of its own, which comes and goes quickly. */
+import { brand } from '../../brand.js'
 import type { NativeMw } from '../../native-verbs.js'
 import { VerbsObject } from './verbs-object.js'
 
 export class MemoryWindow extends VerbsObject<NativeMw> {
+  static {
+    brand(this)
+  }
+
   readonly type: 1 | 2
   #rkey: number
 

@@ -1,4 +1,5 @@
 /** A protection domain: what is of one works together, and with nothing else. */
+import { brand } from '../../brand.js'
 import { checkInteger, checkOptions, typeError } from '../../errors.js'
 import { nativeVerbs, type NativePd } from '../../native-verbs.js'
 import type { DmaBuf } from '../dma-buf.js'
@@ -21,6 +22,10 @@ import { VerbsObject } from './verbs-object.js'
 import type { VerbsDevice } from './device.js'
 
 export class ProtectionDomain extends VerbsObject<NativePd> {
+  static {
+    brand(this)
+  }
+
   readonly device: VerbsDevice
 
   private constructor(native: NativePd, device: VerbsDevice) {

@@ -1,4 +1,5 @@
 /** A queue pair: one end of a connection, or of datagrams. */
+import { brand } from '../../brand.js'
 import {
   checkBoolean,
   checkInteger,
@@ -75,6 +76,10 @@ const types = new Map<unknown, number>([
 ])
 
 export class QueuePair extends VerbsObject<NativeQp> {
+  static {
+    brand(this, null, { promising: ['toInit', 'toRtr', 'toRts', 'toSqd', 'toError', 'toReset'] })
+  }
+
   /** What its peer sends to, 24 bits. */
   readonly qpNumber: number
   readonly type: QueuePairType

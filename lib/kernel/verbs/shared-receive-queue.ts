@@ -1,3 +1,4 @@
+import { brand } from '../../brand.js'
 import { checkInteger } from '../../errors.js'
 import { nativeVerbs, type NativeSrq } from '../../native-verbs.js'
 import { call } from '../call.js'
@@ -7,6 +8,10 @@ import { VerbsObject } from './verbs-object.js'
 let lastId = 0
 
 export class SharedReceiveQueue extends VerbsObject<NativeSrq> {
+  static {
+    brand(this)
+  }
+
   /** What its asynchronous events call it. */
   readonly id: number
   /** Receives that there is room for. */

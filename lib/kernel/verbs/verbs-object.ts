@@ -3,6 +3,7 @@
  * loop, after the calls that use it and after its children.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { brand } from '../../brand.js'
 import { closedError, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeVerbs } from '../../native-verbs.js'
 import { call, callAsync, type CallOptions, type Hints } from '../call.js'
@@ -11,6 +12,10 @@ import { call, callAsync, type CallOptions, type Hints } from '../call.js'
 const PATIENCE = 60_000
 
 export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
+  static {
+    brand(this, (value) => #native in value, { promising: ['close', 'make'] })
+  }
+
   protected readonly closeHints: Hints = {}
   readonly #native: Native
   readonly #parents: readonly VerbsObject[]

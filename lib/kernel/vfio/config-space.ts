@@ -1,4 +1,5 @@
 /** A PCI device's configuration space, through VFIO. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkBoolean, checkInteger } from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
 import { call } from '../call.js'
@@ -36,6 +37,10 @@ export interface Capability {
 
 /** Offsets in bytes, multiples of the width: ERR_OUT_OF_RANGE. */
 export class ConfigSpace {
+  static {
+    brand(this, (value) => #offset in value)
+  }
+
   readonly #device: () => NativeFd
   readonly #offset: number
   /** Bytes: 256, or 4096 with the extended capabilities. */

@@ -1,5 +1,6 @@
 /** A PCI device that VFIO has handed to us. */
 import { constants } from 'node:fs'
+import { brand } from '../../brand.js'
 import {
   P2pdmaError,
   checkInteger,
@@ -55,6 +56,10 @@ const DMA_BUF_HINTS = {
 }
 
 export class VfioDevice {
+  static {
+    brand(this, (value) => #fd in value, { promising: ['close'] })
+  }
+
   /** `0000:00:11.0` */
   readonly address: string
   /** What the device reaches by DMA; closed with the device. */

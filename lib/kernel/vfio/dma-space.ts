@@ -1,4 +1,5 @@
 /** What both kinds of IOMMU space have in common: the checks, and whose device memory is in them. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../../errors.js'
 import { call, callAsync, type Hints } from '../call.js'
 import { Mapping } from '../mapping.js'
@@ -32,6 +33,10 @@ interface Revocation {
 }
 
 export abstract class DmaSpace implements IommuSpace {
+  static {
+    brand(this, (value) => #uses in value)
+  }
+
   abstract readonly kind: 'type1' | 'iommufd'
   /** The number of the IOMMU group that it is for. */
   abstract readonly group: string

@@ -1,4 +1,5 @@
 /** A device's interrupts, each an eventfd that is read on the caller's event loop. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkBoolean, checkInteger, rangeError, typeError } from '../../errors.js'
 import { native, type NativeFd, type NativeWatch } from '../../native.js'
 import { call } from '../call.js'
@@ -19,6 +20,10 @@ interface Vector {
 }
 
 export class Interrupts {
+  static {
+    brand(this, (value) => #address in value)
+  }
+
   readonly #address: string
   readonly #device: () => NativeFd
   readonly #vectors: Vector[] = []

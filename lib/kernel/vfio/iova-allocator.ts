@@ -1,4 +1,5 @@
 /** Addresses that a device may use: first fit over the ranges that the IOMMU can translate. */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, rangeError } from '../../errors.js'
 
 /** Both inclusive. */
@@ -17,6 +18,10 @@ const GUARD_PAGES = 1
 const LARGE_PAGE = 2 << 20
 
 export class IovaAllocator {
+  static {
+    brand(this, (value) => #pageSize in value)
+  }
+
   /** What the IOMMU can translate, ascending. */
   readonly ranges: readonly IovaRange[]
   readonly #pageSize: number

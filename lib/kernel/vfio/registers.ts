@@ -1,4 +1,5 @@
 /** A device's registers, over a mapped region. */
+import { brand } from '../../brand.js'
 import { native, type NativeMapping, type NativeRegisters } from '../../native.js'
 import { call, translate } from '../call.js'
 import type { Mapping } from '../mapping.js'
@@ -9,6 +10,10 @@ import type { Mapping } from '../mapping.js'
  * after it. Offsets in bytes; ERR_OUT_OF_RANGE unless aligned and inside.
  */
 export class Registers {
+  static {
+    brand(this, (value) => #native in value)
+  }
+
   readonly #native: NativeRegisters
   readonly #mapping: Mapping
   readonly #isOwned: boolean

@@ -3,6 +3,7 @@
  * least recently used ones are evicted to other memory, and brought back when
  * they are used again.
  */
+import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
 import type { Exporter } from '../backing.js'
 import { checkExporter } from '../exporting.js'
@@ -44,6 +45,10 @@ export interface ResidentSetStats {
 }
 
 export class ResidentSet {
+  static {
+    brand(this, (value) => #room in value, { promising: ['close'] })
+  }
+
   readonly #room: Room
   readonly #thrash: ThrashDetector
   readonly #known = new WeakMap<MovableBuffer, Member>()
