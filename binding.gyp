@@ -25,6 +25,7 @@
         'native/support/column_args.cc',
         'native/support/env_state.cc',
         'native/support/error.cc',
+        'native/support/guard.cc',
         'native/support/job.cc',
         'native/support/poll_handle.cc',
         'native/support/syscall_job.cc',
@@ -40,7 +41,7 @@
         'native/software/table.cc',
       ],
       'include_dirs': ['native'],
-      'dependencies': ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except"],
+      'dependencies': ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except_all"],
       'defines': [
         'NAPI_VERSION=9',
         'NODE_ADDON_API_DISABLE_DEPRECATED',
@@ -66,6 +67,7 @@
               'native/support/column_args.cc',
               'native/support/env_state.cc',
               'native/support/error.cc',
+              'native/support/guard.cc',
               'native/support/job.cc',
               'native/support/poll_handle.cc',
               'native/support/syscall_job.cc',
@@ -93,7 +95,7 @@
               'native/verbs/work_request.cc',
             ],
             'include_dirs': ['native'],
-            'dependencies': ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except"],
+            'dependencies': ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except_all"],
             'defines': [
               'NAPI_VERSION=9',
               'NODE_ADDON_API_DISABLE_DEPRECATED',

@@ -5,10 +5,11 @@
 #include "init.h"
 #include "ring/js.h"
 #include "software/software.h"
+#include "support/guard.h"
 
 namespace {
 
-Napi::Object Init(Napi::Env env, Napi::Object exports) {
+Napi::Object InitAll(Napi::Env env, Napi::Object exports) {
   p2pdma::InitFd(env, exports);
   p2pdma::InitMapping(env, exports);
   p2pdma::InitMemoryJobs(env, exports);
@@ -28,6 +29,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   p2pdma::InitRing(env, exports);
   p2pdma::InitSoftware(env, exports);
   return exports;
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  return p2pdma::Guarded(env, [&] { return InitAll(env, exports); });
 }
 
 }  // namespace

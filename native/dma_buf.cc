@@ -9,6 +9,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 
 // Linux 6.0; missing from older headers.
@@ -76,13 +77,11 @@ Napi::Value DmaBufImportSyncFile(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitDmaBuf(Napi::Env env, Napi::Object exports) {
-  exports.Set("dmaBufSync", Napi::Function::New<DmaBufSync>(env, "dmaBufSync"));
-  exports.Set("dmaBufSetName", Napi::Function::New<DmaBufSetName>(env, "dmaBufSetName"));
-  exports.Set("dmaBufExportSyncFile",
-              Napi::Function::New<DmaBufExportSyncFile>(env, "dmaBufExportSyncFile"));
-  exports.Set("dmaBufImportSyncFile",
-              Napi::Function::New<DmaBufImportSyncFile>(env, "dmaBufImportSyncFile"));
+void InitDmaBuf(Napi::Env, Napi::Object exports) {
+  Export<DmaBufSync>(exports, "dmaBufSync");
+  Export<DmaBufSetName>(exports, "dmaBufSetName");
+  Export<DmaBufExportSyncFile>(exports, "dmaBufExportSyncFile");
+  Export<DmaBufImportSyncFile>(exports, "dmaBufImportSyncFile");
 }
 
 }  // namespace p2pdma

@@ -8,6 +8,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 
 namespace p2pdma {
@@ -30,8 +31,8 @@ Napi::Value DmaHeapAlloc(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitDmaHeap(Napi::Env env, Napi::Object exports) {
-  exports.Set("dmaHeapAlloc", Napi::Function::New<DmaHeapAlloc>(env, "dmaHeapAlloc"));
+void InitDmaHeap(Napi::Env, Napi::Object exports) {
+  Export<DmaHeapAlloc>(exports, "dmaHeapAlloc");
 }
 
 }  // namespace p2pdma

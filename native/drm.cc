@@ -12,6 +12,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 
 namespace p2pdma {
 
@@ -103,11 +104,17 @@ Napi::Value DrmDumbCreate(const Napi::CallbackInfo& info) {
   request.width = Uint32Arg(info, 1, "width");
   request.height = Uint32Arg(info, 2, "height");
   request.bits_per_pixel = Uint32Arg(info, 3, "bitsPerPixel");
-  Call(env, device, kDumbCreate, &request, "ioctl DRM_IOCTL_MODE_CREATE_DUMB");
   Napi::Object result = Napi::Object::New(env);
-  result.Set("handle", static_cast<double>(request.handle));
-  result.Set("pitch", static_cast<double>(request.pitch));
-  result.Set("size", static_cast<double>(request.size));
+  Call(env, device, kDumbCreate, &request, "ioctl DRM_IOCTL_MODE_CREATE_DUMB");
+  try {
+    result.Set("handle", static_cast<double>(request.handle));
+    result.Set("pitch", static_cast<double>(request.pitch));
+    result.Set("size", static_cast<double>(request.size));
+  } catch (...) {
+    GemClose close = {request.handle, 0};
+    ioctl(device->get(), kGemClose, &close);
+    throw;
+  }
   return result;
 }
 
@@ -169,15 +176,15 @@ Napi::Value VgemSignalFence(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitDrm(Napi::Env env, Napi::Object exports) {
-  exports.Set("drmDriver", Napi::Function::New<DrmDriver>(env, "drmDriver"));
-  exports.Set("drmDumbCreate", Napi::Function::New<DrmDumbCreate>(env, "drmDumbCreate"));
-  exports.Set("drmDumbMap", Napi::Function::New<DrmDumbMap>(env, "drmDumbMap"));
-  exports.Set("drmGemClose", Napi::Function::New<DrmGemClose>(env, "drmGemClose"));
-  exports.Set("drmHandleToFd", Napi::Function::New<DrmHandleToFd>(env, "drmHandleToFd"));
-  exports.Set("drmFdToHandle", Napi::Function::New<DrmFdToHandle>(env, "drmFdToHandle"));
-  exports.Set("vgemAttach", Napi::Function::New<VgemAttachFence>(env, "vgemAttach"));
-  exports.Set("vgemSignal", Napi::Function::New<VgemSignalFence>(env, "vgemSignal"));
+void InitDrm(Napi::Env, Napi::Object exports) {
+  Export<DrmDriver>(exports, "drmDriver");
+  Export<DrmDumbCreate>(exports, "drmDumbCreate");
+  Export<DrmDumbMap>(exports, "drmDumbMap");
+  Export<DrmGemClose>(exports, "drmGemClose");
+  Export<DrmHandleToFd>(exports, "drmHandleToFd");
+  Export<DrmFdToHandle>(exports, "drmFdToHandle");
+  Export<VgemAttachFence>(exports, "vgemAttach");
+  Export<VgemSignalFence>(exports, "vgemSignal");
 }
 
 }  // namespace p2pdma

@@ -10,6 +10,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/poll_handle.h"
 
 namespace p2pdma {
@@ -52,21 +53,14 @@ Napi::Value WatchEventfd(const Napi::CallbackInfo& info) {
   }
   const PollHandle::Slot slot = PollHandle::Start(env, std::make_unique<Watcher>(), *fd,
                                                   UV_READABLE, info[1].As<Napi::Function>());
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("stop", Napi::Function::New(env, [slot](const Napi::CallbackInfo&) {
-               if (*slot != nullptr) (*slot)->Close();
-             }));
-  result.Set("hold", Napi::Function::New(env, [slot](const Napi::CallbackInfo& each) {
-               if (*slot != nullptr) (*slot)->Hold(BoolArg(each, 0, "hold"));
-             }));
-  return result;
+  return PollHandle::Controls(env, slot);
 }
 
 }  // namespace
 
-void InitEventfd(Napi::Env env, Napi::Object exports) {
-  exports.Set("createEventfd", Napi::Function::New<CreateEventfd>(env, "createEventfd"));
-  exports.Set("watchEventfd", Napi::Function::New<WatchEventfd>(env, "watchEventfd"));
+void InitEventfd(Napi::Env, Napi::Object exports) {
+  Export<CreateEventfd>(exports, "createEventfd");
+  Export<WatchEventfd>(exports, "watchEventfd");
 }
 
 }  // namespace p2pdma

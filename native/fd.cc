@@ -10,6 +10,7 @@
 
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/env_state.h"
 #include "support/syscall_job.h"
 
@@ -42,11 +43,13 @@ Napi::Value AdoptFd(const Napi::CallbackInfo& info) {
   const int number = static_cast<int>(Uint32Arg(info, 0, "fd", INT32_MAX));
   const int flags = fcntl(number, F_GETFD);
   if (flags < 0) throw SystemError(env, errno, "fcntl F_GETFD");
-  OwnedFd fd(number);
+  // Until there is an owner for it, it stays the caller's.
+  const Napi::Value owner = WrapFd(env, OwnedFd());
   if (fcntl(number, F_SETFD, flags | FD_CLOEXEC) < 0) {
     throw SystemError(env, errno, "fcntl F_SETFD");
   }
-  return WrapFd(env, std::move(fd));
+  *UnwrapFd(owner) = OwnedFd(number);
+  return owner;
 }
 
 // seekEnd(fd): to the end, as lseek(2) returns it.
@@ -174,13 +177,13 @@ std::shared_ptr<OwnedFd> TakeFd(const Napi::Value& value) {
 
 void InitFd(Napi::Env env, Napi::Object exports) {
   EnvState::Of(env).fd_constructor = Napi::Persistent(Fd::Define(env));
-  exports.Set("openFd", Napi::Function::New<OpenFd>(env, "openFd"));
-  exports.Set("adoptFd", Napi::Function::New<AdoptFd>(env, "adoptFd"));
-  exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));
-  exports.Set("giveFd", Napi::Function::New<GiveFd>(env, "giveFd"));
-  exports.Set("closeFd", Napi::Function::New<CloseFd>(env, "closeFd"));
-  exports.Set("seekEnd", Napi::Function::New<SeekEnd>(env, "seekEnd"));
-  exports.Set("statFd", Napi::Function::New<StatFd>(env, "statFd"));
+  Export<OpenFd>(exports, "openFd");
+  Export<AdoptFd>(exports, "adoptFd");
+  Export<DupFd>(exports, "dupFd");
+  Export<GiveFd>(exports, "giveFd");
+  Export<CloseFd>(exports, "closeFd");
+  Export<SeekEnd>(exports, "seekEnd");
+  Export<StatFd>(exports, "statFd");
 }
 
 }  // namespace p2pdma

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 #include "support/vfio_abi.h"
 
@@ -28,6 +30,8 @@ Napi::Value Allocate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), request.out_ioas_id);
 }
 
+constexpr uint32_t kMostRanges = 1 << 16;
+
 // iommufdRanges(iommufd, space): {alignment: bigint, ranges: [start, end, ...]}
 Napi::Value Ranges(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -43,14 +47,16 @@ Napi::Value Ranges(const Napi::CallbackInfo& info) {
                reinterpret_cast<uintptr_t>(ranges.data()),
                0};
     if (ioctl(iommufd->get(), abi::kIoasIovaRanges, &request) == 0) break;
-    if (errno != EMSGSIZE || request.num_iovas <= ranges.size()) {
+    if (errno != EMSGSIZE || request.num_iovas <= ranges.size() ||
+        request.num_iovas > kMostRanges) {
       throw SystemError(env, errno, "ioctl IOMMU_IOAS_IOVA_RANGES");
     }
     ranges.resize(request.num_iovas);
   }
   Napi::Object result = Napi::Object::New(env);
   Napi::Array list = Napi::Array::New(env);
-  for (uint32_t i = 0; i < request.num_iovas; ++i) {
+  const uint32_t count = std::min(request.num_iovas, static_cast<__u32>(ranges.size()));
+  for (uint32_t i = 0; i < count; ++i) {
     list.Set(2 * i, Napi::BigInt::New(env, static_cast<uint64_t>(ranges[i].start)));
     list.Set(2 * i + 1, Napi::BigInt::New(env, static_cast<uint64_t>(ranges[i].last)));
   }
@@ -180,9 +186,9 @@ Napi::Value Start(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitIommufd(Napi::Env env, Napi::Object exports) {
+void InitIommufd(Napi::Env, Napi::Object exports) {
   const auto set = [&]<auto function>(const char* name) {
-    exports.Set(name, Napi::Function::New<function>(env, name));
+    Export<function>(exports, name);
   };
   set.operator()<Allocate>("iommufdAllocate");
   set.operator()<Ranges>("iommufdRanges");

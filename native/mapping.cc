@@ -7,6 +7,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/env_state.h"
 
 namespace p2pdma {
@@ -35,7 +36,7 @@ Napi::Value MapFd(const Napi::CallbackInfo& info) {
                              MAP_SHARED | (populate ? MAP_POPULATE : 0), fd->get(),
                              static_cast<off_t>(offset - lead));
   if (address == MAP_FAILED) throw SystemError(env, errno, "mmap");
-  Range range = std::make_shared<MappedRange>(address, lead, length, writable, device);
+  Range range = OwnRange(address, lead, length, writable, device);
   return EnvState::Of(env).mapping_constructor.New({Napi::External<Range>::New(env, &range)});
 }
 
@@ -67,6 +68,10 @@ Napi::Value Mapping::Length(const Napi::CallbackInfo& info) {
 // the thread pool, fs.read for one, keeps the object alive while a detach has
 // already freed the backing store).
 Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&] { return MakeView(info); });
+}
+
+Napi::Value Mapping::MakeView(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!range_) throw CodedError(env, "ERR_CLOSED", "Mapping is closed");
   const uint64_t offset = UintArg(info, 0, "offset");
@@ -82,6 +87,9 @@ Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
   }
   if (length == 0) return Napi::ArrayBuffer::New(env, 0);
 
+  // Before there is a view: one that is not known would not be detached.
+  if (views_.size() >= forget_at_) ForgetDeadViews();
+  views_.reserve(views_.size() + 1);
   auto store = std::make_unique<Range>(range_);
   napi_value value = nullptr;
   NAPI_THROW_IF_FAILED(env,
@@ -96,7 +104,6 @@ Napi::Value Mapping::View(const Napi::CallbackInfo& info) {
                        Napi::Value());
   static_cast<void>(object.release());
 
-  if (views_.size() >= forget_at_) ForgetDeadViews();
   views_.push_back(Napi::Weak(Napi::ArrayBuffer(env, value)));
   return Napi::Value(env, value);
 }
@@ -150,7 +157,7 @@ int LetGo(std::shared_ptr<MappedRange> range) {
 
 void InitMapping(Napi::Env env, Napi::Object exports) {
   EnvState::Of(env).mapping_constructor = Napi::Persistent(Mapping::Define(env));
-  exports.Set("mapFd", Napi::Function::New<MapFd>(env, "mapFd"));
+  Export<MapFd>(exports, "mapFd");
   exports.Set("pageSize", Napi::Number::New(env, static_cast<double>(sysconf(_SC_PAGESIZE))));
 }
 

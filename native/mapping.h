@@ -22,6 +22,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
 
   Napi::Value Length(const Napi::CallbackInfo& info);
   Napi::Value View(const Napi::CallbackInfo& info);
+  Napi::Value MakeView(const Napi::CallbackInfo& info);
   Napi::Value Unmap(const Napi::CallbackInfo& info);
   std::shared_ptr<MappedRange> Take(Napi::Env env);
   void ForgetDeadViews();

@@ -8,6 +8,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 
 namespace p2pdma {
 
@@ -54,11 +55,11 @@ Napi::Value GetSeals(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitMemfd(Napi::Env env, Napi::Object exports) {
-  exports.Set("createMemfd", Napi::Function::New<CreateMemfd>(env, "createMemfd"));
-  exports.Set("truncateFd", Napi::Function::New<TruncateFd>(env, "truncateFd"));
-  exports.Set("addSeals", Napi::Function::New<AddSeals>(env, "addSeals"));
-  exports.Set("getSeals", Napi::Function::New<GetSeals>(env, "getSeals"));
+void InitMemfd(Napi::Env, Napi::Object exports) {
+  Export<CreateMemfd>(exports, "createMemfd");
+  Export<TruncateFd>(exports, "truncateFd");
+  Export<AddSeals>(exports, "addSeals");
+  Export<GetSeals>(exports, "getSeals");
 }
 
 }  // namespace p2pdma

@@ -14,6 +14,7 @@
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/job.h"
 #include "support/wide_copy.h"
 
@@ -192,9 +193,12 @@ class PopulateJob : public Job {
 // Giving back much memory takes the kernel milliseconds.
 class LetGoJob : public Job {
  public:
-  LetGoJob(Range range, std::vector<std::shared_ptr<OwnedFd>> fds)
-      : range_(std::move(range)), fds_(std::move(fds)) {}
+  explicit LetGoJob(size_t fds) { fds_.reserve(fds); }
+  void Take(Range range) { range_ = std::move(range); }
+  void Take(std::shared_ptr<OwnedFd> fd) { fds_.push_back(std::move(fd)); }
 
+  // Where it could not even be begun, it is done here.
+  ~LetGoJob() override { LetGo(std::move(range_)); }
   void Run() override {
     error_ = LetGo(std::move(range_));
     fds_.clear();
@@ -218,11 +222,11 @@ Napi::Value LetGoOf(const Napi::CallbackInfo& info) {
     throw CodedError(env, "ERR_INVALID_ARG_TYPE", "fds must be an array", "fds");
   }
   const auto list = info[1].As<Napi::Array>();
-  std::vector<std::shared_ptr<OwnedFd>> fds;
-  Range range = TakeMapping(info[0]);
-  for (uint32_t i = 0; i < list.Length(); ++i) fds.push_back(TakeFd(list.Get(i)));
-  return StartJob(env, std::make_unique<LetGoJob>(std::move(range), std::move(fds)),
-                  "p2pdma.letGo");
+  // The owner of what is taken comes first.
+  auto job = std::make_unique<LetGoJob>(list.Length());
+  job->Take(TakeMapping(info[0]));
+  for (uint32_t i = 0; i < list.Length(); ++i) job->Take(TakeFd(list.Get(i)));
+  return StartJob(env, std::move(job), "p2pdma.letGo");
 }
 
 // copySlice(target, targetOffset, source, sourceOffset, length)
@@ -319,15 +323,14 @@ Napi::Value CountRunsSlice(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void InitMemoryJobs(Napi::Env env, Napi::Object exports) {
-  exports.Set("letGo", Napi::Function::New<LetGoOf>(env, "letGo"));
-  exports.Set("copySlice", Napi::Function::New<CopySlice>(env, "copySlice"));
-  exports.Set("copySliceNow", Napi::Function::New<CopySliceNow>(env, "copySliceNow"));
-  exports.Set("populateSlice", Napi::Function::New<PopulateSlice>(env, "populateSlice"));
-  exports.Set("populateSliceNow", Napi::Function::New<PopulateSliceNow>(env, "populateSliceNow"));
-  exports.Set("storeChangesSlice",
-              Napi::Function::New<StoreChangesSlice>(env, "storeChangesSlice"));
-  exports.Set("fillSlice", Napi::Function::New<FillSlice>(env, "fillSlice"));
-  exports.Set("countRunsSlice", Napi::Function::New<CountRunsSlice>(env, "countRunsSlice"));
+  Export<LetGoOf>(exports, "letGo");
+  Export<CopySlice>(exports, "copySlice");
+  Export<CopySliceNow>(exports, "copySliceNow");
+  Export<PopulateSlice>(exports, "populateSlice");
+  Export<PopulateSliceNow>(exports, "populateSliceNow");
+  Export<StoreChangesSlice>(exports, "storeChangesSlice");
+  Export<FillSlice>(exports, "fillSlice");
+  Export<CountRunsSlice>(exports, "countRunsSlice");
   Napi::Array ways = Napi::Array::New(env);
   for (const WideCopy& each : WideCopies()) ways.Set(ways.Length(), each.name);
   exports.Set("wideCopies", ways);

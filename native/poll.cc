@@ -7,6 +7,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/poll_handle.h"
 
 namespace p2pdma {
@@ -38,12 +39,7 @@ Napi::Value PollFd(const Napi::CallbackInfo& info) {
   }
   const PollHandle::Slot slot = PollHandle::Start(
       env, std::make_unique<Wait>(), *fd, static_cast<int>(events), info[2].As<Napi::Function>());
-  return Napi::Function::New(
-      env,
-      [slot](const Napi::CallbackInfo&) {
-        if (*slot != nullptr) (*slot)->Close();
-      },
-      "stop");
+  return PollHandle::Controls(env, slot).Get("stop");
 }
 
 // pollNow(fd, events): poll(2) without waiting; returns the events
@@ -57,9 +53,9 @@ Napi::Value PollNow(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitPoll(Napi::Env env, Napi::Object exports) {
-  exports.Set("pollFd", Napi::Function::New<PollFd>(env, "pollFd"));
-  exports.Set("pollNow", Napi::Function::New<PollNow>(env, "pollNow"));
+void InitPoll(Napi::Env, Napi::Object exports) {
+  Export<PollFd>(exports, "pollFd");
+  Export<PollNow>(exports, "pollNow");
 }
 
 }  // namespace p2pdma

@@ -7,6 +7,7 @@
 #include "mapping.h"
 #include "support/args.h"
 #include "support/env_state.h"
+#include "support/guard.h"
 #include "support/mmio.h"
 
 namespace p2pdma {
@@ -39,6 +40,11 @@ class Registers : public Napi::ObjectWrap<Registers> {
   // Of a register of type T; throws unless it is whole, aligned and inside.
   template <typename T>
   volatile T* At(const Napi::CallbackInfo& info) {
+    return Guarded(info.Env(), [&] { return Find<T>(info); });
+  }
+
+  template <typename T>
+  volatile T* Find(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!range_ || range_->retired) {
       throw CodedError(env, "ERR_CLOSED", "the registers are closed");

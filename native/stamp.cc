@@ -13,6 +13,7 @@
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/job.h"
 #include "support/wide_copy.h"
 
@@ -271,9 +272,9 @@ Napi::Value VerifyBlocks(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitStamp(Napi::Env env, Napi::Object exports) {
-  exports.Set("stampBlocks", Napi::Function::New<StampBlocks>(env, "stampBlocks"));
-  exports.Set("verifyBlocks", Napi::Function::New<VerifyBlocks>(env, "verifyBlocks"));
+void InitStamp(Napi::Env, Napi::Object exports) {
+  Export<StampBlocks>(exports, "stampBlocks");
+  Export<VerifyBlocks>(exports, "verifyBlocks");
 }
 
 }  // namespace p2pdma

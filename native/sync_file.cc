@@ -9,6 +9,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 
 // Linux 6.6; missing from older headers.
 #ifndef SYNC_IOC_SET_DEADLINE
@@ -88,11 +89,10 @@ Napi::Value SyncFileSetDeadline(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitSyncFile(Napi::Env env, Napi::Object exports) {
-  exports.Set("syncFileMerge", Napi::Function::New<SyncFileMerge>(env, "syncFileMerge"));
-  exports.Set("syncFileInfo", Napi::Function::New<SyncFileInfo>(env, "syncFileInfo"));
-  exports.Set("syncFileSetDeadline",
-              Napi::Function::New<SyncFileSetDeadline>(env, "syncFileSetDeadline"));
+void InitSyncFile(Napi::Env, Napi::Object exports) {
+  Export<SyncFileMerge>(exports, "syncFileMerge");
+  Export<SyncFileInfo>(exports, "syncFileInfo");
+  Export<SyncFileSetDeadline>(exports, "syncFileSetDeadline");
 }
 
 }  // namespace p2pdma

@@ -11,6 +11,7 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 
 namespace p2pdma {
@@ -32,6 +33,9 @@ Napi::Value UdmabufCreate(const Napi::CallbackInfo& info) {
                         });
 }
 
+// Many times the kernel's own list_limit (drivers/dma-buf/udmabuf.c).
+constexpr uint32_t kMostItems = 1 << 16;
+
 // udmabufCreateList(device, memfds, offsets, sizes): three arrays of one
 // length; a promise of an Fd
 Napi::Value UdmabufCreateList(const Napi::CallbackInfo& info) {
@@ -44,6 +48,9 @@ Napi::Value UdmabufCreateList(const Napi::CallbackInfo& info) {
   const auto offsets = info[2].As<Napi::TypedArray>();
   const auto sizes = info[3].As<Napi::TypedArray>();
   const uint32_t count = memfds.Length();
+  if (count > kMostItems) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "items are too many for one call", "items");
+  }
   if (offsets.TypedArrayType() != napi_biguint64_array || offsets.ElementLength() != count ||
       sizes.TypedArrayType() != napi_biguint64_array || sizes.ElementLength() != count) {
     throw CodedError(env, "ERR_INVALID_ARG_TYPE", "items must be arrays of one length", "items");
@@ -69,10 +76,9 @@ Napi::Value UdmabufCreateList(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitUdmabuf(Napi::Env env, Napi::Object exports) {
-  exports.Set("udmabufCreate", Napi::Function::New<UdmabufCreate>(env, "udmabufCreate"));
-  exports.Set("udmabufCreateList",
-              Napi::Function::New<UdmabufCreateList>(env, "udmabufCreateList"));
+void InitUdmabuf(Napi::Env, Napi::Object exports) {
+  Export<UdmabufCreate>(exports, "udmabufCreate");
+  Export<UdmabufCreateList>(exports, "udmabufCreateList");
 }
 
 }  // namespace p2pdma

@@ -13,7 +13,9 @@
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
+#include "support/vfio_capabilities.h"
 
 namespace p2pdma {
 
@@ -93,6 +95,7 @@ Napi::Value IommuInfo(const Napi::CallbackInfo& info) {
     }
     memcpy(&head, memory.data(), sizeof(head));
     if (head.argsz <= memory.size()) break;
+    if (head.argsz > kMostInfo) throw SystemError(env, EOVERFLOW, "ioctl VFIO_IOMMU_GET_INFO");
     memory.assign(head.argsz, std::byte{0});
   }
   vfio_iommu_type1_info head;
@@ -101,28 +104,26 @@ Napi::Value IommuInfo(const Napi::CallbackInfo& info) {
   result.Set("pageSizes", Napi::BigInt::New(env, static_cast<uint64_t>(head.iova_pgsizes)));
   result.Set("ranges", env.Null());
   result.Set("mappings", env.Null());
-  size_t at = (head.flags & VFIO_IOMMU_INFO_CAPS) != 0 ? head.cap_offset : 0;
-  vfio_info_cap_header cap;
-  while (at != 0 && at + sizeof(cap) <= memory.size()) {
-    memcpy(&cap, memory.data() + at, sizeof(cap));
-    if (cap.id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) {
+  const size_t first = (head.flags & VFIO_IOMMU_INFO_CAPS) != 0 ? head.cap_offset : 0;
+  ForEachCapability(memory, first, [&](uint16_t id, Bytes capability) {
+    if (id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) {
       vfio_iommu_type1_info_cap_iova_range ranges;
-      memcpy(&ranges, memory.data() + at, sizeof(ranges));
+      if (!ReadAt(capability, 0, &ranges)) return;
       Napi::Array list = Napi::Array::New(env);
-      for (uint32_t i = 0; i < ranges.nr_iovas; ++i) {
-        vfio_iova_range range;
-        memcpy(&range, memory.data() + at + sizeof(ranges) + i * sizeof(range), sizeof(range));
+      vfio_iova_range range;
+      for (uint32_t i = 0; i < ranges.nr_iovas &&
+                           ReadAt(capability, sizeof(ranges) + i * sizeof(range), &range);
+           ++i) {
         list.Set(2 * i, Napi::BigInt::New(env, static_cast<uint64_t>(range.start)));
         list.Set(2 * i + 1, Napi::BigInt::New(env, static_cast<uint64_t>(range.end)));
       }
       result.Set("ranges", list);
-    } else if (cap.id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL) {
+    } else if (id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL) {
       vfio_iommu_type1_info_dma_avail available;
-      memcpy(&available, memory.data() + at, sizeof(available));
+      if (!ReadAt(capability, 0, &available)) return;
       result.Set("mappings", Napi::Number::New(env, available.avail));
     }
-    at = cap.next;
-  }
+  });
   return result;
 }
 
@@ -205,9 +206,9 @@ Napi::Value StartUnmapDma(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitVfioContainer(Napi::Env env, Napi::Object exports) {
+void InitVfioContainer(Napi::Env, Napi::Object exports) {
   const auto set = [&]<auto function>(const char* name) {
-    exports.Set(name, Napi::Function::New<function>(env, name));
+    Export<function>(exports, name);
   };
   set.operator()<ApiVersion>("vfioApiVersion");
   set.operator()<CheckExtension>("vfioCheckExtension");

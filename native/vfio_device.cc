@@ -13,8 +13,10 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 #include "support/vfio_abi.h"
+#include "support/vfio_capabilities.h"
 
 namespace p2pdma {
 
@@ -54,6 +56,7 @@ Napi::Value RegionInfo(const Napi::CallbackInfo& info) {
     }
     memcpy(&head, memory.data(), sizeof(head));
     if (head.argsz <= memory.size()) break;
+    if (head.argsz > kMostInfo) throw SystemError(env, EOVERFLOW, "ioctl VFIO_DEVICE_GET_REGION_INFO");
     memory.assign(head.argsz, std::byte{0});
   }
   Napi::Object result = Napi::Object::New(env);
@@ -62,31 +65,29 @@ Napi::Value RegionInfo(const Napi::CallbackInfo& info) {
   result.Set("offset", static_cast<double>(head.offset));
   for (const char* name : {"areas", "type", "subtype"}) result.Set(name, env.Null());
   result.Set("msixMappable", false);
-  size_t at = (head.flags & VFIO_REGION_INFO_FLAG_CAPS) != 0 ? head.cap_offset : 0;
-  vfio_info_cap_header cap;
-  while (at != 0 && at + sizeof(cap) <= memory.size()) {
-    memcpy(&cap, memory.data() + at, sizeof(cap));
-    if (cap.id == VFIO_REGION_INFO_CAP_SPARSE_MMAP) {
+  const size_t first = (head.flags & VFIO_REGION_INFO_FLAG_CAPS) != 0 ? head.cap_offset : 0;
+  ForEachCapability(memory, first, [&](uint16_t id, Bytes capability) {
+    if (id == VFIO_REGION_INFO_CAP_SPARSE_MMAP) {
       vfio_region_info_cap_sparse_mmap sparse;
-      memcpy(&sparse, memory.data() + at, sizeof(sparse));
+      if (!ReadAt(capability, 0, &sparse)) return;
       Napi::Array areas = Napi::Array::New(env);
-      for (uint32_t i = 0; i < sparse.nr_areas; ++i) {
-        vfio_region_sparse_mmap_area area;
-        memcpy(&area, memory.data() + at + sizeof(sparse) + i * sizeof(area), sizeof(area));
+      vfio_region_sparse_mmap_area area;
+      for (uint32_t i = 0; i < sparse.nr_areas &&
+                           ReadAt(capability, sizeof(sparse) + i * sizeof(area), &area);
+           ++i) {
         areas.Set(2 * i, static_cast<double>(area.offset));
         areas.Set(2 * i + 1, static_cast<double>(area.size));
       }
       result.Set("areas", areas);
-    } else if (cap.id == VFIO_REGION_INFO_CAP_TYPE) {
+    } else if (id == VFIO_REGION_INFO_CAP_TYPE) {
       vfio_region_info_cap_type type;
-      memcpy(&type, memory.data() + at, sizeof(type));
+      if (!ReadAt(capability, 0, &type)) return;
       result.Set("type", type.type);
       result.Set("subtype", type.subtype);
-    } else if (cap.id == VFIO_REGION_INFO_CAP_MSIX_MAPPABLE) {
+    } else if (id == VFIO_REGION_INFO_CAP_MSIX_MAPPABLE) {
       result.Set("msixMappable", true);
     }
-    at = cap.next;
-  }
+  });
   return result;
 }
 
@@ -236,9 +237,9 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitVfioDevice(Napi::Env env, Napi::Object exports) {
+void InitVfioDevice(Napi::Env, Napi::Object exports) {
   const auto set = [&]<auto function>(const char* name) {
-    exports.Set(name, Napi::Function::New<function>(env, name));
+    Export<function>(exports, name);
   };
   set.operator()<DeviceInfo>("vfioDeviceInfo");
   set.operator()<RegionInfo>("vfioRegionInfo");

@@ -10,7 +10,7 @@
 #include "../support/args.h"
 #include "../support/column_args.h"
 #include "../support/error.h"
-#include "../support/fast_function.h"
+#include "../support/function.h"
 #include "../support/mmio.h"
 #include "ring.h"
 
@@ -49,17 +49,16 @@ struct JsRing {
 };
 using RingPtr = std::shared_ptr<JsRing>;
 
-napi_value Post(napi_env env, napi_callback_info info) {
-  auto& ring = FastOwner<JsRing>(env, info);
+void Post(JsRing& ring) {
   uint32_t* const bell = ring.bell;
   bell[kAccepted] = 0;
   bell[kMalformed] = 0;
-  if (!ring.usable()) return nullptr;
+  if (!ring.usable()) return;
   Ring& core = *ring.core;
   const uint32_t pending = bell[kPending];
   const uint32_t first = bell[kFirst];
   uint32_t count = bell[kCount];
-  if (pending >= core.entries() || first > ring.batch.capacity) return nullptr;
+  if (pending >= core.entries() || first > ring.batch.capacity) return;
   // One slot stays empty, by which the device knows full from empty.
   if (count > core.entries() - 1 - pending) count = core.entries() - 1 - pending;
   if (count > ring.batch.capacity - first) count = ring.batch.capacity - first;
@@ -73,32 +72,28 @@ napi_value Post(napi_env env, napi_callback_info info) {
     *reinterpret_cast<volatile uint32_t*>(ring.registers->data + ring.tail) =
         (slot + result.accepted) & (core.entries() - 1);
   }
-  return nullptr;
 }
 
-napi_value Reap(napi_env env, napi_callback_info info) {
-  auto& ring = FastOwner<JsRing>(env, info);
+void Reap(JsRing& ring) {
   uint32_t* const bell = ring.bell;
   bell[kTaken] = 0;
   bell[kBad] = 0;
-  if (!ring.usable()) return nullptr;
+  if (!ring.usable()) return;
   const Ring& core = *ring.core;
   const uint32_t pending = bell[kPending];
-  if (pending >= core.entries()) return nullptr;
+  if (pending >= core.entries()) return;
   const uint32_t room = ring.completions.capacity;
   const uint32_t taken = core.Done(bell[kHead], pending < room ? pending : room);
   bell[kBad] = core.Complete(bell[kHead], taken, bell[kEpoch], ring.completions);
   bell[kTaken] = taken;
   bell[kPending] = pending - taken;
   bell[kHead] = (bell[kHead] + taken) & (core.entries() - 1);
-  return nullptr;
 }
 
-napi_value Done(napi_env env, napi_callback_info info) {
-  auto& ring = FastOwner<JsRing>(env, info);
-  const bool usable = ring.usable() && ring.bell[kPending] < ring.core->entries();
-  ring.bell[kDone] = usable ? ring.core->Done(ring.bell[kHead], ring.bell[kPending]) : 0;
-  return nullptr;
+void Done(JsRing& ring) {
+  const uint32_t pending = ring.bell[kPending];
+  const bool usable = ring.usable() && pending < ring.core->entries();
+  ring.bell[kDone] = usable ? ring.core->Done(ring.bell[kHead], pending) : 0;
 }
 
 class Fields {
@@ -220,16 +215,17 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   ring->core = std::make_unique<Ring>(std::move(memory), 0, entries, std::move(form),
                                       LimitsArg(info, 5), rows);
   const Napi::Object object = Napi::Object::New(env);
-  SetFast(env, object, "post", Post, ring);
-  SetFast(env, object, "reap", Reap, ring);
-  SetFast(env, object, "done", Done, ring);
+  SetFast<Post>(env, object, "post", ring);
+  SetFast<Reap>(env, object, "reap", ring);
+  SetFast<Done>(env, object, "done", ring);
   Set(object, "useBatch", [ring](const Napi::CallbackInfo& i) { ring->batch = BatchArgs(i); });
   Set(object, "useCompletions",
       [ring](const Napi::CallbackInfo& i) { ring->completions = CompletionArgs(i); });
   Set(object, "useTable", [ring](const Napi::CallbackInfo& i) { UseTable(i, *ring); });
   Set(object, "refill", [ring](const Napi::CallbackInfo&) {
-    if (ring->usable() && ring->bell[kPending] < ring->core->entries()) {
-      ring->core->Refill(ring->bell[kHead], ring->bell[kPending]);
+    const uint32_t pending = ring->bell[kPending];
+    if (ring->usable() && pending < ring->core->entries()) {
+      ring->core->Refill(ring->bell[kHead], pending);
     }
   });
   Set(object, "close", [ring](const Napi::CallbackInfo&) { ring->core.reset(); });
@@ -239,8 +235,8 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
 }  // namespace
 }  // namespace ring
 
-void InitRing(Napi::Env env, Napi::Object exports) {
-  exports.Set("openRing", Napi::Function::New<ring::OpenRing>(env, "openRing"));
+void InitRing(Napi::Env, Napi::Object exports) {
+  Export<ring::OpenRing>(exports, "openRing");
 }
 
 }  // namespace p2pdma

@@ -98,9 +98,9 @@ class Ring::Reader {
              table_.states.Read(place) == kOpen;
     if (!found_) return false;
     row_.id = id;
-    // The engine's own table: whole numbers.
-    size_ = static_cast<uint64_t>(table_.sizes.Read(place));
-    base_ = static_cast<uint64_t>(table_.iovas.Read(place));
+    // The engine's own table; JavaScript could write it.
+    if (!Whole(table_.sizes.Read(place), &size_)) size_ = 0;
+    if (!Whole(table_.iovas.Read(place), &base_)) size_ = 0;
     may_use_ = (table_.access.Read(place) & limits_.access) != 0;
     return true;
   }
@@ -149,10 +149,13 @@ void Ring::Refill(uint32_t slot, uint32_t count) {
     const uint32_t here = (slot + i) & mask_;
     const uint32_t place = rows_.ids.Read(here) & kSlotMask;
     if (place >= table.capacity) return;
-    Write(here,
-          static_cast<uint64_t>(table.iovas.Read(place)) +
-              static_cast<uint64_t>(rows_.offsets.Read(here)),
-          static_cast<uint32_t>(rows_.lengths.Read(here)));
+    uint64_t iova = 0;
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    Whole(table.iovas.Read(place), &iova);
+    Whole(rows_.offsets.Read(here), &offset);
+    Whole(rows_.lengths.Read(here), &length);
+    Write(here, iova + offset, static_cast<uint32_t>(length));
   }
   EndBatch(slot, count);
 }

@@ -21,6 +21,7 @@ bool Channel::Stop() {
 
 uint32_t Channel::Force() {
   const Control control(*this);
+  zombies_.reserve(zombies_.size() + 1);
   const uint32_t old = epoch_++;
   if (epoch_ == 0) epoch_ = 1;
   const uint64_t done = done_.load(std::memory_order_relaxed);

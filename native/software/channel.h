@@ -17,6 +17,8 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "../support/columns.h"
@@ -86,6 +88,17 @@ struct Zombie {
   Progress progress;
   uint32_t epoch;
 };
+
+// On the device thread, which nobody could catch anything from: false without memory for it.
+template <typename Container, typename Element>
+bool TryPush(Container* container, Element&& element) {
+  try {
+    container->push_back(std::forward<Element>(element));
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
 
 class Channel {
  public:

@@ -202,15 +202,13 @@ void Device::Complete(Channel& channel, const Completion& completion) {
   Completion& slot = channel.completions_[position_ & channel.mask_];
   slot = completion;
   slot.epoch = channel.epoch_;
-  if (head.doubled_completion) {
-    channel.late_.push_back(slot);
-    Stats::Add(&stats_.injected, 1);
-  }
+  if (head.doubled_completion && TryPush(&channel.late_, slot)) Stats::Add(&stats_.injected, 1);
   ++position_;
   if (head.doubled) {
     const Operation& operation = channel.At(position_ - 1);
-    channel.again_.push_back(
-        {operation, head.doubled_after == 0 ? kNever : position_ + head.doubled_after});
+    TryPush(&channel.again_,
+            Channel::Again{operation,
+                           head.doubled_after == 0 ? kNever : position_ + head.doubled_after});
   }
   Stats::Add(&stats_.operations, 1);
   head.begun = false;
@@ -231,8 +229,12 @@ void Device::RunZombies(Channel& channel, Turn* turn) {
     }
     Completion completion{it->operation.cookie, static_cast<double>(it->progress.at),
                           Status::kFault, it->epoch};
+    if (!TryPush(&channel.late_, completion)) {
+      turn->deadline = std::min(turn->deadline, Now() + kMemoryPatience);
+      ++it;
+      continue;
+    }
     Stats::Add(&stats_.faults, 1);
-    channel.late_.push_back(completion);
     it = zombies.erase(it);
     turn->progress = true;
   }

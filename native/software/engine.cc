@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 namespace p2pdma::software {
@@ -112,12 +113,14 @@ void Engine::Loop() {
   const uint64_t spin = std::thread::hardware_concurrency() > 1 ? kSpin : 0;
   while (!closing_.load(std::memory_order_acquire)) {
     const uint32_t controls = controls_.load(std::memory_order_seq_cst);
-    if (controls != seen) {
-      seen = controls;
-      const std::lock_guard lock(channels_mutex_);
-      channels = channels_;
-    }
     Device::Turn all;
+    if (controls != seen) {
+      if (TakeChannels(&channels)) {
+        seen = controls;
+      } else {
+        all.deadline = Now() + kMemoryPatience;
+      }
+    }
     for (const auto& channel : channels) {
       const Device::Turn turn = device.Visit(*channel);
       all.progress |= turn.progress;
@@ -141,6 +144,16 @@ void Engine::Loop() {
     if (now - idle_since < spin) continue;
     Sleep(channels, controls, all.deadline);
     idle_since = 0;
+  }
+}
+
+bool Engine::TakeChannels(std::vector<std::shared_ptr<Channel>>* out) {
+  const std::lock_guard lock(channels_mutex_);
+  try {
+    *out = channels_;
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
   }
 }
 

@@ -54,6 +54,8 @@ class Engine {
 
  private:
   void Loop();
+  // False where there is no memory for them: they are as before.
+  bool TakeChannels(std::vector<std::shared_ptr<Channel>>* out);
   bool AnythingPosted(const std::vector<std::shared_ptr<Channel>>& channels) const;
   void Sleep(const std::vector<std::shared_ptr<Channel>>& channels, uint32_t controls,
              uint64_t deadline);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../support/error.h"
+#include "../support/guard.h"
 
 namespace p2pdma::software {
 
@@ -11,8 +12,8 @@ HostChannel::HostChannel(std::shared_ptr<Host> host, uint32_t depth, Napi::Objec
                          uint32_t* bell)
     : doorbell(bell),
       host_(std::move(host)),
-      core_(host_->engine().OpenChannel(depth)),
-      owner_(Napi::Weak(owner)) {}
+      owner_(Napi::Weak(owner)),
+      core_(host_->engine().OpenChannel(depth)) {}
 
 HostChannel::~HostChannel() { Close(); }
 
@@ -21,6 +22,7 @@ void HostChannel::Close() {
   stop_pending = false;
   if (!host_->closed()) host_->engine().CloseChannel(core_);
   core_ = nullptr;
+  host_->Remove(*this);
   UpdateHold();
   owner_.Reset();
 }
@@ -45,18 +47,26 @@ std::shared_ptr<Host> Host::Open(Napi::Env env, Napi::Function dispatch) {
   async->handle.data = async.get();
   const int error = uv_async_init(loop, &async->handle, [](uv_async_t* handle) {
     Host* const target = static_cast<Async*>(handle->data)->host;
-    if (target != nullptr) target->OnEvents();
+    if (target == nullptr) return;
+    const Napi::Env env = target->env_;
+    try {
+      target->OnEvents();
+    } catch (...) {
+      const Napi::HandleScope scope(env);
+      ReportHandled(env);
+    }
   });
   if (error != 0) throw SystemError(env, -error, "uv_async_init");
   uv_unref(reinterpret_cast<uv_handle_t*>(&async->handle));
   host->async_ = async.release();
-  napi_add_async_cleanup_hook(
+  const napi_status hooked = napi_add_async_cleanup_hook(
       env,
       [](napi_async_cleanup_hook_handle, void* data) {
         Host* const target = static_cast<Async*>(data)->host;
         if (target != nullptr) target->Shutdown();
       },
       host->async_, &host->async_->hook);
+  if (hooked != napi_ok) throw Napi::Error::New(env);
   host->dispatch_ = Napi::Persistent(dispatch);
   try {
     host->engine_ =
@@ -68,20 +78,39 @@ std::shared_ptr<Host> Host::Open(Napi::Env env, Napi::Function dispatch) {
   return host;
 }
 
+void Host::Add(const std::shared_ptr<HostChannel>& channel) {
+  channels_.push_back(channel.get());
+  channel->place_ = channels_.size() - 1;
+}
+
+void Host::Remove(const HostChannel& channel) {
+  const size_t place = channel.place_;
+  if (place >= channels_.size() || channels_[place] != &channel) return;
+  channels_[place] = nullptr;
+  // While they are looked at, none moves.
+  if (!is_dispatching_) Fill(place);
+}
+
+// The last one goes to where there is none any more.
+void Host::Fill(size_t place) {
+  channels_[place] = channels_.back();
+  if (channels_[place] != nullptr) channels_[place]->place_ = place;
+  channels_.pop_back();
+}
+
 void Host::Shutdown() {
   if (async_ == nullptr) return;
   // The thread first: it uses the handle.
   if (engine_ != nullptr) engine_->Close();
   Async* const async = std::exchange(async_, nullptr);
   async->host = nullptr;
-  for (const auto& weak : channels_) {
-    if (const auto channel = weak.lock()) channel->Close();
+  for (size_t i = channels_.size(); i-- > 0;) {
+    if (i < channels_.size() && channels_[i] != nullptr) channels_[i]->Close();
   }
-  channels_.clear();
   dispatch_.Reset();
   uv_close(reinterpret_cast<uv_handle_t*>(&async->handle), [](uv_handle_t* handle) {
     const std::unique_ptr<Async> closed(static_cast<Async*>(handle->data));
-    napi_remove_async_cleanup_hook(closed->hook);
+    if (closed->hook != nullptr) napi_remove_async_cleanup_hook(closed->hook);
   });
 }
 
@@ -98,19 +127,23 @@ void Host::Unref() {
 void Host::OnEvents() {
   const auto self = shared_from_this();
   const Napi::HandleScope scope(env_);
-  std::erase_if(channels_, [](const auto& weak) {
-    const auto channel = weak.lock();
-    return channel == nullptr || channel->closed();
-  });
-  // A copy: what is called may open and close.
-  const auto channels = channels_;
-  for (const auto& weak : channels) {
-    const auto channel = weak.lock();
-    if (channel == nullptr || channel->closed()) continue;
+  const Dispatching dispatching(*this);
+  // What is called may open and close.
+  for (size_t i = 0, count = channels_.size(); i < count; ++i) {
+    if (channels_[i] == nullptr) continue;
+    const auto channel = channels_[i]->shared_from_this();
     uint32_t events = channel->core().TakeEvents();
     // The answer to a stop that was overtaken by a force and a restart is none.
     if (channel->core().state() != State::kStopped) events &= ~Channel::kQuiet;
     if (events != 0) Dispatch(*channel, events);
+  }
+}
+
+Host::Dispatching::~Dispatching() {
+  host_.is_dispatching_ = false;
+  auto& channels = host_.channels_;
+  for (size_t i = channels.size(); i-- > 0;) {
+    if (channels[i] == nullptr) host_.Fill(i);
   }
 }
 

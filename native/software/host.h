@@ -16,7 +16,7 @@ class Host;
 
 // A channel as JavaScript has it. Its functions own it; so does, while an
 // event is to come, the JavaScript object that they belong to.
-class HostChannel {
+class HostChannel : public std::enable_shared_from_this<HostChannel> {
  public:
   HostChannel(std::shared_ptr<Host> host, uint32_t depth, Napi::Object owner, uint32_t* doorbell);
   ~HostChannel();
@@ -47,9 +47,12 @@ class HostChannel {
   friend class Host;
   void SetHold(bool held);
 
+  // Of the host's channels.
+  size_t place_ = 0;
   std::shared_ptr<Host> host_;
-  std::shared_ptr<Channel> core_;  // null when closed
   Napi::ObjectReference owner_;
+  // Null when closed. Last: it is the engine's too, once it is made.
+  std::shared_ptr<Channel> core_;
   bool held_ = false;
 };
 
@@ -63,7 +66,7 @@ class Host : public std::enable_shared_from_this<Host> {
 
   bool closed() const { return async_ == nullptr; }
   Engine& engine() { return *engine_; }
-  void Add(const std::shared_ptr<HostChannel>& channel) { channels_.push_back(channel); }
+  void Add(const std::shared_ptr<HostChannel>& channel);
   // The thread is joined, which takes a chunk at most, and the loop's handle
   // closed. Idempotent; also called when the environment ends.
   void Shutdown();
@@ -71,11 +74,26 @@ class Host : public std::enable_shared_from_this<Host> {
  private:
   friend class HostChannel;
 
+  void Remove(const HostChannel& channel);
+  void Fill(size_t place);
+
   // Lives until libuv has closed the handle.
   struct Async {
     uv_async_t handle;
     Host* host;
     napi_async_cleanup_hook_handle hook;
+  };
+
+  // While its channels are looked at.
+  class Dispatching {
+   public:
+    explicit Dispatching(Host& host) : host_(host) { host_.is_dispatching_ = true; }
+    ~Dispatching();
+    Dispatching(const Dispatching&) = delete;
+    Dispatching& operator=(const Dispatching&) = delete;
+
+   private:
+    Host& host_;
   };
 
   explicit Host(Napi::Env env) : env_(env) {}
@@ -89,7 +107,9 @@ class Host : public std::enable_shared_from_this<Host> {
   Async* async_ = nullptr;
   uint32_t refs_ = 0;
   Napi::FunctionReference dispatch_;
-  std::vector<std::weak_ptr<HostChannel>> channels_;
+  // Those that are open; null while events are dispatched, of one that was closed meanwhile.
+  std::vector<HostChannel*> channels_;
+  bool is_dispatching_ = false;
 };
 
 }  // namespace p2pdma::software

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "channel.h"
 #include "wait.h"
 
 namespace p2pdma::software {
@@ -24,7 +25,8 @@ void StrayWrites::Schedule(const Injection& injection, AttachmentTable::Retired 
               now + kStrayPatience};
   if (injection.parameter != kNever) stray.due = now + injection.parameter;
   const std::lock_guard lock(mutex_);
-  strays_.push_back(std::move(stray));
+  // The mapping has gone by now: an error would say that it has not.
+  if (!TryPush(&strays_, std::move(stray))) return;
   count_.store(static_cast<uint32_t>(strays_.size()), std::memory_order_release);
 }
 

@@ -12,7 +12,7 @@
 #include "../support/args.h"
 #include "../support/column_args.h"
 #include "../support/error.h"
-#include "../support/fast_function.h"
+#include "../support/function.h"
 #include "bench_loop.h"
 #include "host.h"
 
@@ -40,9 +40,8 @@ enum Doorbell : size_t {
   kDoorbellLength,
 };
 
-napi_value Post(napi_env env, napi_callback_info info) {
-  auto& channel = FastOwner<HostChannel>(env, info);
-  if (channel.closed()) return nullptr;
+void Post(HostChannel& channel) {
+  if (channel.closed()) return;
   uint32_t* const bell = channel.doorbell;
   const PostResult result =
       channel.host().engine().Post(channel.core(), channel.batch, bell[kFirst], bell[kCount]);
@@ -52,19 +51,16 @@ napi_value Post(napi_env env, napi_callback_info info) {
   bell[kRow] = result.row;
   bell[kInFlight] = channel.core().in_flight();
   channel.UpdateHold();
-  return nullptr;
 }
 
-napi_value Reap(napi_env env, napi_callback_info info) {
-  auto& channel = FastOwner<HostChannel>(env, info);
-  if (channel.closed()) return nullptr;
+void Reap(HostChannel& channel) {
+  if (channel.closed()) return;
   uint32_t* const bell = channel.doorbell;
   const ReapResult result = channel.core().Reap(channel.completions);
   bell[kReaped] = result.rows;
   bell[kStale] = result.stale;
   bell[kInFlight] = channel.core().in_flight();
   channel.UpdateHold();
-  return nullptr;
 }
 
 Channel& OpenCore(const Napi::CallbackInfo& info, const ChannelPtr& channel) {
@@ -77,26 +73,12 @@ Engine& OpenEngine(const Napi::CallbackInfo& info, const HostPtr& host) {
   return host->engine();
 }
 
-// openChannel(depth, owner, doorbell)
-Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
-  const Napi::Env env = info.Env();
-  OpenEngine(info, host);
-  const uint32_t depth = Uint32Arg(info, 0, "depth", kMaxDepth);
-  if (depth == 0 || (depth & (depth - 1)) != 0) {
-    throw CodedError(env, "ERR_OUT_OF_RANGE", "depth must be a power of two", "depth");
-  }
-  if (!info[1].IsObject()) {
-    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "owner must be an object", "owner");
-  }
-  auto* const bell =
-      static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kDoorbellLength));
-  const auto channel = std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
-  host->Add(channel);
-
+// What JavaScript has of it.
+Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
   const Napi::Object object = Napi::Object::New(env);
   object.Set("index", Napi::Number::New(env, channel->core().index()));
-  SetFast(env, object, "post", Post, channel);
-  SetFast(env, object, "reap", Reap, channel);
+  SetFast<Post>(env, object, "post", channel);
+  SetFast<Reap>(env, object, "reap", channel);
   Set(object, "useBatch",
       [channel](const Napi::CallbackInfo& i) { channel->batch = BatchArgs(i); });
   Set(object, "useCompletions",
@@ -141,6 +123,29 @@ Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   });
   Set(object, "close", [channel](const Napi::CallbackInfo&) { channel->Close(); });
   return object;
+}
+
+// openChannel(depth, owner, doorbell)
+Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
+  const Napi::Env env = info.Env();
+  OpenEngine(info, host);
+  const uint32_t depth = Uint32Arg(info, 0, "depth", kMaxDepth);
+  if (depth == 0 || (depth & (depth - 1)) != 0) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", "depth must be a power of two", "depth");
+  }
+  if (!info[1].IsObject()) {
+    throw CodedError(env, "ERR_INVALID_ARG_TYPE", "owner must be an object", "owner");
+  }
+  auto* const bell =
+      static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kDoorbellLength));
+  const auto channel = std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
+  try {
+    host->Add(channel);
+    return Describe(env, channel);
+  } catch (...) {
+    channel->Close();
+    throw;
+  }
 }
 
 // map(id, mapping, offset, size, access)
@@ -228,16 +233,11 @@ Napi::Value OpenSoftwareEngine(const Napi::CallbackInfo& info) {
 }  // namespace
 }  // namespace software
 
-void InitSoftware(Napi::Env env, Napi::Object exports) {
-  exports.Set("openSoftwareEngine",
-              Napi::Function::New<software::OpenSoftwareEngine>(env, "openSoftwareEngine"));
-  exports.Set("threadCpuTime", Napi::Function::New(
-                                   env,
-                                   [](const Napi::CallbackInfo& info) -> Napi::Value {
-                                     return Napi::Number::New(info.Env(),
-                                                              software::ThreadCpuTime());
-                                   },
-                                   "threadCpuTime"));
+void InitSoftware(Napi::Env, Napi::Object exports) {
+  Export<software::OpenSoftwareEngine>(exports, "openSoftwareEngine");
+  Set(exports, "threadCpuTime", [](const Napi::CallbackInfo& info) -> Napi::Value {
+    return Napi::Number::New(info.Env(), software::ThreadCpuTime());
+  });
 }
 
 }  // namespace p2pdma

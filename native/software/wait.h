@@ -29,6 +29,8 @@ inline uint64_t Now() {
 }
 
 inline constexpr uint64_t kNever = UINT64_MAX;
+// When the device, which had no memory, tries again.
+inline constexpr uint64_t kMemoryPatience = 1'000'000;  // ns
 
 // A few pauses, then the CPU is given away: on one core the other side cannot
 // go on before we do.

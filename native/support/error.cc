@@ -1,5 +1,6 @@
 #include "support/error.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
@@ -7,7 +8,7 @@ namespace p2pdma {
 
 namespace {
 
-std::string ErrnoName(int error) {
+const char* ErrnoName(int error) {
 #ifdef __GLIBC__
   // libuv has no name for EBADFD and its like.
   if (const char* name = strerrorname_np(error)) return name;
@@ -17,10 +18,12 @@ std::string ErrnoName(int error) {
 
 }  // namespace
 
+// Without an allocation: it says ENOMEM, too.
 Napi::Error SystemError(Napi::Env env, int error, const char* syscall) {
-  const std::string code = ErrnoName(error);
-  Napi::Error result =
-      Napi::Error::New(env, code + ": " + uv_strerror(-error) + ", " + std::string(syscall));
+  const char* const code = ErrnoName(error);
+  char message[256];
+  snprintf(message, sizeof(message), "%s: %s, %s", code, uv_strerror(-error), syscall);
+  Napi::Error result = Napi::Error::New(env, message);
   result.Set("code", code);
   result.Set("errno", static_cast<double>(-error));
   result.Set("syscall", syscall);

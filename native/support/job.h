@@ -12,7 +12,7 @@ namespace p2pdma {
 class Job {
  public:
   virtual ~Job() = default;
-  // In the thread pool; no JavaScript, no exceptions.
+  // In the thread pool; no JavaScript. What C++ throws rejects the promise.
   virtual void Run() = 0;
   // On the event loop; returns the promise's value, or throws what rejects it.
   virtual Napi::Value Result(Napi::Env env) = 0;

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <memory>
 
 namespace p2pdma {
 
@@ -49,5 +50,16 @@ struct MappedRange {
     return placed == MAP_FAILED ? errno : 0;
   }
 };
+
+// The owner of what mmap(2) has returned; without memory for one, it is unmapped again.
+inline std::shared_ptr<MappedRange> OwnRange(void* address, size_t lead, size_t length,
+                                             bool writable, bool device = false) {
+  try {
+    return std::make_shared<MappedRange>(address, lead, length, writable, device);
+  } catch (...) {
+    munmap(address, lead + length);
+    throw;
+  }
+}
 
 }  // namespace p2pdma

@@ -5,7 +5,9 @@
 
 #include <utility>
 
+#include "support/args.h"
 #include "support/error.h"
+#include "support/function.h"
 
 namespace p2pdma {
 
@@ -14,15 +16,16 @@ PollHandle::Slot PollHandle::Start(Napi::Env env, std::unique_ptr<PollHandle> ha
   handle->fd_ = OwnedFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
   if (!handle->fd_) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
   handle->env_ = env;
+  // All that may throw comes before the loop has the handle.
+  handle->slot_ = std::make_shared<PollHandle*>(handle.get());
+  handle->callback_ = Napi::Persistent(callback);
+  handle->context_ = std::make_shared<Napi::AsyncContext>(env, handle->name_);
   uv_loop_t* loop = nullptr;
   NAPI_THROW_IF_FAILED(env, napi_get_uv_event_loop(env, &loop), nullptr);
   int error = uv_poll_init(loop, &handle->poll_, handle->fd_.get());
   if (error != 0) throw SystemError(env, -error, "epoll_ctl");
   PollHandle* const self = handle.release();
   self->poll_.data = self;
-  self->slot_ = std::make_shared<PollHandle*>(self);
-  self->callback_ = Napi::Persistent(callback);
-  self->context_ = std::make_shared<Napi::AsyncContext>(env, self->name_);
   error = uv_poll_start(&self->poll_, events, [](uv_poll_t* poll, int status, int) {
     static_cast<PollHandle*>(poll->data)->Call(status);
   });
@@ -72,9 +75,25 @@ void PollHandle::Call(int status) {
     double value = 0;
     if (!OnReady(status, &value)) return;
     callback.MakeCallback(env.Global(), {Napi::Number::New(env, value)}, *context);
-  } catch (const Napi::Error& error) {
-    // The callback threw, or the environment runs no JavaScript any more.
-    if (!error.IsEmpty()) napi_fatal_exception(env, error.Value());
+  } catch (...) {
+    // The callback threw, or there is no memory for it.
+    ReportHandled(env);
+  }
+}
+
+Napi::Object PollHandle::Controls(Napi::Env env, const Slot& slot) {
+  try {
+    Napi::Object result = Napi::Object::New(env);
+    Set(result, "stop", [slot](const Napi::CallbackInfo&) {
+      if (*slot != nullptr) (*slot)->Close();
+    });
+    Set(result, "hold", [slot](const Napi::CallbackInfo& each) {
+      if (*slot != nullptr) (*slot)->Hold(BoolArg(each, 0, "hold"));
+    });
+    return result;
+  } catch (...) {
+    (*slot)->Close();
+    throw;
   }
 }
 

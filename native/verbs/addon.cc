@@ -3,11 +3,12 @@
 // and classes are compiled into both.
 #include <napi.h>
 
+#include "support/guard.h"
 #include "verbs/init.h"
 
 namespace {
 
-Napi::Object Init(Napi::Env env, Napi::Object exports) {
+Napi::Object InitAll(Napi::Env env, Napi::Object exports) {
   p2pdma::verbs::InitHandle(env, exports);
   p2pdma::verbs::InitDevice(env, exports);
   p2pdma::verbs::InitMemory(env, exports);
@@ -23,6 +24,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   p2pdma::verbs::InitCm(env, exports);
   p2pdma::verbs::InitCmEvents(env, exports);
   return exports;
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  return p2pdma::Guarded(env, [&] { return InitAll(env, exports); });
 }
 
 }  // namespace

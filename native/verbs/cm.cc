@@ -12,6 +12,7 @@
 #include "handle.h"
 #include "qp_attr.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 #include "verbs/init.h"
 
@@ -63,8 +64,8 @@ Napi::Value CreateChannel(const Napi::CallbackInfo& info) {
   return StartMaking<CmChannel>(
       info.Env(), "rdma_create_event_channel", [](std::shared_ptr<CmChannel>* out) {
         rdma_event_channel* const channel = rdma_create_event_channel();
-        if (channel == nullptr) return errno;
-        *out = std::make_shared<CmChannel>(channel);
+        const int error = Own(out, channel, rdma_destroy_event_channel, channel);
+        if (error != 0) return error;
         const int flags = fcntl(channel->fd, F_GETFL);
         return fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) < 0 ? errno : 0;
       });
@@ -77,8 +78,7 @@ Napi::Value CreateId(const Napi::CallbackInfo& info) {
       [channel = Borrow<CmChannel>(info[0], "channel")](std::shared_ptr<CmId>* out) {
         rdma_cm_id* id = nullptr;
         if (rdma_create_id(channel->get(), &id, nullptr, RDMA_PS_TCP) != 0) return errno;
-        *out = std::make_shared<CmId>(channel.object(), id);
-        return 0;
+        return Own(out, id, rdma_destroy_id, channel.object(), id);
       });
 }
 
@@ -249,20 +249,20 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitCm(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsCmCreate", Napi::Function::New<CreateChannel>(env, "verbsCmCreate"));
-  exports.Set("verbsCmCreateId", Napi::Function::New<CreateId>(env, "verbsCmCreateId"));
-  exports.Set("verbsCmBind", Napi::Function::New<Bind>(env, "verbsCmBind"));
-  exports.Set("verbsCmListen", Napi::Function::New<Listen>(env, "verbsCmListen"));
-  exports.Set("verbsCmResolve", Napi::Function::New<Resolve>(env, "verbsCmResolve"));
-  exports.Set("verbsCmResolveRoute", Napi::Function::New<ResolveRoute>(env, "verbsCmResolveRoute"));
-  exports.Set("verbsCmConnect", Napi::Function::New<Connect>(env, "verbsCmConnect"));
-  exports.Set("verbsCmAccept", Napi::Function::New<Accept>(env, "verbsCmAccept"));
-  exports.Set("verbsCmEstablish", Napi::Function::New<Establish>(env, "verbsCmEstablish"));
-  exports.Set("verbsCmReject", Napi::Function::New<Reject>(env, "verbsCmReject"));
-  exports.Set("verbsCmDisconnect", Napi::Function::New<Disconnect>(env, "verbsCmDisconnect"));
-  exports.Set("verbsCmInitQpAttr", Napi::Function::New<InitQpAttr>(env, "verbsCmInitQpAttr"));
-  exports.Set("verbsCmInfo", Napi::Function::New<Info>(env, "verbsCmInfo"));
+void InitCm(Napi::Env, Napi::Object exports) {
+  Export<CreateChannel>(exports, "verbsCmCreate");
+  Export<CreateId>(exports, "verbsCmCreateId");
+  Export<Bind>(exports, "verbsCmBind");
+  Export<Listen>(exports, "verbsCmListen");
+  Export<Resolve>(exports, "verbsCmResolve");
+  Export<ResolveRoute>(exports, "verbsCmResolveRoute");
+  Export<Connect>(exports, "verbsCmConnect");
+  Export<Accept>(exports, "verbsCmAccept");
+  Export<Establish>(exports, "verbsCmEstablish");
+  Export<Reject>(exports, "verbsCmReject");
+  Export<Disconnect>(exports, "verbsCmDisconnect");
+  Export<InitQpAttr>(exports, "verbsCmInitQpAttr");
+  Export<Info>(exports, "verbsCmInfo");
 }
 
 }  // namespace p2pdma::verbs

@@ -8,6 +8,7 @@
 #include "cm.h"
 #include "handle.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/owned_fd.h"
 #include "support/poll_handle.h"
 #include "verbs/init.h"
@@ -43,14 +44,7 @@ Napi::Value Watch(const Napi::CallbackInfo& info) {
   if (!copy) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
   const PollHandle::Slot slot = PollHandle::Start(env, std::make_unique<ReadableWatch>(), copy,
                                                   UV_READABLE, info[1].As<Napi::Function>());
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("stop", Napi::Function::New(env, [slot](const Napi::CallbackInfo&) {
-               if (*slot != nullptr) (*slot)->Close();
-             }));
-  result.Set("hold", Napi::Function::New(env, [slot](const Napi::CallbackInfo& each) {
-               if (*slot != nullptr) (*slot)->Hold(BoolArg(each, 0, "hold"));
-             }));
-  return result;
+  return PollHandle::Controls(env, slot);
 }
 
 bool HasConnectParameters(rdma_cm_event_type type) {
@@ -62,6 +56,18 @@ double NumberOf(const rdma_cm_id* id) {
   return static_cast<double>(reinterpret_cast<uintptr_t>(id->context));
 }
 
+// An event is acknowledged in any case: an id with one that is not is never destroyed.
+class Acknowledged {
+ public:
+  explicit Acknowledged(rdma_cm_event* event) : event_(event) {}
+  ~Acknowledged() { rdma_ack_cm_event(event_); }
+  Acknowledged(const Acknowledged&) = delete;
+  Acknowledged& operator=(const Acknowledged&) = delete;
+
+ private:
+  rdma_cm_event* const event_;
+};
+
 // verbsCmGetEvent(channel): null, or {event, status, number: the id that it is for,
 // request: a new id, or null, privateData, qpNumber, responderResources, initiatorDepth}
 Napi::Value GetEvent(const Napi::CallbackInfo& info) {
@@ -72,14 +78,18 @@ Napi::Value GetEvent(const Napi::CallbackInfo& info) {
     if (errno == EAGAIN || errno == EINTR) return env.Null();
     throw SystemError(env, errno, "rdma_get_cm_event");
   }
+  std::shared_ptr<CmId> request;
+  const Acknowledged acknowledged(event);
+  const bool is_request = event->event == RDMA_CM_EVENT_CONNECT_REQUEST;
+  // Without memory for its owner the request is refused: the peer would wait for ever.
+  const int error =
+      is_request ? Own(&request, event->id, rdma_destroy_id, channel, event->id) : 0;
+  if (error != 0) throw SystemError(env, error, "malloc");
   Napi::Object result = Napi::Object::New(env);
   const auto number = [&](const char* name, double value) { result.Set(name, value); };
   number("event", event->event);
   number("status", event->status);
-  const bool is_request = event->event == RDMA_CM_EVENT_CONNECT_REQUEST;
   number("number", NumberOf(is_request ? event->listen_id : event->id));
-  std::shared_ptr<CmId> request;
-  if (is_request) request = std::make_shared<CmId>(channel, event->id);
   const bool has_parameters = HasConnectParameters(event->event);
   const rdma_conn_param& conn = event->param.conn;
   number("qpNumber", has_parameters ? conn.qp_num : 0);
@@ -88,16 +98,15 @@ Napi::Value GetEvent(const Napi::CallbackInfo& info) {
   const size_t length = has_parameters && conn.private_data != nullptr ? conn.private_data_len : 0;
   result.Set("privateData", Napi::Buffer<uint8_t>::Copy(
                                 env, static_cast<const uint8_t*>(conn.private_data), length));
-  rdma_ack_cm_event(event);
   result.Set("request", request == nullptr ? env.Null() : Describe(env, std::move(request)));
   return result;
 }
 
 }  // namespace
 
-void InitCmEvents(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsCmWatch", Napi::Function::New<Watch>(env, "verbsCmWatch"));
-  exports.Set("verbsCmGetEvent", Napi::Function::New<GetEvent>(env, "verbsCmGetEvent"));
+void InitCmEvents(Napi::Env, Napi::Object exports) {
+  Export<Watch>(exports, "verbsCmWatch");
+  Export<GetEvent>(exports, "verbsCmGetEvent");
 }
 
 }  // namespace p2pdma::verbs

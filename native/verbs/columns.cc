@@ -1,8 +1,10 @@
 #include "columns.h"
 
+#include <memory>
 #include <string>
 
 #include "support/args.h"
+#include "support/function.h"
 #include "support/column_args.h"
 #include "verbs/init.h"
 
@@ -48,9 +50,11 @@ class Reader {
 template <typename T>
 Napi::Value Finish(const Napi::CallbackInfo& info, const T& columns, const napi_type_tag& tag) {
   const Napi::Env env = info.Env();
-  auto* const table = new Table<T>{columns, Napi::Reference<Napi::Value>::New(info[1], 1)};
-  auto external =
-      Napi::External<Table<T>>::New(env, table, [](Napi::Env, Table<T>* gone) { delete gone; });
+  auto table = std::make_unique<Table<T>>(
+      Table<T>{columns, Napi::Reference<Napi::Value>::New(info[1], 1)});
+  auto external = Napi::External<Table<T>>::New(env, table.get(),
+                                                [](Napi::Env, Table<T>* gone) { delete gone; });
+  static_cast<void>(table.release());
   external.TypeTag(&tag);
   return external;
 }
@@ -129,11 +133,10 @@ const CompletionColumns& CompletionColumnsArg(const Napi::Value& value) {
   return Arg<CompletionColumns>(value, "completions", kCompletionTag);
 }
 
-void InitColumns(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsSendColumns", Napi::Function::New<MakeSend>(env, "verbsSendColumns"));
-  exports.Set("verbsReceiveColumns", Napi::Function::New<MakeReceive>(env, "verbsReceiveColumns"));
-  exports.Set("verbsCompletionColumns",
-              Napi::Function::New<MakeCompletion>(env, "verbsCompletionColumns"));
+void InitColumns(Napi::Env, Napi::Object exports) {
+  Export<MakeSend>(exports, "verbsSendColumns");
+  Export<MakeReceive>(exports, "verbsReceiveColumns");
+  Export<MakeCompletion>(exports, "verbsCompletionColumns");
 }
 
 }  // namespace p2pdma::verbs

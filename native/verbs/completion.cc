@@ -6,6 +6,7 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -29,8 +30,8 @@ Napi::Value CreateChannel(const Napi::CallbackInfo& info) {
       info.Env(), "ibv_create_comp_channel",
       [device = Borrow<Device>(info[0], "device")](std::shared_ptr<Channel>* out) {
         ibv_comp_channel* const channel = ibv_create_comp_channel(device->get());
-        if (channel == nullptr) return errno;
-        *out = std::make_shared<Channel>(device.object(), channel);
+        const int error = Own(out, channel, ibv_destroy_comp_channel, device.object(), channel);
+        if (error != 0) return error;
         // Read on the event loop, which it must not hold up.
         const int flags = fcntl(channel->fd, F_GETFL);
         return fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) < 0 ? errno : 0;
@@ -49,9 +50,7 @@ Napi::Value CreateCq(const Napi::CallbackInfo& info) {
       info.Env(), "ibv_create_cq", [=](std::shared_ptr<CompletionQueue>* out) {
         ibv_comp_channel* const events = channel.object() == nullptr ? nullptr : channel->get();
         ibv_cq* const cq = ibv_create_cq(device->get(), capacity, context, events, 0);
-        if (cq == nullptr) return errno;
-        *out = std::make_shared<CompletionQueue>(device.object(), channel.object(), cq);
-        return 0;
+        return Own(out, cq, ibv_destroy_cq, device.object(), channel.object(), cq);
       });
 }
 
@@ -65,10 +64,10 @@ Napi::Value ArmCq(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitCompletion(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsCreateChannel", Napi::Function::New<CreateChannel>(env, "verbsCreateChannel"));
-  exports.Set("verbsCreateCq", Napi::Function::New<CreateCq>(env, "verbsCreateCq"));
-  exports.Set("verbsArmCq", Napi::Function::New<ArmCq>(env, "verbsArmCq"));
+void InitCompletion(Napi::Env, Napi::Object exports) {
+  Export<CreateChannel>(exports, "verbsCreateChannel");
+  Export<CreateCq>(exports, "verbsCreateCq");
+  Export<ArmCq>(exports, "verbsArmCq");
 }
 
 }  // namespace p2pdma::verbs

@@ -10,6 +10,7 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -64,9 +65,7 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
                                  if (name != ibv_get_device_name(devices.list[i])) continue;
                                  errno = 0;
                                  ibv_context* const context = ibv_open_device(devices.list[i]);
-                                 if (context == nullptr) return errno == 0 ? EIO : errno;
-                                 *out = std::make_shared<Device>(context);
-                                 return 0;
+                                 return Own(out, context, ibv_close_device, context);
                                }
                                return ENODEV;
                              });
@@ -151,6 +150,8 @@ Napi::Value QueryPort(const Napi::CallbackInfo& info) {
   return result;
 }
 
+constexpr size_t kMostGids = 1 << 16;
+
 // verbsQueryGids(device): [{gid: Buffer of 16 bytes, index, port, type, interface}]
 Napi::Value QueryGids(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -161,6 +162,8 @@ Napi::Value QueryGids(const Napi::CallbackInfo& info) {
     count = ibv_query_gid_table(device->get(), entries.data(), entries.size(), 0);
     if (count < 0) throw SystemError(env, static_cast<int>(-count), "ibv_query_gid_table");
     if (static_cast<size_t>(count) < entries.size()) break;
+    // 255 ports of 256 entries: then it is a provider that fills whatever it is given.
+    if (entries.size() >= kMostGids) throw SystemError(env, EOVERFLOW, "ibv_query_gid_table");
     entries.resize(entries.size() * 2);
   }
   Napi::Array result = Napi::Array::New(env);
@@ -182,21 +185,19 @@ Napi::Value AllocPd(const Napi::CallbackInfo& info) {
       info.Env(), "ibv_alloc_pd",
       [device = Borrow<Device>(info[0], "device")](std::shared_ptr<ProtectionDomain>* out) {
         ibv_pd* const pd = ibv_alloc_pd(device->get());
-        if (pd == nullptr) return errno;
-        *out = std::make_shared<ProtectionDomain>(device.object(), pd);
-        return 0;
+        return Own(out, pd, ibv_dealloc_pd, device.object(), pd);
       });
 }
 
 }  // namespace
 
-void InitDevice(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsDevices", Napi::Function::New<Devices>(env, "verbsDevices"));
-  exports.Set("verbsOpen", Napi::Function::New<Open>(env, "verbsOpen"));
-  exports.Set("verbsQueryDevice", Napi::Function::New<QueryDevice>(env, "verbsQueryDevice"));
-  exports.Set("verbsQueryPort", Napi::Function::New<QueryPort>(env, "verbsQueryPort"));
-  exports.Set("verbsQueryGids", Napi::Function::New<QueryGids>(env, "verbsQueryGids"));
-  exports.Set("verbsAllocPd", Napi::Function::New<AllocPd>(env, "verbsAllocPd"));
+void InitDevice(Napi::Env, Napi::Object exports) {
+  Export<Devices>(exports, "verbsDevices");
+  Export<Open>(exports, "verbsOpen");
+  Export<QueryDevice>(exports, "verbsQueryDevice");
+  Export<QueryPort>(exports, "verbsQueryPort");
+  Export<QueryGids>(exports, "verbsQueryGids");
+  Export<AllocPd>(exports, "verbsAllocPd");
 }
 
 }  // namespace p2pdma::verbs

@@ -9,6 +9,7 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/owned_fd.h"
 #include "support/poll_handle.h"
 #include "verbs/init.h"
@@ -116,14 +117,7 @@ Napi::Value Start(const Napi::CallbackInfo& info, std::unique_ptr<PollHandle> ha
   if (!copy) throw SystemError(env, errno, "fcntl F_DUPFD_CLOEXEC");
   const PollHandle::Slot slot =
       PollHandle::Start(env, std::move(handle), copy, UV_READABLE, info[1].As<Napi::Function>());
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("stop", Napi::Function::New(env, [slot](const Napi::CallbackInfo&) {
-               if (*slot != nullptr) (*slot)->Close();
-             }));
-  result.Set("hold", Napi::Function::New(env, [slot](const Napi::CallbackInfo& each) {
-               if (*slot != nullptr) (*slot)->Hold(BoolArg(each, 0, "hold"));
-             }));
-  return result;
+  return PollHandle::Controls(env, slot);
 }
 
 // verbsWatchChannel(channel, callback): calls back with the number of a queue, or
@@ -146,9 +140,9 @@ Napi::Value WatchAsync(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitEvents(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsWatchChannel", Napi::Function::New<WatchChannel>(env, "verbsWatchChannel"));
-  exports.Set("verbsWatchAsync", Napi::Function::New<WatchAsync>(env, "verbsWatchAsync"));
+void InitEvents(Napi::Env, Napi::Object exports) {
+  Export<WatchChannel>(exports, "verbsWatchChannel");
+  Export<WatchAsync>(exports, "verbsWatchAsync");
 }
 
 }  // namespace p2pdma::verbs

@@ -83,8 +83,8 @@ Object::Ptr UseObject(const Napi::Value& value, Kind kind, const char* name) {
 
 void InitHandle(Napi::Env env, Napi::Object exports) {
   EnvState::Of(env).handle_constructor = Napi::Persistent(Handle::Define(env));
-  exports.Set("verbsClose", Napi::Function::New<Close>(env, "verbsClose"));
-  exports.Set("verbsCloseNow", Napi::Function::New<CloseNow>(env, "verbsCloseNow"));
+  Export<Close>(exports, "verbsClose");
+  Export<CloseNow>(exports, "verbsCloseNow");
 }
 
 }  // namespace p2pdma::verbs

@@ -2,6 +2,7 @@
 // this addon take it, check what it is of, and refuse it after its close.
 #pragma once
 
+#include <errno.h>
 #include <napi.h>
 
 #include <functional>
@@ -10,6 +11,7 @@
 
 #include "object.h"
 #include "support/error.h"
+#include "support/function.h"
 #include "support/job.h"
 
 namespace p2pdma::verbs {
@@ -56,13 +58,26 @@ Lease<T> Borrow(const Napi::Value& value, const char* name) {
 template <typename T>
 using Making = std::function<int(std::shared_ptr<T>*)>;
 
+// Gives what a call has made (null: errno says why not) its owner, or back where
+// there is no memory for one. Of `undo`, what fails is the kernel's to take back.
+template <typename T, typename Raw, typename Undo, typename... Arguments>
+int Own(std::shared_ptr<T>* out, Raw* raw, Undo undo, Arguments&&... arguments) {
+  if (raw == nullptr) return errno == 0 ? EIO : errno;
+  const int error = GuardedErrno([&] {
+    *out = std::make_shared<T>(std::forward<Arguments>(arguments)...);
+    return 0;
+  });
+  if (error != 0) undo(raw);
+  return error;
+}
+
 template <typename T>
 class MakeJob : public Job {
  public:
   MakeJob(const char* name, Making<T> make) : name_(name), make_(std::move(make)) {}
   // Where the environment has ended meanwhile, nobody took it: then its destructor closes it.
   void Run() override {
-    error_ = make_(&made_);
+    error_ = GuardedErrno([&] { return make_(&made_); });
     // What was borrowed for the call.
     make_ = nullptr;
   }
@@ -87,7 +102,7 @@ Napi::Value StartMaking(Napi::Env env, const char* name, Making<T> make) {
 template <typename T>
 Napi::Value MakeNow(Napi::Env env, const char* name, const Making<T>& make) {
   std::shared_ptr<T> made;
-  const int error = make(&made);
+  const int error = GuardedErrno([&] { return make(&made); });
   if (error != 0) throw SystemError(env, error, name);
   return Describe(env, std::move(made));
 }

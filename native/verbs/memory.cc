@@ -9,6 +9,7 @@
 #include "mapping.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 #include "verbs/init.h"
 
@@ -96,9 +97,7 @@ Making<MemoryRegion> RegisterArgs(const Napi::CallbackInfo& info) {
   return [=, domain = std::move(domain),
           range = std::move(range)](std::shared_ptr<MemoryRegion>* out) {
     ibv_mr* const mr = ibv_reg_mr_iova2(domain->get(), data, length, iova, access);
-    if (mr == nullptr) return errno;
-    *out = std::make_shared<MemoryRegion>(domain.object(), mr, iova, range, data);
-    return 0;
+    return Own(out, mr, ibv_dereg_mr, domain.object(), mr, iova, range, data);
   };
 }
 
@@ -126,17 +125,18 @@ Making<MemoryRegion> DmabufArgs(const Napi::CallbackInfo& info) {
       const int error = IoctlRegisterDmabuf(domain->device().DriverId(), domain->get(), offset,
                                             length, iova, fd->get(), access, &region);
       if (error != 0) return error;
-      *out = std::make_shared<MemoryRegion>(domain.object(), region.handle, region.lkey,
-                                            region.rkey, iova, length);
-      return 0;
+      const auto undo = [&](KernelRegion* made) {
+        Device& device = domain->device();
+        return IoctlDeregister(device.DriverId(), device.get(), made->handle);
+      };
+      return Own(out, &region, undo, domain.object(), region.handle, region.lkey, region.rkey, iova,
+                 length);
     };
   }
   return [=, domain = std::move(domain), fd = std::move(fd)](std::shared_ptr<MemoryRegion>* out) {
     ibv_mr* const mr =
         ibv_reg_dmabuf_mr(domain->get(), offset, length, iova, fd->get(), static_cast<int>(access));
-    if (mr == nullptr) return errno;
-    *out = std::make_shared<MemoryRegion>(domain.object(), mr, iova, nullptr, nullptr);
-    return 0;
+    return Own(out, mr, ibv_dereg_mr, domain.object(), mr, iova, nullptr, nullptr);
   };
 }
 
@@ -176,14 +176,12 @@ Napi::Value Advise(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitMemory(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsRegister", Napi::Function::New<Register>(env, "verbsRegister"));
-  exports.Set("verbsRegisterNow", Napi::Function::New<RegisterNow>(env, "verbsRegisterNow"));
-  exports.Set("verbsRegisterDmabuf",
-              Napi::Function::New<RegisterDmabuf>(env, "verbsRegisterDmabuf"));
-  exports.Set("verbsRegisterDmabufNow",
-              Napi::Function::New<RegisterDmabufNow>(env, "verbsRegisterDmabufNow"));
-  exports.Set("verbsAdvise", Napi::Function::New<Advise>(env, "verbsAdvise"));
+void InitMemory(Napi::Env, Napi::Object exports) {
+  Export<Register>(exports, "verbsRegister");
+  Export<RegisterNow>(exports, "verbsRegisterNow");
+  Export<RegisterDmabuf>(exports, "verbsRegisterDmabuf");
+  Export<RegisterDmabufNow>(exports, "verbsRegisterDmabufNow");
+  Export<Advise>(exports, "verbsAdvise");
 }
 
 }  // namespace p2pdma::verbs

@@ -5,6 +5,7 @@
 #include "objects.h"
 #include "qp_attr.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 #include "verbs/init.h"
 
@@ -84,19 +85,17 @@ Napi::Value CreateAh(const Napi::CallbackInfo& info) {
       [domain = std::move(domain), attr](std::shared_ptr<AddressHandle>* out) {
         ibv_ah_attr request = attr;
         ibv_ah* const ah = ibv_create_ah(domain->get(), &request);
-        if (ah == nullptr) return errno;
-        *out = std::make_shared<AddressHandle>(domain.object(), ah);
-        return 0;
+        return Own(out, ah, ibv_destroy_ah, domain.object(), ah);
       });
 }
 
 }  // namespace
 
-void InitModify(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsModifyQp", Napi::Function::New<Modify>(env, "verbsModifyQp"));
-  exports.Set("verbsModifyQpNow", Napi::Function::New<ModifyNow>(env, "verbsModifyQpNow"));
-  exports.Set("verbsQueryQp", Napi::Function::New<Query>(env, "verbsQueryQp"));
-  exports.Set("verbsCreateAh", Napi::Function::New<CreateAh>(env, "verbsCreateAh"));
+void InitModify(Napi::Env, Napi::Object exports) {
+  Export<Modify>(exports, "verbsModifyQp");
+  Export<ModifyNow>(exports, "verbsModifyQpNow");
+  Export<Query>(exports, "verbsQueryQp");
+  Export<CreateAh>(exports, "verbsCreateAh");
 }
 
 }  // namespace p2pdma::verbs

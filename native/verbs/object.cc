@@ -3,9 +3,7 @@
 #include <errno.h>
 
 #include <condition_variable>
-#include <deque>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -20,6 +18,7 @@ const char* KindName(Kind kind) {
 }
 
 Object::Object(Kind kind, std::initializer_list<Ptr> parents) : kind_(kind) {
+  parents_.reserve(parents.size());
   for (const Ptr& parent : parents) {
     if (parent == nullptr) continue;
     parents_.push_back(parent);
@@ -52,8 +51,6 @@ void Object::LeaveParents() {
   parents_.clear();
 }
 
-namespace {
-
 class Reaper {
  public:
   // Never destroyed: its thread may run while the process exits.
@@ -62,15 +59,21 @@ class Reaper {
     return *reaper;
   }
 
+  // Without an allocation: finalizers call it.
   void Take(Object::Ptr object) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      queue_.push_back(std::move(object));
+      // Another of its owners has let go of it too.
+      if (object->reaping_) return;
+      object->reaping_ = true;
+      Object* const raw = object.get();
+      raw->next_to_reap_ = std::move(first_);
+      first_ = std::move(object);
       if (!running_) {
         try {
           std::thread([this] { Run(); }).detach();
           running_ = true;
-        } catch (const std::system_error&) {
+        } catch (...) {
           // No thread to be had: the next one tries again.
         }
       }
@@ -82,9 +85,10 @@ class Reaper {
   void Run() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      ready_.wait(lock, [this] { return !queue_.empty(); });
-      Object::Ptr object = std::move(queue_.front());
-      queue_.pop_front();
+      ready_.wait(lock, [this] { return first_ != nullptr; });
+      Object::Ptr object = std::move(first_);
+      first_ = std::move(object->next_to_reap_);
+      object->reaping_ = false;
       lock.unlock();
       object.reset();
       lock.lock();
@@ -93,11 +97,10 @@ class Reaper {
 
   std::mutex mutex_;
   std::condition_variable ready_;
-  std::deque<Object::Ptr> queue_;
+  // The last one that came; each has the one before it.
+  Object::Ptr first_;
   bool running_ = false;
 };
-
-}  // namespace
 
 void Reap(Object::Ptr object) { Reaper::Get().Take(std::move(object)); }
 

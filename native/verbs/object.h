@@ -27,6 +27,8 @@ enum class Kind : uint32_t {
 
 const char* KindName(Kind kind);
 
+class Reaper;
+
 // Keeps its parents alive until it has been destroyed.
 class Object {
  public:
@@ -58,6 +60,8 @@ class Object {
   void Abandon();
 
  private:
+  friend class Reaper;
+
   enum class State : uint32_t { kOpen, kClosing, kClosed };
 
   void LeaveParents();
@@ -67,6 +71,9 @@ class Object {
   // Children, and calls under way.
   std::atomic<uint32_t> users_ = 0;
   std::vector<Ptr> parents_;
+  // The reaper's, under its lock.
+  Ptr next_to_reap_;
+  bool reaping_ = false;
 };
 
 // Use of an object by a call on another thread.

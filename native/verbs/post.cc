@@ -9,6 +9,8 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
+#include "taken.h"
 #include "verbs/init.h"
 #include "work_request.h"
 
@@ -33,12 +35,16 @@ Rows RowsArg(const Napi::CallbackInfo& info, uint32_t capacity) {
   return {first, Uint32Arg(info, 3, "count", capacity - first)};
 }
 
-// What a post of `count` requests came to: how many were taken. A full queue is
-// no error, nor is one behind the first.
-uint32_t Taken(Napi::Env env, const char* name, int error, uint32_t before, uint32_t count) {
-  if (error == 0) return count;
-  if (before == 0 && error != ENOMEM) throw SystemError(env, error, name);
-  return before;
+// What a post of a chain of `count` requests came to: how many are known to be
+// taken. A full queue is no error, nor is one behind the first.
+template <typename Request>
+uint32_t Taken(Napi::Env env, const char* name, int returned, const Request* chain, uint32_t count,
+               const Request* bad) {
+  if (returned == 0) return count;
+  const int error = Refusal(returned);
+  const auto before = TakenBefore(chain, count, bad);
+  if (before.value_or(0) == 0 && (error != ENOMEM || !before)) throw SystemError(env, error, name);
+  return *before;
 }
 
 // verbsPostSend(qp, columns, first, count): how many were accepted. Throws for
@@ -50,8 +56,7 @@ Napi::Value PostSend(const Napi::CallbackInfo& info) {
   const Rows rows = RowsArg(info, columns.capacity);
   const uint32_t count = std::min(rows.count, pair->caps().max_send_wr);
   SendChain& chain = pair->chain;
-  chain.Clear();
-  chain.Reserve(count);
+  const SendChain::Use use(chain, count);
   Defect defect;
   for (uint32_t i = 0; i < count; ++i) {
     if (AddSend(columns, rows.first + i, *pair, &chain, &defect)) continue;
@@ -61,10 +66,10 @@ Napi::Value PostSend(const Napi::CallbackInfo& info) {
   uint32_t accepted = 0;
   if (ibv_send_wr* const first = chain.Finish()) {
     ibv_send_wr* bad = first;
-    const int error = ibv_post_send(pair->get(), first, &bad);
-    accepted = Taken(env, "ibv_post_send", error, error == 0 ? 0 : chain.Index(bad), chain.count());
+    errno = 0;
+    const int returned = ibv_post_send(pair->get(), first, &bad);
+    accepted = Taken<ibv_send_wr>(env, "ibv_post_send", returned, first, chain.count(), bad);
   }
-  chain.Clear();
   return Napi::Number::New(env, accepted);
 }
 
@@ -93,11 +98,14 @@ Napi::Value PostReceives(const Napi::CallbackInfo& info, const char* name, const
       break;
     }
     ibv_recv_wr* bad = requests;
-    const int error = post(requests, &bad);
-    const auto before = static_cast<uint32_t>(error == 0 ? 0 : bad - requests);
+    errno = 0;
+    const int returned = post(requests, &bad);
     // What went in with an earlier piece stays in: then an error is the next call's to tell.
-    if (error != 0 && accepted != 0) return Napi::Number::New(env, accepted + before);
-    const uint32_t taken = Taken(env, name, error, before, built);
+    if (returned != 0 && accepted != 0) {
+      return Napi::Number::New(
+          env, accepted + TakenBefore<ibv_recv_wr>(requests, built, bad).value_or(0));
+    }
+    const uint32_t taken = Taken<ibv_recv_wr>(env, name, returned, requests, built, bad);
     accepted += taken;
     if (taken < wanted) break;
   }
@@ -152,25 +160,26 @@ Napi::Value PollCq(const Napi::CallbackInfo& info) {
   uint32_t rows = 0;
   while (rows < most) {
     const uint32_t wanted = std::min(kPiece, most - rows);
+    errno = 0;
     const int found = ibv_poll_cq(queue->get(), static_cast<int>(wanted), completions);
     if (found < 0) {
       if (rows != 0) break;
       throw SystemError(env, errno == 0 ? EIO : errno, "ibv_poll_cq");
     }
-    for (int i = 0; i < found; ++i) PutCompletion(columns, rows++, completions[i]);
-    if (static_cast<uint32_t>(found) < wanted) break;
+    const uint32_t count = std::min(static_cast<uint32_t>(found), wanted);
+    for (uint32_t i = 0; i < count; ++i) PutCompletion(columns, rows++, completions[i]);
+    if (count < wanted) break;
   }
   return Napi::Number::New(env, rows);
 }
 
 }  // namespace
 
-void InitPost(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsPostSend", Napi::Function::New<PostSend>(env, "verbsPostSend"));
-  exports.Set("verbsPostReceive", Napi::Function::New<PostReceive>(env, "verbsPostReceive"));
-  exports.Set("verbsPostSrqReceive",
-              Napi::Function::New<PostSrqReceive>(env, "verbsPostSrqReceive"));
-  exports.Set("verbsPollCq", Napi::Function::New<PollCq>(env, "verbsPollCq"));
+void InitPost(Napi::Env, Napi::Object exports) {
+  Export<PostSend>(exports, "verbsPostSend");
+  Export<PostReceive>(exports, "verbsPostReceive");
+  Export<PostSrqReceive>(exports, "verbsPostSrqReceive");
+  Export<PollCq>(exports, "verbsPollCq");
 }
 
 }  // namespace p2pdma::verbs

@@ -4,6 +4,7 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -42,17 +43,15 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
     request.recv_cq = receive_cq->get();
     request.srq = srq.object() == nullptr ? nullptr : srq->get();
     ibv_qp* const qp = ibv_create_qp(domain->get(), &request);
-    if (qp == nullptr) return errno;
-    *out = std::make_shared<QueuePair>(domain.object(), send_cq.object(), receive_cq.object(),
-                                       srq.object(), qp, request.cap);
-    return 0;
+    return Own(out, qp, ibv_destroy_qp, domain.object(), send_cq.object(), receive_cq.object(),
+               srq.object(), qp, request.cap);
   });
 }
 
 }  // namespace
 
-void InitQueuePair(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsCreateQp", Napi::Function::New<Create>(env, "verbsCreateQp"));
+void InitQueuePair(Napi::Env, Napi::Object exports) {
+  Export<Create>(exports, "verbsCreateQp");
 }
 
 }  // namespace p2pdma::verbs

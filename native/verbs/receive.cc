@@ -4,6 +4,7 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -34,9 +35,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
        init](std::shared_ptr<SharedReceiveQueue>* out) {
         ibv_srq_init_attr request = init;
         ibv_srq* const srq = ibv_create_srq(domain->get(), &request);
-        if (srq == nullptr) return errno;
-        *out = std::make_shared<SharedReceiveQueue>(domain.object(), srq, request.attr.max_wr);
-        return 0;
+        return Own(out, srq, ibv_destroy_srq, domain.object(), srq, request.attr.max_wr);
       });
 }
 
@@ -52,9 +51,9 @@ Napi::Value SetLimit(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitReceive(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsCreateSrq", Napi::Function::New<Create>(env, "verbsCreateSrq"));
-  exports.Set("verbsSetSrqLimit", Napi::Function::New<SetLimit>(env, "verbsSetSrqLimit"));
+void InitReceive(Napi::Env, Napi::Object exports) {
+  Export<Create>(exports, "verbsCreateSrq");
+  Export<SetLimit>(exports, "verbsSetSrqLimit");
 }
 
 }  // namespace p2pdma::verbs

@@ -3,9 +3,9 @@
 namespace p2pdma::verbs {
 
 void SendChain::Reserve(uint32_t count) {
-  if (requests_.size() >= count) return;
-  requests_.resize(count);
-  ranges_.resize(count);
+  if (ranges_.size() < count) ranges_.resize(count);
+  // Last: its size is the chain's.
+  if (requests_.size() < count) requests_.resize(count);
 }
 
 ibv_send_wr& SendChain::Add() {

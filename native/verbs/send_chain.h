@@ -13,6 +13,21 @@ namespace p2pdma::verbs {
 // A chain of requests, kept by its user so that a post allocates nothing.
 class SendChain {
  public:
+  // The chain for one post of `count` requests at most: empty before it and behind it.
+  class Use {
+   public:
+    Use(SendChain& chain, uint32_t count) : chain_(chain) {
+      chain_.Clear();
+      chain_.Reserve(count);
+    }
+    ~Use() { chain_.Clear(); }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    SendChain& chain_;
+  };
+
   void Reserve(uint32_t count);
   uint32_t capacity() const { return static_cast<uint32_t>(requests_.size()); }
   // The next request and its one range, cleared.

@@ -4,6 +4,8 @@
 #include "handle.h"
 #include "objects.h"
 #include "support/args.h"
+#include "support/function.h"
+#include "taken.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -24,9 +26,7 @@ Napi::Value Alloc(const Napi::CallbackInfo& info) {
       info.Env(), "ibv_alloc_mw",
       [domain = Borrow<ProtectionDomain>(info[0], "pd"), type](std::shared_ptr<MemoryWindow>* out) {
         ibv_mw* const mw = ibv_alloc_mw(domain->get(), type);
-        if (mw == nullptr) return errno;
-        *out = std::make_shared<MemoryWindow>(domain.object(), mw);
-        return 0;
+        return Own(out, mw, ibv_dealloc_mw, domain.object(), mw);
       });
 }
 
@@ -55,7 +55,8 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
     request.wr_id = id;
     request.send_flags = flags;
     request.bind_info = bind;
-    const int error = ibv_bind_mw(pair->get(), window->get(), &request);
+    errno = 0;
+    const int error = Refusal(ibv_bind_mw(pair->get(), window->get(), &request));
     if (error != 0) throw SystemError(env, error, "ibv_bind_mw");
     return Napi::Number::New(env, window->get()->rkey);
   }
@@ -67,7 +68,8 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
   request.bind_mw.rkey = rkey;
   request.bind_mw.bind_info = bind;
   ibv_send_wr* bad = nullptr;
-  const int error = ibv_post_send(pair->get(), &request, &bad);
+  errno = 0;
+  const int error = Refusal(ibv_post_send(pair->get(), &request, &bad));
   if (error != 0) throw SystemError(env, error, "ibv_post_send");
   // It is the application's to note which key it chose (ibv_bind_mw(3)).
   window->get()->rkey = rkey;
@@ -76,9 +78,9 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitWindow(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsAllocMw", Napi::Function::New<Alloc>(env, "verbsAllocMw"));
-  exports.Set("verbsBindMw", Napi::Function::New<Bind>(env, "verbsBindMw"));
+void InitWindow(Napi::Env, Napi::Object exports) {
+  Export<Alloc>(exports, "verbsAllocMw");
+  Export<Bind>(exports, "verbsBindMw");
 }
 
 }  // namespace p2pdma::verbs

@@ -10,7 +10,7 @@
 #include "queues.h"
 #include "support/args.h"
 #include "support/column_args.h"
-#include "support/fast_function.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -87,8 +87,7 @@ bool Poll(const JsQueues& queues) {
 // Longer would hold up the event loop too long.
 constexpr uint32_t kMostMicroseconds = 10000;
 
-napi_value JsPost(napi_env env, napi_callback_info info) {
-  const auto& queues = FastOwner<JsQueues>(env, info);
+void JsPost(const JsQueues& queues) {
   Defect defect = Defect::kNone;
   uint32_t accepted = 0;
   const uint32_t first = queues.In(kFirst);
@@ -98,34 +97,26 @@ napi_value JsPost(napi_env env, napi_callback_info info) {
   }
   queues.Out(kAccepted, accepted);
   queues.Out(kDefect, static_cast<uint32_t>(defect));
-  return nullptr;
 }
 
-napi_value JsHand(napi_env env, napi_callback_info info) {
-  const auto& queues = FastOwner<JsQueues>(env, info);
+void JsHand(const JsQueues& queues) {
   if (queues.core != nullptr) Hand(queues);
-  return nullptr;
 }
 
-napi_value JsPoll(napi_env env, napi_callback_info info) {
-  const auto& queues = FastOwner<JsQueues>(env, info);
+void JsPoll(const JsQueues& queues) {
   if (queues.core != nullptr) Poll(queues);
-  return nullptr;
 }
 
 // Arms, then polls: what came before an event was asked for brings none.
-napi_value JsListen(napi_env env, napi_callback_info info) {
-  const auto& queues = FastOwner<JsQueues>(env, info);
-  if (queues.core == nullptr) return nullptr;
+void JsListen(const JsQueues& queues) {
+  if (queues.core == nullptr) return;
   queues.Out(kError, static_cast<uint64_t>(queues.core->Arm(queues.In(kArrivalsOnly) != 0)));
   Poll(queues);
-  return nullptr;
 }
 
 // As JsListen, and then, where nothing was there, waits for an event.
-napi_value JsWait(napi_env env, napi_callback_info info) {
-  JsListen(env, info);
-  const auto& queues = FastOwner<JsQueues>(env, info);
+void JsWait(const JsQueues& queues) {
+  JsListen(queues);
   uint32_t of = 0;
   if (queues.core != nullptr && queues.core->polled == 0 && queues.In(kError) == 0) {
     Bad bad;
@@ -134,17 +125,14 @@ napi_value JsWait(napi_env env, napi_callback_info info) {
     Tell(queues, is_bad, bad);
   }
   queues.Out(kEventOf, of);
-  return nullptr;
 }
 
-napi_value JsReap(napi_env env, napi_callback_info info) {
-  const auto& queues = FastOwner<JsQueues>(env, info);
+void JsReap(const JsQueues& queues) {
   uint32_t taken = 0;
   if (queues.core != nullptr && Poll(queues)) {
     taken = queues.core->Take(queues.completions, queues.In(kEpoch));
   }
   queues.Out(kTaken, taken);
-  return nullptr;
 }
 
 // Reads the arguments from `at` on, one after the other.
@@ -228,12 +216,12 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,
                                           sends, receives, Counts(counts), std::move(scratch));
   const Napi::Object object = Napi::Object::New(env);
-  SetFast(env, object, "post", JsPost, queues);
-  SetFast(env, object, "hand", JsHand, queues);
-  SetFast(env, object, "poll", JsPoll, queues);
-  SetFast(env, object, "listen", JsListen, queues);
-  SetFast(env, object, "wait", JsWait, queues);
-  SetFast(env, object, "reap", JsReap, queues);
+  SetFast<JsPost>(env, object, "post", queues);
+  SetFast<JsHand>(env, object, "hand", queues);
+  SetFast<JsPoll>(env, object, "poll", queues);
+  SetFast<JsListen>(env, object, "listen", queues);
+  SetFast<JsWait>(env, object, "wait", queues);
+  SetFast<JsReap>(env, object, "reap", queues);
   Set(object, "useBatch", [queues](const Napi::CallbackInfo& i) { queues->batch = BatchArgs(i); });
   Set(object, "useCompletions",
       [queues](const Napi::CallbackInfo& i) { queues->completions = CompletionArgs(i); });
@@ -250,8 +238,8 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
 }  // namespace
 }  // namespace work
 
-void InitWork(Napi::Env env, Napi::Object exports) {
-  exports.Set("verbsOpenWork", Napi::Function::New<work::Open>(env, "verbsOpenWork"));
+void InitWork(Napi::Env, Napi::Object exports) {
+  Export<work::Open>(exports, "verbsOpenWork");
 }
 
 }  // namespace p2pdma::verbs

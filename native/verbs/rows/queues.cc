@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "../taken.h"
+
 namespace p2pdma::verbs::work {
 
 namespace {
@@ -28,6 +30,15 @@ constexpr uint64_t kLives = uint64_t{1} << kLifeBits;
 constexpr uint32_t kPositionBits = 64 - 2 - kLifeBits;
 constexpr uint64_t kPositions = uint64_t{1} << kPositionBits;
 
+// Of a chain that was refused: how many the queue pair has for sure, and how many it
+// may have. Where the provider does not say, it may have all: what is to be done
+// once is settled with the peer, as after every error.
+template <typename Request>
+Queues::Handed HandedOf(const Request* chain, uint32_t count, const Request* bad) {
+  const auto before = TakenBefore(chain, count, bad);
+  return before ? Queues::Handed{*before, *before} : Queues::Handed{0, count};
+}
+
 uint64_t Offset(Column<double> column, uint32_t slot) {
   uint64_t value;
   Whole(column.Read(slot), &value);
@@ -45,7 +56,8 @@ Counts::Counts(Column<double> column)
       posted(column, 5),
       received(column, 6),
       voids(column, 7),
-      number(column, 8) {}
+      number(column, 8),
+      unmatched(column, 9) {}
 
 Queues::Queues(std::shared_ptr<QueuePair> pair, std::shared_ptr<CompletionQueue> completions,
                uint64_t max_message, Rows sends, Rows receives, Counts counts, Scratch scratch)
@@ -119,7 +131,7 @@ int Queues::Hand() {
 
 int Queues::HandReceives() {
   uint64_t position = receives.next.get();
-  const uint64_t tail = receives.tail.get();
+  const uint64_t tail = receives.End();
   if (position >= tail) return 0;
   int error = 0;
   while (receives.Has(position) && error == 0) {
@@ -142,15 +154,16 @@ int Queues::HandReceives() {
       if (count != 0) receive_requests_[count - 1].next = &request;
       positions_[count++] = position;
     }
-    uint32_t handed = count;
+    Handed handed = {count, count};
     if (count != 0) {
-      ibv_recv_wr* bad = receive_requests_.data();
-      error = ibv_post_recv(pair_->get(), receive_requests_.data(), &bad);
-      if (error != 0) handed = static_cast<uint32_t>(bad - receive_requests_.data());
+      ibv_recv_wr* bad = nullptr;
+      errno = 0;
+      error = Refusal(ibv_post_recv(pair_->get(), receive_requests_.data(), &bad));
+      if (error != 0) handed = HandedOf<ibv_recv_wr>(receive_requests_.data(), count, bad);
     }
-    for (uint32_t i = 0; i < handed; ++i) receives.MarkHanded(positions_[i]);
-    credited += handed;
-    receives.next.set(handed < count ? positions_[handed] : position);
+    for (uint32_t i = 0; i < handed.perhaps; ++i) receives.MarkHanded(positions_[i]);
+    credited += handed.surely;
+    receives.next.set(handed.perhaps < count ? positions_[handed.perhaps] : position);
   }
   counts_.posted.add(credited);
   return error;
@@ -197,7 +210,7 @@ void Queues::Fill(uint32_t slot, ibv_send_wr* request, ibv_sge* range) {
 
 int Queues::HandSends() {
   uint64_t position = sends.next.get();
-  const uint64_t tail = sends.tail.get();
+  const uint64_t tail = sends.End();
   const uint64_t credit = counts_.credit.get();
   bool blocked = false;
   int error = 0;
@@ -235,20 +248,27 @@ int Queues::HandSends() {
       if (count != 0) requests_[count - 1].next = &request;
       positions_[count++] = position;
     }
-    uint32_t handed = count;
+    Handed handed = {count, count};
     if (count != 0) {
       // Or what the last ones came to would never be told.
       requests_[count - 1].send_flags |= IBV_SEND_SIGNALED;
-      ibv_send_wr* bad = requests_.data();
-      error = ibv_post_send(pair_->get(), requests_.data(), &bad);
-      if (error != 0) handed = static_cast<uint32_t>(bad - requests_.data());
+      error = PostChain(count, &handed);
     }
-    for (uint32_t i = 0; i < handed; ++i) {
+    for (uint32_t i = 0; i < handed.perhaps; ++i) {
       sends.MarkHanded(positions_[i]);
       if (sends.columns.op.Read(sends.Slot(positions_[i])) == kSend) counts_.sent.add(1);
     }
-    sends.next.set(handed < count ? positions_[handed] : position);
+    sends.next.set(handed.perhaps < count ? positions_[handed.perhaps] : position);
   }
+  return error;
+}
+
+int Queues::PostChain(uint32_t count, Handed* handed) {
+  *handed = {count, count};
+  ibv_send_wr* bad = nullptr;
+  errno = 0;
+  const int error = Refusal(ibv_post_send(pair_->get(), requests_.data(), &bad));
+  if (error != 0) *handed = HandedOf<ibv_send_wr>(requests_.data(), count, bad);
   return error;
 }
 
@@ -264,11 +284,10 @@ int Queues::SendVoids(uint32_t count) {
       requests_[i].imm_data = htobe32(kVoid);
       if (i != 0) requests_[i - 1].next = &requests_[i];
     }
-    ibv_send_wr* bad = requests_.data();
-    const int error = ibv_post_send(pair_->get(), requests_.data(), &bad);
-    const uint32_t handed = error == 0 ? piece : static_cast<uint32_t>(bad - requests_.data());
-    counts_.voids.add(handed);
-    counts_.sent.add(handed);
+    Handed handed;
+    const int error = PostChain(piece, &handed);
+    counts_.voids.add(handed.perhaps);
+    counts_.sent.add(handed.perhaps);
     if (error != 0) return error;
     count -= piece;
   }
@@ -289,23 +308,27 @@ bool Queues::Poll(Bad* bad) {
               ? ibv_poll_cq(completions_->get(), static_cast<int>(room), found_.data())
               : 0;
       found_next_ = 0;
-      found_count_ = found > 0 ? static_cast<uint32_t>(found) : 0;
+      found_count_ = found > 0 ? std::min(static_cast<uint32_t>(found), room) : 0;
       if (found_count_ == 0) return false;
       // Fewer than asked for: it was empty behind them.
       may_be_more = found_count_ == room;
     }
     const ibv_wc& wc = found_[found_next_++];
     ++polled;
-    if ((wc.wr_id >> 2) % kLives != counts_.life.get() % kLives) continue;
+    // Of an earlier life: flushed, and settled since.
+    const uint64_t age = (counts_.life.get() - (wc.wr_id >> 2)) % kLives;
+    if (age != 0 && age < kLives / 2) continue;
     const uint32_t kind = wc.wr_id & 3;
     const Rows& rows = kind == kReceiveKind ? receives : sends;
     // Positions in ids are cut off above.
     const uint64_t head = rows.head.get();
     const uint64_t position = head + (((wc.wr_id >> (2 + kLifeBits)) - head) & (kPositions - 1));
+    if (age != 0 || !IsExpected(kind, position)) {
+      counts_.unmatched.add(1);
+      continue;
+    }
     if (kind == kVoidKind) {
       counts_.voids.drop();
-    } else if (!rows.Has(position)) {
-      continue;
     } else if (wc.status == IBV_WC_SUCCESS) {
       Complete(wc, position);
     } else if (kind == kSendKind) {
@@ -318,8 +341,17 @@ bool Queues::Poll(Bad* bad) {
   }
 }
 
+bool Queues::IsExpected(uint32_t kind, uint64_t position) const {
+  if (kind == kVoidKind) return counts_.voids.get() != 0;
+  if (kind != kSendKind && kind != kReceiveKind) return false;
+  const Rows& rows = kind == kReceiveKind ? receives : sends;
+  return rows.Has(position) && rows.stage(position) == kHanded;
+}
+
 int Queues::Arm(bool arrivals_only) {
-  return open() ? ibv_req_notify_cq(completions_->get(), arrivals_only ? 1 : 0) : 0;
+  if (!open()) return 0;
+  errno = 0;
+  return Refusal(ibv_req_notify_cq(completions_->get(), arrivals_only ? 1 : 0));
 }
 
 bool Queues::Wait(uint32_t microseconds, Bad* bad, uint32_t* of) {
@@ -373,7 +405,8 @@ void Queues::Arrived(const ibv_wc& wc, uint64_t position) {
   if ((wc.wc_flags & IBV_WC_WITH_IMM) != 0 && be32toh(wc.imm_data) == kVoid) {
     receives.TakeBack(position);
   } else {
-    receives.Finish(position, kOk, wc.byte_len);
+    const uint64_t length = Offset(receives.columns.length, receives.Slot(position));
+    receives.Finish(position, kOk, static_cast<double>(std::min<uint64_t>(wc.byte_len, length)));
   }
 }
 
@@ -386,7 +419,7 @@ uint32_t Queues::TakeFrom(const Rows& rows, const p2pdma::CompletionColumns& out
                           uint32_t epoch) const {
   uint32_t count = from;
   uint64_t position = rows.head.get();
-  const uint64_t end = position + rows.size();
+  const uint64_t end = rows.End();
   for (; count < out.capacity && position < end && rows.stage(position) == kDone; ++position) {
     const uint32_t slot = rows.Slot(position);
     out.cookie.Write(count, rows.columns.cookie.Read(slot));

@@ -28,7 +28,7 @@ constexpr uint32_t kVoid = UINT32_MAX;
 struct Counts {
   Counts() = default;
   explicit Counts(Column<double> column);
-  static constexpr uint32_t kLength = 9;
+  static constexpr uint32_t kLength = 10;
   // 1 or 0.
   Counter is_ready;
   Counter is_paused_by_peer;
@@ -44,6 +44,8 @@ struct Counts {
   Counter voids;
   // This queue pair's number within the engine.
   Counter number;
+  // Completions of what was never handed over, or is done: dropped.
+  Counter unmatched;
 };
 
 // A completion that was none of a success.
@@ -62,6 +64,12 @@ struct Scratch {
 
 class Queues {
  public:
+  // Of requests that were handed over.
+  struct Handed {
+    uint32_t surely = 0;
+    uint32_t perhaps = 0;
+  };
+
   Queues(std::shared_ptr<QueuePair> pair, std::shared_ptr<CompletionQueue> completions,
          uint64_t max_message, Rows sends, Rows receives, Counts counts, Scratch scratch);
   // On the event loop, and perhaps in a finalizer: what nobody has closed goes to a thread.
@@ -102,7 +110,10 @@ class Queues {
   int HandSends();
   bool IsGone(uint32_t slot);
   void Fill(uint32_t slot, ibv_send_wr* request, ibv_sge* range);
-  int PostChain(uint32_t count);
+  // Posts the first `count` of `requests_`. 0 or an errno.
+  int PostChain(uint32_t count, Handed* handed);
+  // Whether a completion of this life can be of it.
+  bool IsExpected(uint32_t kind, uint64_t position) const;
   void Complete(const ibv_wc& wc, uint64_t position);
   void Sent(uint64_t position);
   void Arrived(const ibv_wc& wc, uint64_t position);

@@ -78,6 +78,8 @@ class Rows {
     const uint64_t size = tail.get() - head.get();
     return size > mask_ ? depth() : static_cast<uint32_t>(size);
   }
+  // Behind the newest. JavaScript could write the cursors: no more than a ring from the oldest.
+  uint64_t End() const { return head.get() + size(); }
   bool Has(uint64_t position) const { return position - head.get() < size(); }
   uint8_t stage(uint64_t position) const { return columns.stage.Read(Slot(position)); }
 
