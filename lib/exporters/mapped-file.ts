@@ -79,7 +79,10 @@ export class MappedFile implements BackingFile {
     )
     // The descriptors are closed by now; this rejects who waits on them.
     for (const file of files) file.close()
-    if (pages !== null) await callAsync(() => native.letGo(pages.handle, []))
-    await done
+    // One that cannot be given back does not keep the other.
+    const others = pages === null ? [] : [callAsync(() => native.letGo(pages.handle, []))]
+    for (const end of await Promise.allSettled([done, ...others])) {
+      if (end.status === 'rejected') throw end.reason
+    }
   }
 }

@@ -6,7 +6,7 @@ import { brand } from '../brand.js'
 import { checkInteger, checkOptions, P2pdmaError } from '../errors.js'
 import { roundUp } from '../kernel/memfd.js'
 import { native } from '../native.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Backing, Exporter } from '../move-notify/backing.js'
 import { checkExporter } from '../move-notify/exporting.js'
 import { MappedBacking } from './mapped-backing.js'
 import type { BackingFile } from './mapped-file.js'
@@ -172,6 +172,7 @@ export class SlabExporter implements MappedExporter {
   async #grow(sizeClass: SizeClass): Promise<void> {
     const backing = await this.#exporter.allocate(this.#slabSize)
     if (!(backing instanceof MappedBacking)) {
+      await (backing as Backing).free()
       throw new P2pdmaError('A slab needs an exporter of this package', {
         code: 'ERR_INVALID_ARG_VALUE',
         argument: 'exporter',

@@ -27,9 +27,16 @@ export class StagedWindow implements CpuWindow {
     this.#offset = offset
     this.#size = size
     using memfd = Memfd.create(size, { name: 'p2pdma-window' })
-    this.#views = memfd.map()
-    this.#staged = memfd.map()
-    this.#before = mode === 'r' ? null : ordinary(size)
+    const made: Mapping[] = []
+    const kept = (mapping: Mapping) => (made.push(mapping), mapping)
+    try {
+      this.#views = kept(memfd.map())
+      this.#staged = kept(memfd.map())
+      this.#before = mode === 'r' ? null : kept(ordinary(size))
+    } catch (error) {
+      for (const mapping of made) mapping.unmap()
+      throw error
+    }
   }
 
   static async open(

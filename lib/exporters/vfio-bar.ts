@@ -328,6 +328,10 @@ export class VfioBarExporter implements Exporter {
    */
   async switchOff(): Promise<MemoryOff> {
     const off = await this.#within(({ bar }) => bar.card.switchOff())
+    if (this.#closing !== null) {
+      await off.on()
+      this.#checkOpen()
+    }
     this.#off = off
     return off
   }

@@ -50,7 +50,12 @@ export class DmaBuf extends OwnedFd {
   static ofDuplicate(fd: number): DmaBuf {
     checkInteger('fd', fd, 0, 0x7fffffff)
     const copy = call(() => native.dupFd(fd))
-    if (call(() => native.statFd(copy)).type === 'dma-buf') return new DmaBuf(copy)
+    try {
+      if (call(() => native.statFd(copy)).type === 'dma-buf') return new DmaBuf(copy)
+    } catch (error) {
+      copy.close()
+      throw error
+    }
     copy.close()
     throw new P2pdmaError('fd is not a dma-buf', { code: 'ERR_NOT_DMA_BUF', argument: 'fd' })
   }

@@ -96,9 +96,10 @@ export class DrmDevice extends OwnedFd {
   /** Imports a dma-buf of any exporter. */
   importBuffer(dmaBuf: DmaBuf): DrmBuffer {
     if (!(dmaBuf instanceof DmaBuf)) throw typeError('dmaBuf', 'a DmaBuf', dmaBuf)
+    const { size } = dmaBuf
     const handle = call(() => native.drmFdToHandle(this.handle, dmaBuf.handle))
     this.#hold(handle)
-    return new DrmBuffer(this, handle, dmaBuf.size)
+    return new DrmBuffer(this, handle, size)
   }
 
   /** Signals a vgem fence (ETIMEDOUT where it had expired, ENOENT where it is gone). */

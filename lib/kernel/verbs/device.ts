@@ -96,7 +96,12 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
       })
     }
     const native = await callAsync(() => nativeVerbs().verbsOpen(name), { hints: deviceHints })
-    return new VerbsDevice(native, name)
+    try {
+      return new VerbsDevice(native, name)
+    } catch (error) {
+      await callAsync(() => nativeVerbs().verbsClose(native)).catch(() => {})
+      throw error
+    }
   }
 
   protected get what(): string {

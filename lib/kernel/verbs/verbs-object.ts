@@ -83,9 +83,15 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     return this.run(async () => {
       const native = await fn()
       const gone = [this, ...others].find(({ closed }) => closed)
-      if (gone === undefined) return wrap(native)
-      await nativeVerbs().verbsClose(native)
-      throw closedError(gone.what)
+      try {
+        if (gone !== undefined) throw closedError(gone.what)
+        return wrap(native)
+      } catch (error) {
+        await nativeVerbs()
+          .verbsClose(native)
+          .catch(() => {})
+        throw error
+      }
     }, options)
   }
 
