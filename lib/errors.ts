@@ -53,6 +53,15 @@ export function isDeviceLost(error: unknown): error is P2pdmaError {
   return error instanceof P2pdmaError && error.code === 'ERR_DEVICE_LOST'
 }
 
+/**
+ * Whether a device, or the path to a peer, was given up: then there is one thing to say of
+ * all that was under way, whatever had become of it. ERR_NO_PROGRESS: a queue pair was reset
+ * again and again, and nothing got through.
+ */
+export function isGivenUp(error: unknown): error is P2pdmaError {
+  return isDeviceLost(error) || (error instanceof P2pdmaError && error.code === 'ERR_NO_PROGRESS')
+}
+
 /** An argument of the wrong type: names the argument. */
 export function typeError(argument: string, expected: string, value: unknown): P2pdmaError {
   const found = describe(value)

@@ -1,4 +1,4 @@
-import { P2pdmaError } from '../errors.js'
+import { P2pdmaError, isGivenUp } from '../errors.js'
 import { AbortWatch } from './abort-watch.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
@@ -212,7 +212,10 @@ export class OperationQueue {
 
   #completionError(status: number, operation: Operation, result: number): Error {
     const ended = this.#device.endError ?? null
-    if (status === Status.CANCELLED && ended !== null) return ended
+    const isCutOff =
+      status === Status.CANCELLED ||
+      ((status === Status.OUTCOME_UNKNOWN || status === Status.NOT_MAPPED) && isGivenUp(ended))
+    if (isCutOff && ended !== null) return ended
     return completionError(status, operation, result)
   }
 

@@ -81,6 +81,32 @@ export interface PeerRefusal {
   at: number
 }
 
+/**
+ * A connected queue pair was cut off without progress since the reset before, and is
+ * connected anew; or it has been given up.
+ */
+export interface QueueReset {
+  /** Its name, as `importer.channel({ queue })` takes it. */
+  queue: string
+  /** How many resets in a row nothing got through, this one included. */
+  fruitless: number
+  /** What the device said meanwhile, and how often: completion statuses, errors of its calls. */
+  seen: Readonly<Record<string, number>>
+  /** ERR_NO_PROGRESS: it is connected no more. Null: it will be tried again. */
+  error: Error | null
+  at: number
+}
+
+/** A device is no more: its engine, and the importers of it, have failed. */
+export interface DeviceLoss {
+  engine: string
+  /** ERR_DEVICE_LOST. */
+  error: Error
+  /** Whether it is known to reach no memory any more; otherwise that is quarantined. */
+  isOutOfReach: boolean
+  at: number
+}
+
 export const trace = {
   channel: channel('p2pdma:channel'),
   move: channel('p2pdma:move'),
@@ -88,4 +114,6 @@ export const trace = {
   mapping: channel('p2pdma:mapping'),
   thrash: channel('p2pdma:thrash'),
   peer: channel('p2pdma:peer'),
+  reset: channel('p2pdma:reset'),
+  device: channel('p2pdma:device'),
 } as const

@@ -5,6 +5,7 @@
  */
 import type { Backing } from '../move-notify/backing.js'
 import type { Engine, EngineChannel, EngineChannelOptions } from '../move-notify/engine.js'
+import { standsFor } from '../move-notify/shared.js'
 
 export class Probe implements Engine {
   readonly #engine: Engine
@@ -18,6 +19,7 @@ export class Probe implements Engine {
 
   constructor(engine: Engine) {
     this.#engine = engine
+    standsFor(this, engine)
   }
 
   get name(): string {

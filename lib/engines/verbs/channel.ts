@@ -1,11 +1,14 @@
 /** A channel over one connected queue pair: rows in, work requests out, and back. */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
-import { WcStatus } from '../../kernel/verbs/index.js'
+import { WcStatus, wcStatusName } from '../../kernel/verbs/index.js'
 import { Batch, type Completions, Status } from '../../move-notify/batch.js'
+import { withDeadline } from '../../move-notify/deadline.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import type { LifeOutcome } from './progress.js'
 import type { Queue } from './queue.js'
 import type { RegionTable } from './region-table.js'
 import { abandon, settle } from './settle.js'
+import { Stall } from './stall.js'
 import { Kind, WorkQueues } from './work-queues.js'
 
 /** What the channel asks of its engine. */
@@ -19,6 +22,8 @@ export interface ChannelHost {
   hold(channel: object, hold: boolean): void
   /** An event of another channel's queue has been taken. */
   tell(queue: number): void
+  /** That the device has been given, over all queue pairs. */
+  bytesUnderWay(): number
 }
 
 /** Receives that the peer's answer to a pause has not used up by then go with a reset, ms. */
@@ -51,10 +56,15 @@ export class VerbsChannel implements EngineChannel {
   readonly #queue: Queue
   readonly #options: EngineChannelOptions
   readonly #work: WorkQueues
+  readonly #stall: Stall
   /** Requests that have been flushed since the queue pair broke. */
   #flushed = 0
   /** What the peer's device refused: for cause, if the peer is there to answer the reset. */
   #refused: { position: number; status: number } | null = null
+  /** Rows that had ended when this life of the queue pair began. */
+  #ended = 0
+  /** Something that was sent in this life, beside rows, has failed. */
+  #voidFailed = false
   #running = true
   #closed = false
   #armed = false
@@ -74,10 +84,15 @@ export class VerbsChannel implements EngineChannel {
     const { parts, counts } = queue
     this.#work = new WorkQueues(parts, counts, host.table, host.maxMessage, depth, {
       onCredit: () => queue.tellCredit(),
-      onRefused: () => queue.break(),
+      onRefused: () => queue.break('a request refused'),
       // Nobody is told within a call of his own.
       onGone: () => void setImmediate(() => this.#tell()),
       onBad: (kind, position, status) => this.#failed(kind, position, status),
+    })
+    this.#stall = new Stall(queue.progress.limits.stallTimeoutMs, {
+      look: () => this.#lookForStall(),
+      bytesUnderWay: () => host.bytesUnderWay(),
+      onStall: (ms) => queue.break(`nothing completed in ${ms} ms`),
     })
     queue.channel = this
   }
@@ -98,7 +113,11 @@ export class VerbsChannel implements EngineChannel {
 
   post(batch: Batch, first: number, count: number): number {
     if (this.#closed) throw closedError('The channel')
-    if (this.#running && this.#queue.error === null) return this.#work.post(batch, first, count)
+    if (this.#running && this.#queue.error === null) {
+      const accepted = this.#work.post(batch, first, count)
+      this.#stall.watch()
+      return accepted
+    }
     if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
     checkInteger('first', first, 0, batch.capacity)
     checkInteger('count', count, 0, batch.capacity - first)
@@ -129,7 +148,11 @@ export class VerbsChannel implements EngineChannel {
       status !== WcStatus.WR_FLUSH_ERR &&
       status !== WcStatus.RETRY_EXC_ERR &&
       status !== WcStatus.RNR_RETRY_EXC_ERR
-    if (kind === Kind.VOID) return queue.break()
+    if (status !== WcStatus.WR_FLUSH_ERR) queue.progress.note(wcStatusName(status))
+    if (kind === Kind.VOID) {
+      this.#voidFailed ||= status !== WcStatus.WR_FLUSH_ERR
+      return queue.break()
+    }
     // Those that are not finished here are not waited for any more; what is known of
     // them comes with the reset.
     if (!isOurs) this.#flushed++
@@ -273,9 +296,12 @@ export class VerbsChannel implements EngineChannel {
     if (told === undefined) return
     await told
     // The peer's empty messages have come before its answer, or there are none: it has no channel.
-    const patience = setTimeout(() => queue.break(), FLUSH_MS)
-    await this.#wait(() => this.#isStill)
-    clearTimeout(patience)
+    const still = this.#wait(() => this.#isStill)
+    await withDeadline(still, FLUSH_MS, late).catch(() => {
+      this.#look()
+      if (!this.#isStill) queue.break()
+    })
+    await still
   }
 
   /** What the queue pair has. */
@@ -329,12 +355,32 @@ export class VerbsChannel implements EngineChannel {
   /** Until everything that the broken queue pair had has been flushed. @internal */
   async drainErrors(): Promise<void> {
     let isOver = false
-    const deadline = setTimeout(() => {
+    const drained = this.#wait(() => this.#outstanding <= this.#flushed || isOver)
+    await withDeadline(drained, ERRORS_MS, late).catch(() => {
       isOver = true
       this.#look()
-    }, ERRORS_MS)
-    await this.#wait(() => this.#outstanding <= this.#flushed || isOver)
-    clearTimeout(deadline)
+    })
+  }
+
+  /** Sent, and not completed. @internal */
+  get bytesUnderWay(): number {
+    return this.#work.sends.bytesHanded
+  }
+
+  #lookForStall(): { isUsed: boolean; isBusy: boolean; ended: number } {
+    if (this.#closed) return { isUsed: false, isBusy: false, ended: 0 }
+    const { sends, receives } = this.#work
+    if (sends.handed > 0) this.#look()
+    const isUsed = sends.size > 0
+    const isBusy = sends.handed > 0 && this.#queue.isReady
+    return { isUsed, isBusy, ended: sends.ended + receives.ended }
+  }
+
+  /** What this life of the queue pair has come to; asked before it is settled. @internal */
+  get outcome(): LifeOutcome {
+    const { sends, receives } = this.#work
+    if (sends.ended + receives.ended > this.#ended) return 'progress'
+    return sends.handed > 0 || this.#voidFailed ? 'fruitless' : 'idle'
   }
 
   /** The peer has received so many messages of this life; what it has not is ours again. @internal */
@@ -343,6 +389,8 @@ export class VerbsChannel implements EngineChannel {
       this.#finishBad(Kind.SEND, this.#refused.position, this.#refused.status)
     }
     settle(this.#work, received, this.#host.table)
+    const { sends, receives } = this.#work
+    this.#ended = sends.ended + receives.ended
     this.#forgetErrors()
   }
 
@@ -355,6 +403,7 @@ export class VerbsChannel implements EngineChannel {
   #forgetErrors(): void {
     this.#queue.counts.forgetVoids()
     this.#flushed = 0
+    this.#voidFailed = false
     this.#refused = null
     this.#look()
   }
@@ -365,6 +414,7 @@ export class VerbsChannel implements EngineChannel {
     this.#closed = true
     this.#armed = false
     if (this.#errorLook !== null) clearTimeout(this.#errorLook)
+    this.#stall.close()
     this.#hold(false)
     this.#work.close()
     this.#queue.channel = null
@@ -378,4 +428,9 @@ export class VerbsChannel implements EngineChannel {
   [Symbol.dispose](): void {
     this.close()
   }
+}
+
+/** Only that it is: who waited goes on in another way. */
+function late(): P2pdmaError {
+  return new P2pdmaError('It takes too long', { code: 'ETIMEDOUT' })
 }

@@ -3,86 +3,62 @@
  * is a connected queue pair; see Peer for what its two ends tell each other.
  */
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { connect, createServer } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { brand } from '../../brand.js'
-import {
-  P2pdmaError,
-  abortError,
-  checkInteger,
-  checkOptions,
-  closedError,
-  typeError,
-} from '../../errors.js'
-import { Memfd } from '../../kernel/memfd.js'
+import { P2pdmaError, checkOptions, closedError, typeError } from '../../errors.js'
 import {
   type CompletionChannel,
   type GidEntry,
-  MemoryAccess,
   type PortInfo,
   type ProtectionDomain,
   QpState,
   VerbsDevice,
 } from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/backing.js'
+import { withDeadline } from '../../move-notify/deadline.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { VerbsChannel } from './channel.js'
+import { DeviceLoss } from './device-loss.js'
 import { Holding } from './holding.js'
 import { Link } from './link/link.js'
 import { memoryPair } from './link/memory-pair.js'
 import type { Hello } from './link/messages.js'
+import {
+  checkConnect,
+  checkListen,
+  type ConnectOptions,
+  type Greeting,
+  listenForPeers,
+  type ListenOptions,
+  meet,
+  type VerbsListener,
+} from './meeting.js'
 import { type MoveOnCommand, tryMoving } from './move-trial.js'
+import {
+  checkLimits,
+  type Limits,
+  type VerbsEngineOptions,
+  type VerbsFault,
+  type VerbsStats,
+} from './options.js'
 import { Peer } from './peer.js'
-import type { Queue, QueueParts } from './queue.js'
+import { Presence } from './presence.js'
+import type { Queue } from './queue.js'
+import { makeParts } from './queue-parts.js'
 import { type Axes, Registrar } from './registrar.js'
 import { Regions } from './regions.js'
 
 /** Asynchronous events after which a queue pair is in ERR. */
 const FATAL: ReadonlySet<string> = new Set(['QP_FATAL', 'QP_REQ_ERR', 'QP_ACCESS_ERR'])
 
-export interface VerbsEngineOptions {
-  /** Of the device's ports. Default 1. */
-  portNum?: number
-  /** Which entry of the GID table. Default: as `VerbsDevice.gid` chooses. */
-  gidIndex?: number | undefined
-}
+/** What a lost device may take to be closed, ms. */
+const CLOSE_MS = 10_000
 
-export interface ConnectOptions {
-  host: string
-  port: number
-  /** For the hello, ms. Default 5000. */
-  timeoutMs?: number
-  signal?: AbortSignal | undefined
-}
-
-export interface ListenOptions {
-  /** Default: one that is free. */
-  port?: number
-  /** Default: every address. */
-  host?: string
-}
-
-/** Waits for peers to connect. */
-export interface VerbsListener {
-  readonly port: number
-  close(): Promise<void>
-  [Symbol.asyncDispose](): Promise<void>
-}
-
-export interface VerbsStats {
-  queues: number
-  resets: number
-}
-
-export interface VerbsFault {
-  kind: 'queue-pair-error'
-  /** A queue pair's name. Default: all of them. */
-  queue?: string
-}
+export type { ConnectOptions, ListenOptions, VerbsListener } from './meeting.js'
+export type { VerbsEngineOptions, VerbsFault, VerbsStats } from './options.js'
 
 /** Of all engines: what belongs to one is not found in another. */
 let peersSoFar = 0
@@ -108,6 +84,10 @@ export class VerbsEngine implements Engine {
   readonly #peers = new Set<Peer>()
   readonly #listeners = new Set<VerbsListener>()
   readonly #holding: Holding
+  readonly #loss: DeviceLoss
+  readonly #limits: Limits
+  #fruitless = 0
+  #givenUp = 0
   #importers: Importer[] = []
   #closing: Promise<void> | null = null
 
@@ -117,7 +97,10 @@ export class VerbsEngine implements Engine {
     events: CompletionChannel,
     registrar: Registrar,
     gid: GidEntry,
+    presence: Presence,
+    limits: Limits,
   ) {
+    this.#limits = limits
     this.name = `verbs:${device.name}`
     this.device = device
     this.#domain = domain
@@ -129,9 +112,16 @@ export class VerbsEngine implements Engine {
     this.#gid = gid
     this.#port = device.activePort(gid.portNum)
     this.regions = new Regions(domain, registrar)
+    const { portNum } = gid
+    const { removalTimeoutMs } = limits
+    const onLost = (error: P2pdmaError) => this.#onLost(error)
+    this.#loss = new DeviceLoss(
+      { engine: this, device, portNum, removalTimeoutMs, onLost },
+      presence,
+    )
     device.onAsyncEvent(({ of, number, name }) => {
       if (of !== 'queue-pair' || !FATAL.has(name)) return
-      for (const queue of this.#queues.values()) if (queue.qpn === number) queue.break()
+      for (const queue of this.#queues.values()) if (queue.qpn === number) queue.break(name)
     })
   }
 
@@ -141,22 +131,35 @@ export class VerbsEngine implements Engine {
    */
   static async open(name: string, options: VerbsEngineOptions = {}): Promise<VerbsEngine> {
     const { portNum = 1, gidIndex } = checkOptions(options)
+    const limits = checkLimits(options)
     const device = await VerbsDevice.open(name)
     try {
+      const presence = new Presence(name)
       device.activePort(portNum)
       const gid = device.gid({ portNum, index: gidIndex })
       const domain = await device.protectionDomain()
       const events = await device.completionChannel()
       const registrar = await Registrar.probe(domain)
-      return new VerbsEngine(device, domain, events, registrar, gid)
+      return new VerbsEngine(device, domain, events, registrar, gid, presence, limits)
     } catch (error) {
-      await device.close()
+      // What was wrong first is told.
+      await device.close().catch(() => {})
       throw error
     }
   }
 
   get closed(): boolean {
     return this.#closing !== null
+  }
+
+  /** ERR_DEVICE_LOST: the device is no more, and the engine of no use. Null while it works. */
+  get error(): Error | null {
+    return this.#loss.error
+  }
+
+  #onLost(error: P2pdmaError): void {
+    for (const listener of [...this.#listeners]) void listener.close()
+    for (const peer of [...this.#peers]) peer.lose(error)
   }
 
   /**
@@ -219,48 +222,28 @@ export class VerbsEngine implements Engine {
 
   /** Connects to a peer that listens. */
   async connect(options: ConnectOptions): Promise<Peer> {
-    const { host, port, timeoutMs, signal } = checkOptions(options)
-    if (typeof host !== 'string') throw typeError('host', 'a string', host)
-    checkInteger('port', port, 1, 65_535)
+    const request = checkConnect(options)
     this.#checkOpen()
-    const socket = connect({ host, port, noDelay: true })
-    try {
-      await once(socket, 'connect', signal === undefined ? {} : { signal })
-    } catch (error) {
-      socket.destroy()
-      if (signal?.aborted === true) throw abortError(signal)
-      throw connectError(host, port, error as NodeJS.ErrnoException)
-    }
-    return this.#open(socket, true, timeoutMs, signal)
+    return meet(request, (socket, greeting) => this.#open(socket, true, greeting))
   }
 
   /** Has peers connect; those that say nothing that can be understood are not told of. */
   async listen(options: ListenOptions, onPeer: (peer: Peer) => void): Promise<VerbsListener> {
-    const { host, port = 0 } = checkOptions(options)
-    checkInteger('port', port, 0, 65_535)
+    checkListen(options)
     if (typeof onPeer !== 'function') throw typeError('onPeer', 'a function', onPeer)
     this.#checkOpen()
-    const server = createServer((socket) => {
-      socket.setNoDelay(true)
-      this.#open(socket, false).then(onPeer, () => {})
-    })
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen({ port, ...(host !== undefined && { host }) }, resolve)
-    })
-    const address = server.address()
-    const close = () => {
-      this.#listeners.delete(listener)
-      // Those who have connected stay connected, so its callback may never come.
-      server.close()
-      return Promise.resolve()
-    }
-    const listener: VerbsListener = {
-      port: typeof address === 'object' && address !== null ? address.port : port,
-      close,
-      [Symbol.asyncDispose]: close,
-    }
+    const listener = await listenForPeers(
+      options,
+      (socket, greeting) => this.#open(socket, false, greeting),
+      onPeer,
+      (each) => void this.#listeners.delete(each),
+    )
     this.#listeners.add(listener)
+    // It may have been closed, or lost, meanwhile.
+    if (this.#closing !== null || this.error !== null) {
+      await listener.close()
+      this.#checkOpen()
+    }
     return listener
   }
 
@@ -269,15 +252,21 @@ export class VerbsEngine implements Engine {
     if (!(other instanceof VerbsEngine)) throw typeError('other', 'a VerbsEngine', other)
     this.#checkOpen()
     const [near, far] = memoryPair()
-    const peers = await Promise.all([this.#open(near, true), other.#open(far, false)])
-    return peers
+    const [ours, theirs] = await Promise.allSettled([
+      this.#open(near, true),
+      other.#open(far, false),
+    ])
+    if (ours.status === 'fulfilled' && theirs.status === 'fulfilled') {
+      return [ours.value, theirs.value]
+    }
+    for (const end of [ours, theirs]) if (end.status === 'fulfilled') await end.value.close()
+    throw ours.status === 'rejected' ? ours.reason : (theirs as PromiseRejectedResult).reason
   }
 
   async #open(
     stream: Duplex,
     isOpener: boolean,
-    timeoutMs?: number,
-    signal?: AbortSignal,
+    { timeoutMs, signal }: Partial<Greeting> = {},
   ): Promise<Peer> {
     const hello: Hello = {
       type: 'hello',
@@ -292,9 +281,9 @@ export class VerbsEngine implements Engine {
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(signal !== undefined && { signal }),
     })
-    if (this.#closing !== null) {
+    if (this.#closing !== null || this.error !== null) {
       void link.close()
-      throw closedError('The engine')
+      this.#checkOpen()
     }
     const peer = new Peer(this.#peerHost, link, `peer${peersSoFar++}`, isOpener)
     this.#peers.add(peer)
@@ -307,46 +296,29 @@ export class VerbsEngine implements Engine {
       regions: this.regions,
       sgidIndex: this.#gid.index,
       mtu: this.#port.activeMtu,
-      makeParts: (depth: number, onEvent: () => void) => this.#makeParts(depth, onEvent),
+      limits: this.#limits,
+      makeParts: (depth: number, onEvent: () => void) =>
+        makeParts(this.#domain, this.#events, depth, onEvent).catch(this.#loss.rethrow),
       nextNumber: () => ++this.#numbers,
       addQueue: (queue: Queue) => void this.#queues.set(queue.name, queue),
       dropQueue: (queue: Queue) => void this.#queues.delete(queue.name),
       forgetPeer: (peer: Peer) => void this.#peers.delete(peer),
+      portTrouble: () => this.#portTrouble(),
+      onRefused: (cause: unknown) => this.#loss.look(cause),
+      onFruitless: () => void this.#fruitless++,
+      onGivenUp: () => void this.#givenUp++,
     }
   }
 
-  async #makeParts(depth: number, onEvent: () => void): Promise<QueueParts> {
-    const cq = await this.device.completionQueue(depth * 4, { channel: this.#events, onEvent })
+  /** Why the port carries nothing; null where it is active. */
+  #portTrouble(): string | null {
+    const { portNum } = this.#gid
+    const { name } = this.device
     try {
-      const qp = await this.#domain.queuePair({
-        sendCq: cq,
-        maxSendWr: depth * 2,
-        maxReceiveWr: depth,
-      })
-      const { scratch, values } = await this.#makeScratch(depth)
-      const close = async () => {
-        await qp.close()
-        await Promise.all([cq.close(), scratch.close()])
-        values.unmap()
-      }
-      return { qp, cq, scratch, values, close }
+      const { state } = this.device.port(portNum)
+      return state === 'active' ? null : `port ${portNum} of ${name} is ${state}: see \`ip link\``
     } catch (error) {
-      // And the queue pair, where it got so far.
-      await cq.close()
-      throw error
-    }
-  }
-
-  /** Where atomics put the value before, 8 bytes for each row. */
-  async #makeScratch(depth: number) {
-    using memfd = Memfd.create(Math.max(depth * 8, 4096), { name: 'p2pdma-atomics' })
-    const values = memfd.map()
-    try {
-      const scratch = await this.#domain.register(values, { access: MemoryAccess.LOCAL_WRITE })
-      return { scratch, values }
-    } catch (error) {
-      values.unmap()
-      throw error
+      return `port ${portNum} of ${name} does not say how it is: ${(error as Error).message}`
     }
   }
 
@@ -357,7 +329,13 @@ export class VerbsEngine implements Engine {
       ({ name }) => queue === undefined || name === queue,
     )
     const resets = queues.reduce((sum, { counts }) => sum + counts.life - 1, 0)
-    return { queues: queues.length, resets }
+    if (queue === undefined) {
+      const sums = { fruitlessResets: this.#fruitless, givenUp: this.#givenUp }
+      return { queues: queues.length, resets, ...sums }
+    }
+    const fruitlessResets = queues.reduce((sum, { progress }) => sum + progress.total, 0)
+    const givenUp = queues.filter(({ error }) => error?.code === 'ERR_NO_PROGRESS').length
+    return { queues: queues.length, resets, fruitlessResets, givenUp }
   }
 
   /**
@@ -409,6 +387,10 @@ export class VerbsEngine implements Engine {
       onForced: () => void (regions.isUnquiet = true),
       hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
       tell: (queue: number) => this.#events.tell(queue),
+      bytesUnderWay: () => {
+        const channels = [...this.#queues.values()].map((each) => each.channel)
+        return channels.reduce((sum, each) => sum + (each?.bytesUnderWay ?? 0), 0)
+      },
     }
     return new VerbsChannel(host, queue, options)
   }
@@ -432,7 +414,11 @@ export class VerbsEngine implements Engine {
 
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     this.#checkOpen()
-    return this.regions.map(id, backing, size, access)
+    try {
+      return this.regions.map(id, backing, size, access)?.catch(this.#loss.rethrow)
+    } catch (error) {
+      return this.#loss.rethrow(error)
+    }
   }
 
   seal(id: number): void {
@@ -444,6 +430,7 @@ export class VerbsEngine implements Engine {
   }
 
   unmap(id: number): void | Promise<void> {
+    this.#loss.checkUnmap()
     return this.regions.unmap(id)
   }
 
@@ -458,12 +445,20 @@ export class VerbsEngine implements Engine {
   }
 
   async #close(): Promise<void> {
+    await this.#loss.end()
     const importers = this.#importers
     this.#importers = []
     await Promise.allSettled(importers.map((each) => each.close()))
     await Promise.allSettled([...this.#listeners].map((each) => each.close()))
     await Promise.allSettled([...this.#peers].map((each) => each.close()))
-    await this.device.close()
+    await this.#closeDevice()
+  }
+
+  /** One that is lost may not even let go of what it had. */
+  #closeDevice(): Promise<void> {
+    const { error } = this
+    const closed = this.device.close()
+    return error === null ? closed : withDeadline(closed, CLOSE_MS, () => error)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -472,16 +467,6 @@ export class VerbsEngine implements Engine {
 
   #checkOpen(): void {
     if (this.#closing !== null) throw closedError('The engine')
+    if (this.error !== null) throw this.error
   }
-}
-
-function connectError(host: string, port: number, cause: NodeJS.ErrnoException): P2pdmaError {
-  const { code = 'ERR_PEER_LOST', errno, syscall } = cause
-  return new P2pdmaError(`No peer at ${host}, port ${port}: ${cause.message}`, {
-    code,
-    ...(errno !== undefined && { errno }),
-    ...(syscall !== undefined && { syscall }),
-    hint: 'start it there: p2pdma serve',
-    cause,
-  })
 }

@@ -4,15 +4,26 @@
  */
 import { EventEmitter } from 'node:events'
 import { brand } from '../../brand.js'
-import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
+import {
+  P2pdmaError,
+  checkInteger,
+  checkMilliseconds,
+  checkOptions,
+  checkSignal,
+  closedError,
+  isDeviceLost,
+  typeError,
+} from '../../errors.js'
 import { Attachment } from '../../move-notify/attachment.js'
 import { Channel } from '../../move-notify/channel.js'
+import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
 import type { Importer } from '../../move-notify/importer.js'
 import { type Grant, type GrantOptions, Grants } from './grants.js'
 import type { Link } from './link/link.js'
-import type { QueueMessage, Update } from './link/messages.js'
+import type { MessageOf, QueueMessage, Update } from './link/messages.js'
+import { checkProgressLimits, type PathFacts, pathHint, type ProgressLimits } from './progress.js'
 import { Queue, type QueueParts, type QueuePeer } from './queue.js'
-import { type Offer, Offers } from './offers.js'
+import { type Offer, type OfferedOptions, Offers } from './offers.js'
 import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
@@ -22,18 +33,40 @@ export interface PeerHost {
   readonly regions: Regions
   readonly sgidIndex: number
   readonly mtu: number
+  /** Of its queue pairs, where they are not opened with others. */
+  readonly limits: ProgressLimits
   makeParts(depth: number, onEvent: () => void): Promise<QueueParts>
   /** For one more queue pair. */
   nextNumber(): number
   addQueue(queue: Queue): void
   dropQueue(queue: Queue): void
   forgetPeer(peer: Peer): void
+  /** Why our port carries nothing; null where it is active. */
+  portTrouble(): string | null
+  /** A call of the device's has failed: perhaps it is gone. */
+  onRefused(cause: unknown): void
+  /** A reset has brought nothing; a queue pair was given up for that. */
+  onFruitless(): void
+  onGivenUp(): void
 }
 
 export interface QueueOptions {
   /** Operations in flight at most; a power of two. Default 256. */
   depth?: number
+  /** As the engine's `VerbsEngineOptions`, for our end of this queue pair. */
+  maxResets?: number
+  resetTimeoutMs?: number
+  stallTimeoutMs?: number
+  /** How long the peer may take to open its end, ms. Default 30,000. */
+  timeoutMs?: number
+  /** Ends the attempt with ABORT_ERR. */
+  signal?: AbortSignal | undefined
 }
+
+/** Its peer may have to make room for it first: soft-RoCE takes up to 50 s for what it collects. */
+const OPEN_MS = 30_000
+
+type Answer = { qpn: number; psn: number } | P2pdmaError
 
 export interface PeerEvents {
   /** The peer has opened a queue pair: its name, for `importer.channel({ queue })`. */
@@ -56,10 +89,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   readonly #host: PeerHost
   readonly #link: Link
   readonly #queues = new Map<number, Queue>()
-  readonly #opening = new Map<
-    number,
-    (answer: { qpn: number; psn: number } | P2pdmaError) => void
-  >()
+  readonly #opening = new Map<number, (answer: Answer) => void>()
   readonly #grants: Grants
   readonly #offers: Offers
   #nextQueue: number
@@ -112,34 +142,51 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   /** Connects one more queue pair; resolves with its name, for `importer.channel({ queue })`. */
   async openQueue(options: QueueOptions = {}): Promise<string> {
-    const depth = checkInteger('depth', checkOptions(options).depth ?? 256, 1, 1 << 14)
+    const { depth = 256, timeoutMs = OPEN_MS, signal, ...rest } = checkOptions(options)
+    checkInteger('depth', depth, 1, 1 << 14)
     if ((depth & (depth - 1)) !== 0) throw typeError('depth', 'a power of two', depth)
+    checkMilliseconds('timeoutMs', timeoutMs)
+    checkSignal(signal)
+    const limits = checkProgressLimits(rest, this.#host.limits)
     this.#checkOpen()
+    throwIfAborted(signal)
     const id = this.#nextQueue
     this.#nextQueue += 2
-    const queue = await this.#makeQueue(id, depth)
-    const answer = await new Promise<{ qpn: number; psn: number } | P2pdmaError>((resolve) => {
-      this.#opening.set(id, resolve)
-      if (!this.send({ type: 'queue', queue: id, qpn: queue.qpn, psn: queue.psn, depth })) {
-        resolve(closedError('The peer'))
-      }
-    })
-    this.#opening.delete(id)
-    if (answer instanceof P2pdmaError) {
-      await queue.close()
-      throw answer
+    const queue = await this.#makeQueue(id, depth, limits)
+    try {
+      const late = () => lateError(this.name, timeoutMs)
+      const { qpn, psn } = await withSignal(
+        withDeadline(this.#askFor(queue), timeoutMs, late),
+        signal,
+      )
+      await queue.join(qpn, psn)
+    } catch (error) {
+      await queue.close(reasonOf(error)).catch(() => {})
+      throw error
+    } finally {
+      this.#opening.delete(id)
     }
-    await this.#join(queue, answer.qpn, answer.psn)
     queue.channel?.pump()
     return queue.name
   }
 
-  async #makeQueue(id: number, depth: number): Promise<Queue> {
+  /** The peer's end of a queue pair. */
+  async #askFor({ id, qpn, psn, depth }: Queue): Promise<Exclude<Answer, P2pdmaError>> {
+    const answered = new Promise<Answer>((resolve) => this.#opening.set(id, resolve))
+    if (!this.send({ type: 'queue', queue: id, qpn, psn, depth })) {
+      throw this.#error ?? closedError('The peer')
+    }
+    const answer = await answered
+    if (answer instanceof P2pdmaError) throw answer
+    return answer
+  }
+
+  async #makeQueue(id: number, depth: number, limits: ProgressLimits): Promise<Queue> {
     let queue: Queue | null = null
     const parts = await this.#host.makeParts(depth, () => queue?.channel?.onEvent())
-    queue = new Queue(this, id, this.#host.nextNumber(), depth, parts)
+    queue = new Queue(this, id, this.#host.nextNumber(), depth, parts, limits)
     if (this.#isClosed) {
-      await queue.close()
+      await queue.close().catch(() => {})
       throw this.#error ?? closedError('The peer')
     }
     this.#queues.set(id, queue)
@@ -147,24 +194,17 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     return queue
   }
 
-  async #join(queue: Queue, qpn: number, psn: number): Promise<void> {
+  async #accept({ queue: id, depth, qpn, psn }: MessageOf<'queue'>): Promise<void> {
+    let queue: Queue | null = null
     try {
+      queue = await this.#makeQueue(id, depth, this.#host.limits)
       await queue.join(qpn, psn)
-    } catch (error) {
-      await queue.close()
-      throw error
-    }
-  }
-
-  async #accept(id: number, depth: number, qpn: number, psn: number): Promise<void> {
-    try {
-      const queue = await this.#makeQueue(id, depth)
-      await this.#join(queue, qpn, psn)
       this.send({ type: 'queue-ok', queue: id, qpn: queue.qpn, psn: queue.psn, depth })
       this.emit('queue', queue.name)
     } catch (error) {
-      const message = (error as Error).message.slice(0, 200)
-      this.send({ type: 'queue-error', queue: id, message })
+      // Before what the clean-up says: the first reason is the one that is heard.
+      this.#tellEnd(id, reasonOf(error))
+      await queue?.close().catch(() => {})
     }
   }
 
@@ -197,7 +237,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   }
 
   /** What the peer has granted under this label; waits until it does. */
-  offered(label: string, options: { signal?: AbortSignal } = {}): Promise<Offer> {
+  offered(label: string, options: OfferedOptions = {}): Promise<Offer> {
     if (this.#isClosed) return Promise.reject(this.#error ?? closedError('The peer'))
     return this.#offers.named(label, options)
   }
@@ -211,20 +251,16 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   #onMessage(message: QueueMessage): void {
     if (message.type === 'queue') {
-      void this.#accept(message.queue, message.depth, message.qpn, message.psn)
+      void this.#accept(message)
       return
     }
     const opening = this.#opening.get(message.queue)
     if (opening !== undefined && message.type === 'queue-ok') return opening(message)
-    if (opening !== undefined && message.type === 'queue-error') {
-      return opening(
-        new P2pdmaError(`The peer has opened no queue pair: ${message.message}`, {
-          code: 'ERR_PEER_REFUSED',
-        }),
-      )
-    }
+    if (opening !== undefined && message.type === 'queue-error') return opening(refused(message))
     const queue = this.#queues.get(message.queue)
-    if (queue !== undefined) this.#onQueueMessage(queue, message)
+    if (queue !== undefined) return this.#onQueueMessage(queue, message)
+    // We have given it up before it came.
+    if (message.type === 'queue-ok') this.#tellEnd(message.queue, null)
   }
 
   #onQueueMessage(queue: Queue, message: QueueMessage): void {
@@ -252,12 +288,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       case 'reset-ok':
         return queue.onResetOk(message.n, message.psn, message.received)
       case 'queue-error':
-        return this.#loseQueue(
-          queue,
-          new P2pdmaError(`The peer has closed ${queue.name}: ${message.message}`, {
-            code: 'ERR_PEER_LOST',
-          }),
-        )
+        return this.#loseQueue(queue, endedByPeer(queue.name, message, () => this.pathFacts()))
       default:
         return
     }
@@ -269,10 +300,34 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     if (queue.channel === null) void queue.close().catch(() => {})
   }
 
+  /** Our device is no more: the peer is told why. @internal */
+  lose(error: P2pdmaError): void {
+    for (const queue of [...this.#queues.values()]) this.#loseQueue(queue, error)
+    void this.#link.close(error.message)
+    this.#onClose(error)
+  }
+
+  /** @internal */
+  onRefused(cause: unknown): void {
+    this.#host.onRefused(cause)
+  }
+
+  /** @internal */
+  pathFacts(): PathFacts {
+    const { sgidIndex, dgid, pathMtu } = this
+    return { portTrouble: this.#host.portTrouble(), sgidIndex, dgid, pathMtu }
+  }
+
+  /** @internal */
+  onFruitless(): void {
+    this.#host.onFruitless()
+  }
+
   /** @internal */
   onLost(queue: Queue, error: P2pdmaError): void {
     this.#dropAll(queue, error)
-    this.#tellEnd(queue)
+    if (error.code === 'ERR_NO_PROGRESS') this.#host.onGivenUp()
+    this.#tellEnd(queue.id, error)
   }
 
   /** What each end had of the other's on this queue. */
@@ -281,9 +336,12 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
     this.#grants.drop(queue)
   }
 
-  #tellEnd(queue: Queue): void {
+  /** The other end hears the first reason only. */
+  #tellEnd(queue: number, reason: P2pdmaError | null): void {
+    const why =
+      reason === null ? { message: 'closed' } : { message: reason.message, code: reason.code }
     try {
-      this.send({ type: 'queue-error', queue: queue.id, message: 'closed' })
+      this.send({ type: 'queue-error', queue, ...why })
     } catch {
       // It was never opened.
     }
@@ -295,22 +353,24 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   }
 
   /** @internal */
-  forget(queue: Queue): void {
+  forget(queue: Queue, reason: P2pdmaError | null = null): void {
     if (!this.#queues.delete(queue.id)) return
     this.#dropAll(queue, closedError(queue.name))
     this.#host.dropQueue(queue)
-    this.#tellEnd(queue)
+    this.#tellEnd(queue.id, reason)
   }
 
   #onClose(error: Error | null): void {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#error = error
-    const lost = new P2pdmaError(`The peer ${this.name} is gone`, {
-      code: 'ERR_PEER_LOST',
-      hint: 'connect again; what it had of ours is taken back',
-      cause: error ?? undefined,
-    })
+    const lost = isDeviceLost(error)
+      ? error
+      : new P2pdmaError(`The peer ${this.name} is gone`, {
+          code: 'ERR_PEER_LOST',
+          hint: 'connect again; what it had of ours is taken back',
+          cause: error ?? undefined,
+        })
     for (const resolve of this.#opening.values()) resolve(lost)
     this.#offers.end(lost)
     for (const queue of this.#queues.values()) this.#loseQueue(queue, lost)
@@ -343,4 +403,45 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   #checkOpen(): void {
     if (this.#isClosed) throw this.#error ?? closedError('The peer')
   }
+}
+
+function lateError(name: string, ms: number): P2pdmaError {
+  return new P2pdmaError(`${name} has not opened its end of the queue pair within ${ms} ms`, {
+    code: 'ETIMEDOUT',
+    hint: 'it hangs, or the link between the hosts is down',
+  })
+}
+
+/** What a peer has said in its own words, with its code. */
+function theirs({ message, code }: MessageOf<'queue-error'>): P2pdmaError {
+  return new P2pdmaError(message, { code: code ?? 'ERR_PEER_LOST' })
+}
+
+function refused(message: MessageOf<'queue-error'>): P2pdmaError {
+  const { code } = message
+  return new P2pdmaError(`The peer has opened no queue pair: ${message.message}`, {
+    code: 'ERR_PEER_REFUSED',
+    hint: `its reason is the cause${code === undefined ? '' : `, ${code}`}: see to it there`,
+    cause: theirs(message),
+  })
+}
+
+/** A path that carries nothing is ours as well; whatever else has ended it is the peer's own. */
+function endedByPeer(
+  name: string,
+  message: MessageOf<'queue-error'>,
+  path: () => PathFacts,
+): P2pdmaError {
+  const isPath = message.code === 'ERR_NO_PROGRESS'
+  const isOrderly = message.code === undefined
+  return new P2pdmaError(`The peer has closed ${name}: ${message.message}`, {
+    code: isPath ? 'ERR_NO_PROGRESS' : 'ERR_PEER_LOST',
+    ...(isPath && { hint: pathHint(path()) }),
+    ...(!isOrderly && { cause: theirs(message) }),
+  })
+}
+
+function reasonOf(error: unknown): P2pdmaError {
+  if (error instanceof P2pdmaError) return error
+  return new P2pdmaError((error as Error).message, { code: 'ERR_DEVICE', cause: error })
 }

@@ -13,21 +13,20 @@ import {
   randomPsn,
 } from '../../kernel/verbs/index.js'
 import type { Mapping } from '../../kernel/mapping.js'
-import { sleep } from '../../move-notify/deadline.js'
+import { sleep, withDeadline } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
 import { Counts } from './counts.js'
 import type { QueueMessage, Update } from './link/messages.js'
+import { type PathFacts, Progress, type ProgressLimits } from './progress.js'
 
 /**
- * How long a queue pair may take to be connected again, ms: a link that went
- * down needs seconds to come up, and the neighbour to be found again
+ * From one try to connect again to the next, ms: a link that went down needs seconds to
+ * come up, and the neighbour to be found again
  * (drivers/infiniband/core/addr.c, rdma_addr_find_l2_eth_by_grh()).
  */
-const RECONNECT_MS = 10_000
-/** From one try to the next, ms. */
 const RETRY_MS = 50
-/** How long the other end may take for its part of a reset, ms. */
-const RESET_MS = RECONNECT_MS + 5000
+/** How much longer than ours the other end may take for its part of a reset, ms. */
+const ANSWER_MS = 5000
 
 /** What a queue needs of its peer: who it is, and the way to tell it something. */
 export interface QueuePeer {
@@ -43,8 +42,15 @@ export interface QueuePeer {
   hasGrants(queue: Queue): boolean
   /** From now on a deregistration may have to wait for the device. */
   onReset(queue: Queue): void
+  /** A call of the device's has failed: perhaps it is gone. */
+  onRefused(cause: unknown): void
+  /** Between whom: for who reads why nothing gets through. */
+  pathFacts(): PathFacts
+  /** What a reset that brought nothing adds to the engine's sums. */
+  onFruitless(): void
   onLost(queue: Queue, error: P2pdmaError): void
-  forget(queue: Queue): void
+  /** `reason`: what the other end is told. */
+  forget(queue: Queue, reason?: P2pdmaError): void
 }
 
 /** What a queue's objects are made of. */
@@ -76,18 +82,28 @@ export class Queue {
   #resets = 0
   #resetAsked = 0
   #onResetOk: ((psn: number, received: number) => void) | null = null
-  #resetTimer: NodeJS.Timeout | undefined
+  readonly progress: Progress
+  /** The life that has been judged last. */
+  #judged = 0
   #reconnecting: Promise<void> = Promise.resolve()
   #isClosed = false
 
   /** `number`: within its engine, from 1. */
-  constructor(peer: QueuePeer, id: number, number: number, depth: number, parts: QueueParts) {
+  constructor(
+    peer: QueuePeer,
+    id: number,
+    number: number,
+    depth: number,
+    parts: QueueParts,
+    limits: ProgressLimits,
+  ) {
     this.counts = new Counts(number)
     this.#peer = peer
     this.id = id
     this.name = `${peer.name}/q${id}`
     this.depth = depth
     this.parts = parts
+    this.progress = new Progress(this.name, limits, () => this.#onLate())
   }
 
   get #state() {
@@ -123,6 +139,7 @@ export class Queue {
     await qp.toRts({ sqPsn: this.psn })
     if (this.#state === 'lost' || this.#isClosed || this.counts.life !== life) return
     this.#state = 'ready'
+    this.progress.rejoined()
   }
 
   // --- pauses that we ask for ---
@@ -195,15 +212,17 @@ export class Queue {
 
   // --- errors ---
 
-  /** The queue pair does not work any more: to ERR, and back with the peer's help. */
-  break(): void {
+  /** The queue pair does not work any more: to ERR, and back with the peer's help. `why`: what has said so. */
+  break(why?: string): void {
     if (this.#state !== 'ready') return
+    if (why !== undefined) this.progress.note(why)
     this.#fall()
     void this.#askForReset()
   }
 
   #fall(): void {
     this.#state = 'broken'
+    this.progress.begin()
     this.#toError()
     this.#peer.onReset(this)
     // Nothing of the peer's reaches us any more.
@@ -213,8 +232,9 @@ export class Queue {
   #toError(): void {
     try {
       this.parts.qp.modifyNow({ qpState: QpState.ERR })
-    } catch {
-      // It is there already, or gone.
+    } catch (cause) {
+      // It is there already; or the device is gone.
+      this.#peer.onRefused(cause)
     }
   }
 
@@ -224,30 +244,58 @@ export class Queue {
     // Not within the completion that has told of the error: there may be more behind it.
     await Promise.resolve()
     await this.channel?.drainErrors()
-    if (this.#resetAsked !== n || this.#state !== 'broken') return
+    const isOurs = () => this.#resetAsked === n && this.#state === 'broken'
+    if (!isOurs() || !this.#judge()) return
+    const { delayMs } = this.progress
+    if (delayMs > 0) await sleep(delayMs)
+    if (!isOurs()) return
     this.psn = randomPsn()
-    const answered = new Promise<boolean>((resolve) => {
-      this.#resetTimer = setTimeout(() => resolve(false), RESET_MS)
+    const answered = new Promise<void>((resolve) => {
       this.#onResetOk = (psn, received) => {
-        clearTimeout(this.#resetTimer)
+        resolve()
         this.#beginLife(received)
-        void this.#reconnect(psn).then(() => {
-          resolve(true)
-          this.channel?.pump()
-        })
+        void this.#reconnect(psn).then(() => this.channel?.pump())
       }
     })
     const { psn } = this
     const { received } = this.counts
     this.#peer.send({ type: 'reset', queue: this.id, n, psn, received })
-    if (!(await answered) && this.#resetAsked === n) {
-      this.lose(
-        new P2pdmaError(`${this.name}: the peer did not answer a reset`, {
-          code: 'ETIMEDOUT',
-          hint: 'it hangs, or the link between the hosts is down',
-        }),
-      )
+    const ms = this.progress.limits.resetTimeoutMs + ANSWER_MS
+    withDeadline(answered, ms, () => unanswered(this.name, ms)).catch((error: unknown) => {
+      if (this.#resetAsked === n) this.lose(error as P2pdmaError)
+    })
+  }
+
+  /**
+   * What the life that ends has come to, before it is settled with the peer; once.
+   * False where that was one too many.
+   */
+  #judge(): boolean {
+    const { life } = this.counts
+    const { progress } = this
+    if (this.#judged === life) return !progress.isOver
+    this.#judged = life
+    const outcome = this.channel?.outcome ?? 'idle'
+    progress.endLife(outcome)
+    if (outcome === 'fruitless') this.#peer.onFruitless()
+    if (progress.isOver) {
+      this.#giveUp()
+      return false
     }
+    if (outcome === 'fruitless') progress.publish(null)
+    return true
+  }
+
+  #giveUp(): void {
+    const { progress } = this
+    const error = progress.error(this.#peer.pathFacts())
+    progress.publish(error)
+    this.lose(error)
+  }
+
+  /** The time without progress has passed. While it runs it is given its life's end; so is a peer that is asked. */
+  #onLate(): void {
+    if (this.#state === 'broken' && this.#onResetOk === null) this.#giveUp()
   }
 
   onResetOk(n: number, psn: number, received: number): void {
@@ -266,6 +314,7 @@ export class Queue {
     this.channel?.onEvent()
     if (this.#state === 'ready') this.#fall()
     await this.channel?.drainErrors()
+    if (this.#isOver || !this.#judge()) return
     this.psn = randomPsn()
     const mine = { psn: this.psn, received: this.counts.received }
     this.#beginLife(received)
@@ -274,8 +323,12 @@ export class Queue {
     this.channel?.pump()
   }
 
+  /** There may have been a close, or a loss, meanwhile. */
+  get #isOver(): boolean {
+    return this.#state === 'lost' || this.#isClosed
+  }
+
   #cancelAsk(): void {
-    clearTimeout(this.#resetTimer)
     this.#resetAsked = 0
     this.#onResetOk = null
   }
@@ -297,14 +350,17 @@ export class Queue {
     return this.isReady && this.counts.life === life
   }
 
+  /** Its end is that of the time that there may be no progress. */
   async #tryToReconnect(psn: number, life: number): Promise<void> {
-    const deadline = performance.now() + RECONNECT_MS
     while (this.#state === 'broken' && !this.#isClosed && this.counts.life === life) {
       try {
         await this.parts.qp.toReset()
         await this.join(this.#peerQpn, psn, life)
       } catch (cause) {
-        if (performance.now() > deadline) this.lose(reconnectError(this.name, cause))
+        const { code, syscall } = cause as NodeJS.ErrnoException
+        this.progress.note(`${syscall ?? 'to connect again'}: ${code ?? String(cause)}`)
+        this.#peer.onRefused(cause)
+        if (this.progress.isLate) this.#onLate()
         else await sleep(RETRY_MS)
       }
     }
@@ -315,6 +371,7 @@ export class Queue {
     if (this.#state === 'lost') return
     this.#error = error
     this.#state = 'lost'
+    this.progress.close()
     this.#toError()
     this.#peer.onReset(this)
     this.#cancelAsk()
@@ -323,22 +380,23 @@ export class Queue {
     this.channel?.lost()
   }
 
-  async close(): Promise<void> {
+  /** `reason`: what the other end is told, where it is no orderly end. */
+  async close(reason?: P2pdmaError): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.progress.close()
     this.#toError()
     this.#peer.onReset(this)
     this.#cancelAsk()
     this.#paused()
-    this.#peer.forget(this)
+    this.#peer.forget(this, reason)
     await this.parts.close()
   }
 }
 
-function reconnectError(name: string, cause: unknown): P2pdmaError {
-  return new P2pdmaError(`${name} could not be connected again`, {
-    code: 'ERR_DEVICE',
-    hint: 'see the cause, and whether the port is active',
-    cause,
+function unanswered(name: string, ms: number): P2pdmaError {
+  return new P2pdmaError(`${name}: the peer did not answer a reset within ${ms} ms`, {
+    code: 'ETIMEDOUT',
+    hint: 'it hangs, or the link between the hosts is down',
   })
 }

@@ -99,6 +99,27 @@ export class Rows {
     return this.tail - this.head
   }
 
+  /** How many have ended so far, those that have been given back among them. */
+  get ended(): number {
+    const { head, tail } = this
+    let ended = head
+    for (let position = head; position < tail; position++) {
+      if (this.stage[this.slot(position)] === Stage.DONE) ended++
+    }
+    return ended
+  }
+
+  /** Of those that the queue pair has. */
+  get bytesHanded(): number {
+    const { head, tail } = this
+    let bytes = 0
+    for (let position = head; position < tail; position++) {
+      const slot = this.slot(position)
+      if (this.stage[slot] === Stage.HANDED) bytes += this.length[slot] ?? 0
+    }
+    return bytes
+  }
+
   slot(position: number): number {
     return position & this.#mask
   }

@@ -66,6 +66,8 @@ export interface QueueEnded {
   type: 'queue-error'
   queue: number
   message: string
+  /** Of the error that ended it; none where it was closed in order. */
+  code?: string
 }
 
 /** The peer may use our buffer on that queue. */
@@ -203,7 +205,7 @@ const table: Table = {
   },
   queue: { queue: uint32, qpn: uint24, psn: uint24, depth },
   'queue-ok': { queue: uint32, qpn: uint24, psn: uint24, depth },
-  'queue-error': { queue: uint32, message: text },
+  'queue-error': { queue: uint32, message: text, code: optional(name) },
   grant: {
     queue: uint32,
     buffer: uint32,
