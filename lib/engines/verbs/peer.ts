@@ -288,7 +288,10 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       case 'reset-ok':
         return queue.onResetOk(message.n, message.psn, message.received)
       case 'queue-error':
-        return this.#loseQueue(queue, endedByPeer(queue.name, message, () => this.pathFacts()))
+        return this.#loseQueue(
+          queue,
+          endedByPeer(queue.name, message, () => this.pathFacts()),
+        )
       default:
         return
     }
