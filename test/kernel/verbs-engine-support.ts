@@ -1,15 +1,20 @@
 /** Two verbs engines of the rig in one process, connected, for tests. */
 import type { Test } from 'tap'
-import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
+import { VerbsEngine, type VerbsEngineOptions } from '../../lib/engines/verbs/engine.js'
 import type { Exporter } from '../../lib/move-notify/backing.js'
 import type { ImporterOptions } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 
 export const KIB = 1024
 
-export async function open(t: Test, depth = 64, options: ImporterOptions = {}) {
-  const here = await VerbsEngine.open('rxe0')
-  const there = await VerbsEngine.open('rxe1')
+export async function open(
+  t: Test,
+  depth = 64,
+  options: ImporterOptions = {},
+  engines: VerbsEngineOptions = {},
+) {
+  const here = await VerbsEngine.open('rxe0', engines)
+  const there = await VerbsEngine.open('rxe1', engines)
   t.teardown(async () => {
     await here.close()
     await there.close()
