@@ -31,8 +31,6 @@ Napi::Value DmaHeapAlloc(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitDmaHeap(Napi::Env, Napi::Object exports) {
-  Export<DmaHeapAlloc>(exports, "dmaHeapAlloc");
-}
+void InitDmaHeap(Napi::Env, Napi::Object exports) { Export<DmaHeapAlloc>(exports, "dmaHeapAlloc"); }
 
 }  // namespace p2pdma

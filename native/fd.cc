@@ -10,8 +10,8 @@
 
 #include "init.h"
 #include "support/args.h"
-#include "support/function.h"
 #include "support/env_state.h"
+#include "support/function.h"
 #include "support/syscall_job.h"
 
 namespace p2pdma {

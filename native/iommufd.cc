@@ -187,9 +187,7 @@ Napi::Value Start(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void InitIommufd(Napi::Env, Napi::Object exports) {
-  const auto set = [&]<auto function>(const char* name) {
-    Export<function>(exports, name);
-  };
+  const auto set = [&]<auto function>(const char* name) { Export<function>(exports, name); };
   set.operator()<Allocate>("iommufdAllocate");
   set.operator()<Ranges>("iommufdRanges");
   set.operator()<Bind>("vfioBindIommufd");

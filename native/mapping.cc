@@ -7,8 +7,8 @@
 #include "fd.h"
 #include "init.h"
 #include "support/args.h"
-#include "support/function.h"
 #include "support/env_state.h"
+#include "support/function.h"
 
 namespace p2pdma {
 

@@ -111,8 +111,8 @@ Napi::Value IommuInfo(const Napi::CallbackInfo& info) {
       if (!ReadAt(capability, 0, &ranges)) return;
       Napi::Array list = Napi::Array::New(env);
       vfio_iova_range range;
-      for (uint32_t i = 0; i < ranges.nr_iovas &&
-                           ReadAt(capability, sizeof(ranges) + i * sizeof(range), &range);
+      for (uint32_t i = 0;
+           i < ranges.nr_iovas && ReadAt(capability, sizeof(ranges) + i * sizeof(range), &range);
            ++i) {
         list.Set(2 * i, Napi::BigInt::New(env, static_cast<uint64_t>(range.start)));
         list.Set(2 * i + 1, Napi::BigInt::New(env, static_cast<uint64_t>(range.end)));
@@ -207,9 +207,7 @@ Napi::Value StartUnmapDma(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void InitVfioContainer(Napi::Env, Napi::Object exports) {
-  const auto set = [&]<auto function>(const char* name) {
-    Export<function>(exports, name);
-  };
+  const auto set = [&]<auto function>(const char* name) { Export<function>(exports, name); };
   set.operator()<ApiVersion>("vfioApiVersion");
   set.operator()<CheckExtension>("vfioCheckExtension");
   set.operator()<SetIommu>("vfioSetIommu");

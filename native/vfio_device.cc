@@ -56,7 +56,8 @@ Napi::Value RegionInfo(const Napi::CallbackInfo& info) {
     }
     memcpy(&head, memory.data(), sizeof(head));
     if (head.argsz <= memory.size()) break;
-    if (head.argsz > kMostInfo) throw SystemError(env, EOVERFLOW, "ioctl VFIO_DEVICE_GET_REGION_INFO");
+    if (head.argsz > kMostInfo)
+      throw SystemError(env, EOVERFLOW, "ioctl VFIO_DEVICE_GET_REGION_INFO");
     memory.assign(head.argsz, std::byte{0});
   }
   Napi::Object result = Napi::Object::New(env);
@@ -72,8 +73,8 @@ Napi::Value RegionInfo(const Napi::CallbackInfo& info) {
       if (!ReadAt(capability, 0, &sparse)) return;
       Napi::Array areas = Napi::Array::New(env);
       vfio_region_sparse_mmap_area area;
-      for (uint32_t i = 0; i < sparse.nr_areas &&
-                           ReadAt(capability, sizeof(sparse) + i * sizeof(area), &area);
+      for (uint32_t i = 0;
+           i < sparse.nr_areas && ReadAt(capability, sizeof(sparse) + i * sizeof(area), &area);
            ++i) {
         areas.Set(2 * i, static_cast<double>(area.offset));
         areas.Set(2 * i + 1, static_cast<double>(area.size));
@@ -238,9 +239,7 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void InitVfioDevice(Napi::Env, Napi::Object exports) {
-  const auto set = [&]<auto function>(const char* name) {
-    Export<function>(exports, name);
-  };
+  const auto set = [&]<auto function>(const char* name) { Export<function>(exports, name); };
   set.operator()<DeviceInfo>("vfioDeviceInfo");
   set.operator()<RegionInfo>("vfioRegionInfo");
   set.operator()<InterruptInfo>("vfioInterruptInfo");

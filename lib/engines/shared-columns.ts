@@ -1,4 +1,5 @@
 /** Columns that native code has pointers into: memory that cannot be detached. */
+import { sharedMemory } from '../shared-memory.js'
 
 export type SharedColumn = Float64Array | Uint32Array | Uint8Array
 
@@ -8,7 +9,7 @@ interface ColumnType<T extends SharedColumn> {
 }
 
 export function sharedColumn<T extends SharedColumn>(length: number, type: ColumnType<T>): T {
-  return new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT))
+  return new type(sharedMemory(length * type.BYTES_PER_ELEMENT))
 }
 
 /** A copy with room for `length` elements. */

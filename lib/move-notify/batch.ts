@@ -4,6 +4,7 @@
  * native reader. Filling a row allocates nothing.
  */
 import { checkInteger } from '../errors.js'
+import { sharedMemory } from '../shared-memory.js'
 
 /**
  * What an operation does. COPY and FILL can be repeated without harm, the others cannot.
@@ -59,7 +60,7 @@ export class Batch {
 
   constructor(capacity: number) {
     this.capacity = checkInteger('capacity', capacity, 1, 1 << 20)
-    const memory = new SharedArrayBuffer(capacity * 56)
+    const memory = sharedMemory(capacity * 56)
     let at = 0
     const wide = () => {
       const column = new Float64Array(memory, at, capacity)
@@ -91,7 +92,7 @@ export class Completions {
 
   constructor(capacity: number) {
     this.capacity = checkInteger('capacity', capacity, 1, 1 << 20)
-    const memory = new SharedArrayBuffer(capacity * 24)
+    const memory = sharedMemory(capacity * 24)
     this.cookie = new Float64Array(memory, 0, capacity)
     this.result = new Float64Array(memory, capacity * 8, capacity)
     this.status = new Uint32Array(memory, capacity * 16, capacity)

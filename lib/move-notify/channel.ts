@@ -134,7 +134,7 @@ export class Channel {
       waiting: this.#queue.waiting,
       inFlight: this.#device.inFlight,
       staleCompletions: this.#queue.stale + (this.#batch?.stale ?? 0),
-      unmatchedCompletions: this.#queue.unmatched,
+      unmatchedCompletions: this.#queue.unmatched + (this.#device.unmatched ?? 0),
     }
   }
 

@@ -72,6 +72,8 @@ export interface EngineChannel {
   reap(out: Completions): number
   /** How many of those that `reap()` returned last are of an earlier epoch. */
   readonly stale: number
+  /** Completions of the device's that answer nothing which it was given: dropped. Default 0. */
+  readonly unmatched?: number
   /**
    * Asks for one `onCompletion` when something can be reaped (at once, if something can).
    * `arrivalsOnly`: when something has arrived; an engine may tell of the rest, too.

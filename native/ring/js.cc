@@ -235,8 +235,6 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
 }  // namespace
 }  // namespace ring
 
-void InitRing(Napi::Env, Napi::Object exports) {
-  Export<ring::OpenRing>(exports, "openRing");
-}
+void InitRing(Napi::Env, Napi::Object exports) { Export<ring::OpenRing>(exports, "openRing"); }
 
 }  // namespace p2pdma

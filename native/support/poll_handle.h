@@ -21,7 +21,8 @@ class PollHandle {
   // Of a duplicate of `fd`. EPERM: a file that is always ready, a memfd for one (epoll_ctl(2)).
   static Slot Start(Napi::Env env, std::unique_ptr<PollHandle> handle, const OwnedFd& fd,
                     int events, Napi::Function callback);
-  // {stop(), hold(whether it keeps the process alive)}. Closes it where there is no memory for them.
+  // {stop(), hold(whether it keeps the process alive)}. Closes it where there is no memory for
+  // them.
   static Napi::Object Controls(Napi::Env env, const Slot& slot);
 
   virtual ~PollHandle() = default;

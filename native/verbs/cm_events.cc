@@ -82,8 +82,7 @@ Napi::Value GetEvent(const Napi::CallbackInfo& info) {
   const Acknowledged acknowledged(event);
   const bool is_request = event->event == RDMA_CM_EVENT_CONNECT_REQUEST;
   // Without memory for its owner the request is refused: the peer would wait for ever.
-  const int error =
-      is_request ? Own(&request, event->id, rdma_destroy_id, channel, event->id) : 0;
+  const int error = is_request ? Own(&request, event->id, rdma_destroy_id, channel, event->id) : 0;
   if (error != 0) throw SystemError(env, error, "malloc");
   Napi::Object result = Napi::Object::New(env);
   const auto number = [&](const char* name, double value) { result.Set(name, value); };

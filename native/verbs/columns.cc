@@ -4,8 +4,8 @@
 #include <string>
 
 #include "support/args.h"
-#include "support/function.h"
 #include "support/column_args.h"
+#include "support/function.h"
 #include "verbs/init.h"
 
 namespace p2pdma::verbs {
@@ -50,8 +50,8 @@ class Reader {
 template <typename T>
 Napi::Value Finish(const Napi::CallbackInfo& info, const T& columns, const napi_type_tag& tag) {
   const Napi::Env env = info.Env();
-  auto table = std::make_unique<Table<T>>(
-      Table<T>{columns, Napi::Reference<Napi::Value>::New(info[1], 1)});
+  auto table =
+      std::make_unique<Table<T>>(Table<T>{columns, Napi::Reference<Napi::Value>::New(info[1], 1)});
   auto external = Napi::External<Table<T>>::New(env, table.get(),
                                                 [](Napi::Env, Table<T>* gone) { delete gone; });
   static_cast<void>(table.release());

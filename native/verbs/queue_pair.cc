@@ -50,8 +50,6 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitQueuePair(Napi::Env, Napi::Object exports) {
-  Export<Create>(exports, "verbsCreateQp");
-}
+void InitQueuePair(Napi::Env, Napi::Object exports) { Export<Create>(exports, "verbsCreateQp"); }
 
 }  // namespace p2pdma::verbs

@@ -22,6 +22,7 @@ const rows = [
   ['native-verbs.ts'],
   ['native.ts'],
   ['brand.ts'],
+  ['shared-memory.ts'],
   ['errors.ts'],
 ]
 

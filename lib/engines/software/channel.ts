@@ -8,6 +8,7 @@ import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js
 import type { Batch, Completions } from '../../move-notify/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import type { NativeSoftwareChannel } from '../../native.js'
+import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
 import { ColumnsInUse } from '../native-columns.js'
 import { postError } from './post-error.js'
@@ -32,7 +33,7 @@ const Event = { COMPLETION: 1, QUIET: 2 } as const
 export class SoftwareChannel implements EngineChannel {
   readonly depth: number
   readonly #native: NativeSoftwareChannel
-  readonly #doorbell = new Uint32Array(new SharedArrayBuffer(Bell.LENGTH * 4))
+  readonly #doorbell = new Uint32Array(sharedMemory(Bell.LENGTH * 4))
   readonly #onCompletion: () => void
   readonly #onClosed: (() => void) | undefined
   readonly #onClose: (channel: SoftwareChannel) => void

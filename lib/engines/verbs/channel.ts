@@ -101,6 +101,10 @@ export class VerbsChannel implements EngineChannel {
     return this.#work.size
   }
 
+  get unmatched(): number {
+    return this.#queue.counts.unmatched
+  }
+
   get closed(): boolean {
     return this.#closed
   }

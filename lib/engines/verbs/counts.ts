@@ -15,7 +15,8 @@ const At = {
   RECEIVED: 6,
   VOIDS: 7,
   NUMBER: 8,
-  LENGTH: 9,
+  UNMATCHED: 9,
+  LENGTH: 10,
 } as const
 
 export class Counts {
@@ -82,6 +83,11 @@ export class Counts {
   /** Empty messages handed over that are not done. */
   get voids(): number {
     return this.#get(At.VOIDS)
+  }
+
+  /** Completions of what was never handed over, or is done already: dropped. */
+  get unmatched(): number {
+    return this.#get(At.UNMATCHED)
   }
 
   /** What the queue pair had is settled: nothing of it is waited for. */

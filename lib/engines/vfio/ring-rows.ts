@@ -1,4 +1,6 @@
 /** By slot of a ring: what was posted there. Shared memory: native/ring writes it too. */
+import { sharedMemory } from '../../shared-memory.js'
+
 export class RingRows {
   readonly cookies: Float64Array
   readonly ids: Uint32Array
@@ -6,7 +8,7 @@ export class RingRows {
   readonly lengths: Float64Array
 
   constructor(entries: number) {
-    const memory = new SharedArrayBuffer(entries * 28)
+    const memory = sharedMemory(entries * 28)
     this.cookies = new Float64Array(memory, 0, entries)
     this.offsets = new Float64Array(memory, entries * 8, entries)
     this.lengths = new Float64Array(memory, entries * 16, entries)

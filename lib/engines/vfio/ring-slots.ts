@@ -10,6 +10,7 @@ import type { Registers } from '../../kernel/vfio/index.js'
 import { type Batch, type Completions, Op } from '../../move-notify/batch.js'
 import { Access } from '../../move-notify/engine.js'
 import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
+import { sharedMemory } from '../../shared-memory.js'
 import { ColumnsInUse } from '../native-columns.js'
 import type { QueueLimits } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
@@ -57,7 +58,7 @@ export class RingSlots {
   readonly #table: MappingTable
   readonly #native: NativeRing
   readonly #columns: ColumnsInUse
-  readonly #bell = new Uint32Array(new SharedArrayBuffer(Bell.LENGTH * 4))
+  readonly #bell = new Uint32Array(sharedMemory(Bell.LENGTH * 4))
   readonly #mask: number
   /** The columns of the table that the native side has. */
   #ids: Uint32Array | null = null

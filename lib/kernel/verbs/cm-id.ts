@@ -55,7 +55,8 @@ export abstract class CmIdentifier extends VerbsObject<NativeCmId> {
     this.#routes = routes
     this.#number = native.number
     routes.add(native.number, (event) => {
-      this.#onEvent(event)
+      if (event instanceof Error) this.#waiting?.settle(event)
+      else this.#onEvent(event)
     })
   }
 
@@ -105,8 +106,10 @@ export abstract class CmIdentifier extends VerbsObject<NativeCmId> {
   #onEvent(event: NativeCmEvent): void {
     const waiting = this.#waiting
     if (waiting?.event === event.event) waiting.settle(event)
-    else if (waiting !== null && failures.has(event.event)) waiting.settle(eventError(event))
-    else if (event.event === CmEvent.ESTABLISHED) this.#early.push(event)
+    else if (waiting !== null && failures.has(event.event)) {
+      waiting.settle(eventError(event))
+      if (event.event === CmEvent.DISCONNECTED) this.onOther(event)
+    } else if (event.event === CmEvent.ESTABLISHED) this.#early.push(event)
     else this.onOther(event)
   }
 

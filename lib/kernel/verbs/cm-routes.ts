@@ -1,9 +1,11 @@
 /** Which identifier an event is for. Holds none of them: the watch is a root of the garbage collector's. */
+import { getSystemErrorName } from 'node:util'
+import { P2pdmaError } from '../../errors.js'
 import type { NativeWatch } from '../../native.js'
 import { nativeVerbs, type NativeCmChannel, type NativeCmEvent } from '../../native-verbs.js'
 import { call } from '../call.js'
 
-type Route = (event: NativeCmEvent) => void
+type Route = (event: NativeCmEvent | Error) => void
 
 /** Events that one turn of the loop takes at most. */
 const PER_TURN = 16
@@ -18,7 +20,12 @@ export class CmRoutes {
     this.#channel = channel
     this.#watch = call(() =>
       nativeVerbs().verbsCmWatch(channel, (status) => {
-        if (status >= 0) this.#take()
+        try {
+          if (status < 0) throw watchError(status)
+          this.#take()
+        } catch (error) {
+          this.#fail(error as Error)
+        }
       }),
     )
     this.#watch.hold(false)
@@ -33,6 +40,11 @@ export class CmRoutes {
       // Its listener is closing.
       else if (event.request !== null) void nativeVerbs().verbsClose(event.request)
     }
+  }
+
+  /** An event is lost, and it is not known whose: nobody waits for his any longer. */
+  #fail(error: Error): void {
+    for (const route of [...this.#routes.values()]) route(error)
   }
 
   add(number: number, route: Route): void {
@@ -52,4 +64,13 @@ export class CmRoutes {
   stop(): void {
     this.#watch.stop()
   }
+}
+
+function watchError(status: number): P2pdmaError {
+  const code = getSystemErrorName(status)
+  return new P2pdmaError(`${code}: the connection manager tells of no events any more`, {
+    code,
+    errno: status,
+    syscall: 'epoll_wait',
+  })
 }

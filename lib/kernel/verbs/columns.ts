@@ -5,6 +5,7 @@
  */
 import { checkInteger, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeColumns } from '../../native-verbs.js'
+import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../call.js'
 
 const MAX_CAPACITY = 1 << 20
@@ -17,7 +18,7 @@ class Cutter {
 
   constructor(capacity: number, bytesPerRow: number) {
     this.capacity = checkInteger('capacity', capacity, 1, MAX_CAPACITY)
-    this.#memory = new SharedArrayBuffer(capacity * bytesPerRow)
+    this.#memory = sharedMemory(capacity * bytesPerRow)
   }
 
   wide(): Float64Array {

@@ -38,6 +38,8 @@ export class Connection extends CmIdentifier {
   /** What the request, or the answer to ours, brought. */
   privateData: Uint8Array
   #pair: QueuePair | null = null
+  /** Whether the peer has been told, or answered. */
+  #isDisconnected = false
   #end: () => void = () => undefined
   /** Resolves when the peer, or the device, has ended it, or it was closed. */
   readonly ended: Promise<void>
@@ -111,35 +113,53 @@ export class Connection extends CmIdentifier {
     )
   }
 
+  /**
+   * RESET to INIT, by what librdmacm says, as rdma_create_qp(3) leaves a queue pair:
+   * receives posted from now on are there before the peer can send. `connect()` and
+   * `accept()` take it, or one that the caller has moved to INIT, as it is.
+   */
+  async prepare(pair: QueuePair, options: { access?: number | undefined } = {}): Promise<void> {
+    this.#checkPair(pair)
+    const { access } = checkOptions(options)
+    if (access !== undefined) checkInteger('access', access, 0, 0xffffffff)
+    await this.#to(pair, QpState.INIT, { access })
+  }
+
   /** Asks the peer; resolves when both queue pairs can send. ECONNREFUSED where it does not want to. */
   async connect(pair: QueuePair, options: ConnectOptions = {}): Promise<void> {
     const request = this.#check(pair, options)
-    await this.#to(pair, QpState.INIT, options)
+    await this.#toInit(pair, options)
     const answer = await this.ask(
       CmEvent.CONNECT_RESPONSE,
       () => nativeVerbs().verbsCmConnect(this.handle, ...request),
       options.signal,
     )
     this.privateData = answer.privateData
-    await this.#to(pair, QpState.RTR, options)
-    await this.#to(pair, QpState.RTS, options)
-    // The answer to an answer: no event follows it here (drivers/infiniband/core/cma.c, cma_rep_recv).
-    await this.run(() => nativeVerbs().verbsCmEstablish(this.handle))
     this.#pair = pair
+    try {
+      await this.#to(pair, QpState.RTR, options)
+      await this.#to(pair, QpState.RTS, options)
+      // The answer to an answer: no event follows it here (drivers/infiniband/core/cma.c, cma_rep_recv).
+      await this.run(() => nativeVerbs().verbsCmEstablish(this.handle))
+    } catch (error) {
+      // The peer waits for it.
+      await this.run(() => nativeVerbs().verbsCmReject(this.handle, NO_DATA)).catch(() => undefined)
+      throw error
+    }
   }
 
   /** Answers a request; resolves when the peer has begun. */
   async accept(pair: QueuePair, options: ConnectOptions = {}): Promise<void> {
     const request = this.#check(pair, options)
-    await this.#to(pair, QpState.INIT, options)
+    await this.#toInit(pair, options)
     await this.#to(pair, QpState.RTR, options)
     await this.#to(pair, QpState.RTS, options)
+    this.#pair = pair
     await this.ask(
       CmEvent.ESTABLISHED,
       () => nativeVerbs().verbsCmAccept(this.handle, ...request),
       options.signal,
     )
-    this.#pair = pair
   }
 
   /** Answers a request with no, and closes. At most 148 bytes say why. */
@@ -152,7 +172,23 @@ export class Connection extends CmIdentifier {
   /** Ends it: both queue pairs go to ERR. The peer's `ended` resolves. */
   async disconnect(): Promise<void> {
     await this.run(() => nativeVerbs().verbsCmDisconnect(this.handle))
+    this.#isDisconnected = true
     await this.#finish()
+  }
+
+  /** One in INIT may have receives, which a way through RESET would lose. */
+  async #toInit(pair: QueuePair, options: ConnectOptions): Promise<void> {
+    const { qpState, portNum } = pair.query()
+    if (qpState !== QpState.INIT) return this.#to(pair, QpState.INIT, options)
+    if (portNum !== this.portNum) {
+      throw new P2pdmaError(
+        `The connection is by port ${this.portNum}, the queue pair of port ${portNum}`,
+        { code: 'ERR_INVALID_ARG_VALUE', argument: 'pair', hint: 'let prepare() move it to INIT' },
+      )
+    }
+    if (options.access !== undefined) {
+      await pair.modify({ qpState: QpState.INIT, qpAccessFlags: options.access })
+    }
   }
 
   async #to(pair: QueuePair, state: number, options: ConnectOptions): Promise<void> {
@@ -170,17 +206,20 @@ export class Connection extends CmIdentifier {
     await pair.modify(attributes)
   }
 
-  #check(pair: QueuePair, options: ConnectOptions) {
+  #checkPair(pair: QueuePair): void {
     checkQueuePair('pair', pair)
+    if (pair.domain.device.name === this.deviceName) return
+    throw new P2pdmaError(
+      `The connection is by ${this.deviceName}, the queue pair of ${pair.domain.device.name}`,
+      { code: 'ERR_INVALID_ARG_VALUE', argument: 'pair' },
+    )
+  }
+
+  #check(pair: QueuePair, options: ConnectOptions) {
+    this.#checkPair(pair)
     const { privateData = NO_DATA, signal, ...rest } = checkOptions(options)
     checkData(privateData, 196)
     checkSignal(signal)
-    if (pair.domain.device.name !== this.deviceName) {
-      throw new P2pdmaError(
-        `The connection is by ${this.deviceName}, the queue pair of ${pair.domain.device.name}`,
-        { code: 'ERR_INVALID_ARG_VALUE', argument: 'pair' },
-      )
-    }
     const small = (name: string, value: number | undefined, fallback: number, max: number) =>
       checkInteger(name, value ?? fallback, 0, max)
     return [
@@ -195,9 +234,19 @@ export class Connection extends CmIdentifier {
   }
 
   protected override onOther(event: NativeCmEvent): void {
-    if (event.event === CmEvent.DISCONNECTED || event.event === CmEvent.DEVICE_REMOVAL) {
-      void this.#finish()
+    if (event.event === CmEvent.DISCONNECTED) void this.#answer()
+    else if (event.event === CmEvent.DEVICE_REMOVAL) void this.#finish()
+  }
+
+  /** A peer that disconnects waits for the answer: rdma_disconnect(3) is that, too. */
+  async #answer(): Promise<void> {
+    const isAnswer = !this.#isDisconnected
+    this.#isDisconnected = true
+    if (isAnswer) {
+      // It refuses where the connection manager has given up meanwhile, or where it is closing.
+      await this.run(() => nativeVerbs().verbsCmDisconnect(this.handle)).catch(() => undefined)
     }
+    await this.#finish()
   }
 
   async #finish(): Promise<void> {

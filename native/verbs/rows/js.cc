@@ -238,8 +238,6 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
 }  // namespace
 }  // namespace work
 
-void InitWork(Napi::Env, Napi::Object exports) {
-  Export<work::Open>(exports, "verbsOpenWork");
-}
+void InitWork(Napi::Env, Napi::Object exports) { Export<work::Open>(exports, "verbsOpenWork"); }
 
 }  // namespace p2pdma::verbs
