@@ -12,7 +12,10 @@ export type AttachmentState =
   | 'mapped'
   /** Its mapping is gone or going: on the invalid list until it is remapped. */
   | 'invalid'
-  /** It could not be remapped. Attach again. */
+  /**
+   * It could not be remapped: work that names it is rejected with the reason. Tried again
+   * after the buffer's next move, unless the importer itself has failed.
+   */
   | 'failed'
   /** Its exporter took the memory back for good. */
   | 'revoked'
@@ -41,6 +44,7 @@ export class Attachment {
   #state: AttachmentState = 'invalid'
   #generation = 0
   #error: P2pdmaError | null = null
+  #lastError: P2pdmaError | null = null
   /** The channels that stopped for it, while it is invalid. */
   #blocked: Channel[] | null = null
   #isOutOfReach = true
@@ -78,7 +82,12 @@ export class Attachment {
     return this.#error
   }
 
-  /** Whether it is failed, revoked or closed: no mapping will ever come back. */
+  /** Why it was without a mapping last: for work that the device held meanwhile. @internal */
+  get lastError(): P2pdmaError | null {
+    return this.#lastError
+  }
+
+  /** Whether it is failed, revoked or closed: nothing is under way that would map it. */
   get isGone(): boolean {
     return this.#error !== null
   }
@@ -130,6 +139,14 @@ export class Attachment {
     return this.importer.unmap(this.id)
   }
 
+  /** The buffer has moved: what could not be mapped where it was may be here. @internal */
+  retry(): void {
+    if (this.#state !== 'failed' || this.importer.error !== null) return
+    this.#state = 'invalid'
+    this.#error = null
+    this.importer.restoreIdle(this)
+  }
+
   /** The mapping of `generation` is live and its fences have signalled. @internal */
   validate(generation: number): void {
     this.#generation = generation
@@ -148,6 +165,7 @@ export class Attachment {
     }
     this.#state = state
     this.#error = error
+    this.#lastError = error
     this.#release()
     if (state === 'failed') this.#publish(error)
   }

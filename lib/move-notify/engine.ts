@@ -14,6 +14,12 @@ export interface Engine {
   /** Creates a channel. Its epoch starts at 1. */
   openChannel(options: EngineChannelOptions): EngineChannel
   /**
+   * Why the device cannot be given this memory, ever; null where it can, as far as one can
+   * know without trying. Asked before anything is stopped: `move()` refuses the place then.
+   * Left out: it can.
+   */
+  canMap?(backing: Backing, access: number): string | null
+  /**
    * Makes `backing` addressable as attachment `id`, as a new generation, and
    * sealed: its move fence may be outstanding still.
    * May throw or reject; the heart retries, then fails that attachment alone.

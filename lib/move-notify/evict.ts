@@ -1,12 +1,13 @@
 import type { Exporter } from './backing.js'
 import { checkInteger, typeError } from '../errors.js'
 import { checkExporter } from './exporting.js'
+import { isRefusal } from './refusal.js'
 import { MovableBuffer } from './movable-buffer.js'
 
 /**
  * Moves buffers to `exporter` until `bytes` bytes have been made free, in the
- * order given (least recently used first). Pinned ones stay; hinted ones go
- * only when the others are not enough. Returns the bytes made free.
+ * order given (least recently used first). Pinned ones stay, and those that an
+ * importer could not map there; hinted ones go only when the others are not enough. Returns the bytes made free.
  */
 export async function evict(
   candidates: readonly MovableBuffer[],
@@ -29,8 +30,9 @@ export async function evict(
       try {
         await buffer.move(exporter)
       } catch (error) {
-        // Pinned in the meantime: it stays.
+        // Pinned in the meantime, or an importer cannot follow: it stays.
         if ((error as { code?: unknown }).code === 'EBUSY' && buffer.isPinned) continue
+        if (isRefusal(error)) continue
         throw error
       }
       freed += buffer.size

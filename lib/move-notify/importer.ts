@@ -13,6 +13,7 @@ import {
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
+import type { Backing } from './backing.js'
 import { withDeadline } from './deadline.js'
 import { DefaultChannels } from './default-channels.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
@@ -279,6 +280,11 @@ export class Importer {
       for (const channel of channels) if (channel.uses(attachment)) users.push(channel)
     }
     return users
+  }
+
+  /** Why its device cannot map the attachment's buffer there; null where it can. @internal */
+  refusal(attachment: Attachment, backing: Backing): string | null {
+    return this.engine.canMap?.(backing, attachment.access) ?? null
   }
 
   /** @internal */

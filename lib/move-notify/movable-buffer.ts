@@ -133,7 +133,8 @@ export class MovableBuffer {
    * Moves the contents to a new backing. Traffic that uses the buffer stops,
    * and restarts by itself; resolves when the last byte is there and the old
    * backing has been given back. Rejects, the buffer being whole where it was:
-   * EBUSY (pinned), ENOMEM and the like (no new backing), ERR_FENCE_FAILED and
+   * EBUSY (pinned), EOPNOTSUPP (an importer cannot map the new place; nothing was
+   * stopped; see `force`), ENOMEM and the like (no new backing), ERR_FENCE_FAILED and
    * ETIMEDOUT (the copy), ETIMEDOUT (a device could not be stopped; the old
    * backing is then never used again). Where the old backing could not be
    * poisoned or given back it rejects too, though the buffer has moved: see

@@ -1,11 +1,19 @@
 /** Steps 1 and 2 of the mail, the exporter's side: MovableBuffer.move(). */
-import { P2pdmaError, checkMilliseconds, checkOptions, checkSignal, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkBoolean,
+  checkMilliseconds,
+  checkOptions,
+  checkSignal,
+  typeError,
+} from '../errors.js'
 import type { Backing, Exporter } from './backing.js'
 import { throwIfAborted, withDeadline } from './deadline.js'
 import { allocate } from './exporting.js'
 import { Fence } from './fence.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { isQuarantined, quarantine } from './quarantine.js'
+import { refusalOf } from './refusal.js'
 import { FENCE_TIMEOUT_MS, Usage } from './reservation.js'
 import { trace } from './trace.js'
 import type { BufferMove } from './trace.js'
@@ -24,6 +32,11 @@ export interface MoveOptions {
    * beforehand for the fences of others. Default 60,000.
    */
   copyTimeoutMs?: number
+  /**
+   * Moves it although an importer cannot map the new place: that attachment fails, and is
+   * tried again after the next move. Default false: EOPNOTSUPP.
+   */
+  force?: boolean
   /** How long brackets of CPU access may hold the move off, ms. Default 30,000. */
   cpuTimeoutMs?: number
 }
@@ -55,11 +68,12 @@ class Clock {
 
 /** @internal */
 export function checkMoveOptions(options: MoveOptions): void {
-  const { signal, context, copyTimeoutMs, cpuTimeoutMs } = checkOptions(options)
+  const { signal, context, copyTimeoutMs, cpuTimeoutMs, force } = checkOptions(options)
   checkSignal(signal)
   if (context !== undefined && !(context instanceof AcquireContext)) {
     throw typeError('context', 'an AcquireContext', context)
   }
+  checkBoolean('force', force ?? false)
   checkMilliseconds('copyTimeoutMs', copyTimeoutMs ?? 0)
   checkMilliseconds('cpuTimeoutMs', cpuTimeoutMs ?? 0)
 }
@@ -105,6 +119,8 @@ async function exchange(
   let generation: number
   try {
     old = buffer.backing
+    const refusal = options.force === true ? null : refusalOf(buffer.attachments, fresh)
+    if (refusal !== null) throw refusal
     if (!buffer.reservation.isIdle(Usage.BOOKKEEP)) await waitForOthers(buffer, options)
     const invalidated = invalidateAll(buffer, old)
     if (invalidated !== undefined) await invalidated
@@ -135,6 +151,7 @@ async function exchange(
     buffer.publish(fresh)
     generation = buffer.generation
     onPublished()
+    for (const attachment of buffer.attachments) attachment.retry()
   } catch (error) {
     unlock()
     throw error

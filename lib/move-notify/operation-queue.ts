@@ -250,7 +250,8 @@ export class OperationQueue {
 }
 
 function completionError(status: number, operation: Operation, result: number): P2pdmaError {
-  if (status === Status.NOT_MAPPED && operation.hopeless !== null) return operation.hopeless
+  const unmapped = status === Status.NOT_MAPPED ? operation.whyUnmapped : null
+  if (unmapped !== null) return unmapped
   if (status === Status.OUTCOME_UNKNOWN) {
     return new P2pdmaError('a forced stop cut the operation off, and it cannot be repeated', {
       code: 'ERR_OUTCOME_UNKNOWN',

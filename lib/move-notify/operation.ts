@@ -94,6 +94,11 @@ export class Operation {
     return this.source?.error ?? this.target?.error ?? null
   }
 
+  /** Why the device found no mapping, though there may be one again; or null. */
+  get whyUnmapped(): P2pdmaError | null {
+    return this.hopeless ?? this.source?.lastError ?? this.target?.lastError ?? null
+  }
+
   /** Rejects when the signal says so, until it has been settled. */
   watch(signal: AbortSignal, watch: AbortWatch): void {
     this.#signal = signal

@@ -50,6 +50,11 @@ export class RemoteAttachment {
     return this.#error
   }
 
+  /** @internal */
+  get lastError(): P2pdmaError | null {
+    return this.#error
+  }
+
   /** There is no key any more; work that names it and waits is rejected. @internal */
   end(state: 'revoked' | 'closed', error: P2pdmaError): void {
     if (this.#state === 'closed') return

@@ -1,6 +1,7 @@
 import { P2pdmaError } from '../errors.js'
 import type { Attachment } from './attachment.js'
 import { sleep } from './deadline.js'
+import { cannotMap, isRefusal } from './refusal.js'
 import { type Reservation, Usage } from './reservation.js'
 import { Slice } from './slice.js'
 import { type AcquireContext, lockAll } from './ww-mutex.js'
@@ -73,13 +74,15 @@ async function restoreLocked(
 /**
  * Maps one attachment, then waits for its move fences, as a dynamic importer
  * does. Its buffer's reservation is held. Undefined when done at once. Never
- * rejects: what cannot be remapped fails, alone.
+ * rejects: what cannot be remapped fails, alone, until the buffer's next move.
  */
 export function remap(attachment: Attachment, limits: RestoreLimits): Promise<void> | undefined {
   const { buffer, importer } = attachment
   if (attachment.state !== 'invalid') return undefined
   let mapped: void | Promise<void>
   try {
+    const refused = importer.refusal(attachment, buffer.backing)
+    if (refused !== null) throw cannotMap(attachment, buffer.backing, refused)
     mapped = importer.map(attachment)
   } catch (error) {
     mapped = Promise.reject(error)
@@ -120,7 +123,8 @@ async function retried(
     try {
       return await attempt
     } catch (error) {
-      if (retry >= limits.mapRetries || attachment.state !== 'invalid') throw error
+      const isOver = retry >= limits.mapRetries || attachment.state !== 'invalid'
+      if (isOver || isRefusal(error)) throw error
       await sleep(limits.mapRetryMs * 2 ** retry)
       attempt = Promise.resolve().then(() => attachment.importer.map(attachment))
     }
@@ -132,7 +136,7 @@ function remapError(cause: unknown): P2pdmaError {
   if (code === 'ERR_FENCE_FAILED' || code === 'ETIMEDOUT') return cause as P2pdmaError
   return new P2pdmaError(`the attachment could not be mapped again: ${message}`, {
     code: 'ERR_REMAP_FAILED',
-    hint: 'the buffer is whole; attach it again',
+    hint: 'the buffer is whole; it is tried again after its next move, or attach it again',
     cause,
   })
 }

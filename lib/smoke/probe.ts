@@ -31,6 +31,10 @@ export class Probe implements Engine {
     return this.#channels
   }
 
+  canMap(backing: Backing, access: number): string | null {
+    return this.#engine.canMap?.(backing, access) ?? null
+  }
+
   openChannel(options: EngineChannelOptions): EngineChannel {
     const channel = this.#engine.openChannel(options)
     this.#channels.push(channel)

@@ -149,10 +149,19 @@ t.test('what an IOMMU cannot take fails that attachment alone', async (t) => {
   await t.rejects(into.importer.attach(heapBuffer), { code: 'ERR_UNSUPPORTED', hint: /memfd/ })
   await heapBuffer.close()
   const posted = rx.receive(into, 0, SLOT)
-  await rig.target.move(heap('system'))
+  await t.rejects(rig.target.move(heap('system')), {
+    code: 'EOPNOTSUPP',
+    message: /vfio.* heap:system: an IOMMU takes memory with pages/,
+  })
+  t.equal(rig.target.placement, 'memfd', 'the buffer is where it was')
+  t.same([into.state, rx.stats.stops], ['mapped', 0], 'and nothing was stopped')
+  await rig.target.move(heap('system'), { force: true })
   await t.rejects(posted, { code: 'ERR_REMAP_FAILED' }, 'its work is rejected with the reason')
   t.equal(into.state, 'failed')
   t.equal(rx.state, 'running')
+  await rig.target.move(memfd())
+  while (into.state === 'invalid') await sleep(1)
+  t.equal(into.state, 'mapped', 'the next move brings it back')
   await into.close()
   t.equal(rig.receiver.iovaOf(into.id), null, 'its IOVA is given back')
 })

@@ -17,6 +17,8 @@ export interface DeviceFaults {
   failForces?: boolean
   /** These calls of map() fail (counted from 0). */
   failMaps?: number[]
+  /** It says that it cannot map what such an exporter made. */
+  refuses?: string
   /** map() and unmap() take events of their own. */
   slow?: boolean
   /** A stop that does not hang is done at once. */
@@ -60,8 +62,14 @@ export class ModelEngine implements Engine {
     return this.#mappings.get(id)
   }
 
+  canMap({ placement }: Backing): string | null {
+    const { refuses } = this.faults
+    return refuses !== undefined && placement.startsWith(`${refuses}/`) ? 'out of reach' : null
+  }
+
   map(id: number, backing: Backing): void | Promise<void> {
     const number = this.maps++
+    if (this.canMap(backing) !== null) this.world.fail(`map() of ${backing.placement}, refused`)
     if (!(backing instanceof ModelBacking)) this.world.fail('map() of memory from elsewhere')
     if (this.#mappings.has(id)) this.world.fail(`map() of attachment ${id}, which is mapped`)
     const finish = () => {

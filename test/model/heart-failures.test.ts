@@ -1,7 +1,7 @@
 /** Every interleaving of moves that fail, devices that hang, and work in between. */
 import t from 'tap'
-import type { HeartOptions } from './cases/heart.js'
-import { add, copy, exhaust, fill, move } from './heart-help.js'
+import type { Call, HeartOptions } from './cases/heart.js'
+import { add, close, copy, exhaust, fill, move } from './heart-help.js'
 
 t.setTimeout(600_000)
 
@@ -63,6 +63,37 @@ t.test('a failed remap', async (t) => {
   exhaust(t, 'then fails that attachment alone', { ...forGood, outcomes }, { preemptions: 0 })
   const others = [...outcomes].every((line) => /"?,\[9,9\]\]$/.test(line))
   t.ok(outcomes.size > 0 && others, 'work on the other buffer is done in every case')
+})
+
+t.test('a place that the importer cannot map', async (t) => {
+  const away: Call = { do: 'move', buffer: 0, to: 'far' }
+  const device = { refuses: 'far', chunks: false }
+  const refused: HeartOptions = { ...ONE, device, allow: ['EOPNOTSUPP'], undisturbed: [0] }
+  exhaust(t, 'is refused, and nothing stops', { ...refused, threads: [[fill(0, 0, 2, 7)], [away]] })
+  const tour: HeartOptions = {
+    ...ONE,
+    device,
+    threads: [[fill(0, 0, 2, 7)], [{ do: 'tour', buffer: 0, places: ['far'] }]],
+    allow: ['ERR_REMAP_FAILED'],
+    failures: true,
+  }
+  exhaust(t, 'fails the attachment when it is forced', tour, { preemptions: 1 })
+  // Without `failures`: it is mapped at the end, however it got there.
+  const back = (...places: string[]): HeartOptions => ({
+    ...tour,
+    threads: [[fill(0, 0, 2, 7)], [{ do: 'tour', buffer: 0, places }]],
+    failures: false,
+  })
+  exhaust(t, 'and the next move brings it back', back('far', 'b'), { preemptions: 1 })
+  const failing = {
+    ...back('far', 'b', 'b'),
+    memory: { failCopies: [1] },
+    allow: ['ERR_REMAP_FAILED', 'ERR_FENCE_FAILED'],
+  }
+  exhaust(t, 'or the one after a move that fails', failing, { preemptions: 0 })
+  const closed = { ...back('far', 'b'), allow: ['ERR_REMAP_FAILED', 'ERR_CLOSED'] }
+  closed.threads = [...closed.threads, [close('attachment')]]
+  exhaust(t, 'unless it is closed meanwhile', closed, { preemptions: 0 })
 })
 
 t.test('a device that does not stop in time', async (t) => {

@@ -60,6 +60,22 @@ export const mutants: Mutant[] = [
     killedBy: 'no work runs before the move fence has signalled',
   },
   {
+    name: 'the question whether all can follow',
+    file: 'lib/move-notify/move.ts',
+    find: 'options.force === true ? null : refusalOf(buffer.attachments, fresh)',
+    replace: 'null as Error | null; void refusalOf',
+    test: SAFEGUARDS,
+    killedBy: 'who cannot follow is asked before anything is stopped',
+  },
+  {
+    name: 'the second try of what could not follow',
+    file: 'lib/move-notify/move.ts',
+    find: 'for (const attachment of buffer.attachments) attachment.retry()',
+    replace: '',
+    test: SAFEGUARDS,
+    killedBy: 'the next move brings its mapping back',
+  },
+  {
     name: 're-resolve at post',
     file: 'native/software/channel.cc',
     find: 'operation.target_generation = target;',

@@ -5,6 +5,7 @@
 import { P2pdmaError } from '../../lib/errors.js'
 import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/backing.js'
 import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/batch.js'
+import { HeldBacking } from '../../lib/move-notify/residency/held-backing.js'
 import type { Engine, EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
 
 export class FakeBacking implements Backing {
@@ -31,6 +32,7 @@ export class FakeBacking implements Backing {
   }
 
   async copyFrom(source: Backing): Promise<void> {
+    if (source instanceof HeldBacking) return this.copyFrom(source.inner)
     await this.exporter.beforeCopy()
     if (!(source instanceof FakeBacking) || source.freed) throw new Error('source is gone')
     this.bytes.set(source.bytes)
@@ -100,6 +102,8 @@ export class FakeEngine implements Engine {
   readonly channels: FakeChannel[] = []
   beforeMap: (id: number) => void | Promise<void> = () => undefined
   beforeUnmap: () => void | Promise<void> = () => undefined
+  /** The placements that it says it cannot map. */
+  readonly refused = new Set<string>()
   /** While true, posted work stays where it is. */
   held = false
   faults = 0
@@ -108,6 +112,10 @@ export class FakeEngine implements Engine {
     const channel = new FakeChannel(this, options)
     this.channels.push(channel)
     return channel
+  }
+
+  canMap({ placement }: Backing): string | null {
+    return this.refused.has(placement) ? 'it does not reach so far' : null
   }
 
   map(id: number, backing: Backing): void | Promise<void> {

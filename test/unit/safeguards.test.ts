@@ -83,6 +83,35 @@ void t.test('the move fence is waited for', async (t) => {
   t.ok(bytes.every((byte) => byte === 7))
 })
 
+void t.test('a place that an importer cannot map is refused', async (t) => {
+  const { engine, there, target, to, done, channel } = await inFlight(t)
+  engine.refused.add('there')
+  const moved = await target.move(there).then(
+    () => 'moved',
+    (error: unknown) => (error as { code: string }).code,
+  )
+  t.same(
+    { moved, to: to.state, stops: channel.stats.stops, place: target.placement },
+    { moved: 'EOPNOTSUPP', to: 'mapped', stops: 0, place: 'here' },
+    'who cannot follow is asked before anything is stopped',
+  )
+  engine.resume()
+  await done
+})
+
+void t.test('an attachment that could not follow is tried again', async (t) => {
+  const { engine, importer, here, there, target, from, to, done } = await inFlight(t)
+  engine.refused.add('there')
+  await target.move(there, { force: true })
+  engine.resume()
+  await t.rejects(done, { code: 'ERR_REMAP_FAILED' })
+  t.equal(to.state, 'failed')
+  await target.move(here)
+  await turn()
+  t.equal(to.state, 'mapped', 'the next move brings its mapping back')
+  if (to.state === 'mapped') await importer.copy(from, 0, to, 0, PAGE)
+})
+
 void t.test('the gate is checked again before it opens', async (t) => {
   const { engine, importer, there, source, target, done, channel } = await inFlight(t)
   const first = latch()

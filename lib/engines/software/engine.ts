@@ -70,6 +70,10 @@ export class SoftwareEngine implements Engine {
     return channel
   }
 
+  canMap({ mapping }: Backing): string | null {
+    return mapping === null ? 'it needs a placement that the CPU can map' : null
+  }
+
   /** Throws ERR_UNSUPPORTED for a backing that the CPU cannot map. */
   map(id: number, backing: Backing, size: number, access: number): void {
     this.#checkOpen()
@@ -82,11 +86,12 @@ export class SoftwareEngine implements Engine {
     checkInteger('backing.size', backing.size, 0)
     checkInteger('backing.offset', offset, 0)
     checkInteger('size', size, 0, backing.size)
-    if (mapping === null) {
+    const refusal = this.canMap(backing)
+    if (refusal !== null) {
       throw new P2pdmaError(`The software engine cannot reach a backing in ${backing.placement}`, {
         code: 'ERR_UNSUPPORTED',
         argument: 'backing',
-        hint: 'it needs a placement that the CPU can map',
+        hint: refusal,
       })
     }
     if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)

@@ -412,6 +412,10 @@ export class VerbsEngine implements Engine {
     )
   }
 
+  canMap(backing: Backing): string | null {
+    return this.#registrar.refusalOf(backing)
+  }
+
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     this.#checkOpen()
     try {

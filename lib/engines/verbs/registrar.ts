@@ -109,6 +109,13 @@ export class Registrar {
     return { ...this.axes(backing), mover, decidedBy: this.#follows.why }
   }
 
+  /** Why the device does not register a backing in any way; null where it does. */
+  refusalOf(backing: Backing): string | null {
+    const isDmaBuf = backing.isDmaBuf && this.refusal === null
+    if (isDmaBuf || pinnable(backing) !== null) return null
+    return `dma-bufs: ${this.refusal ?? 'yes'}; memory: it has no pages that can be pinned`
+  }
+
   register(domain: ProtectionDomain, backing: Backing, request: Request): Promise<MemoryRegion> {
     const options = optionsOf(backing, request)
     if (backing.isDmaBuf && this.refusal === null) {
@@ -134,7 +141,7 @@ export class Registrar {
     throw new P2pdmaError(`The NIC cannot be given a backing in ${backing.placement}`, {
       code: 'ERR_UNSUPPORTED',
       argument: 'backing',
-      hint: `dma-bufs: ${this.refusal ?? 'yes'}; memory: it has no pages that can be pinned`,
+      hint: this.refusalOf(backing) ?? undefined,
     })
   }
 }

@@ -145,19 +145,30 @@ export class DeviceMappings {
   }
 }
 
+function mappingOf({ dmaMapping, mapping }: Backing): Mapping | null {
+  return dmaMapping === undefined ? mapping : dmaMapping
+}
+
+/** Why an IOMMU cannot be given a backing; null where it can. */
+export function refusalOf(backing: Backing): string | null {
+  if (mappingOf(backing) !== null) return null
+  return 'an IOMMU takes memory with pages (memfd, udmabuf) and the BARs of devices (vfio-bar)'
+}
+
 function dmaMemory(backing: Backing): { mapping: Mapping; offset: number } {
   if (typeof backing !== 'object' || backing === null) {
     throw typeError('backing', 'a Backing', backing)
   }
   const { offset } = backing
-  const mapping = backing.dmaMapping === undefined ? backing.mapping : backing.dmaMapping
+  const mapping = mappingOf(backing)
   checkInteger('backing.size', backing.size, 0)
   checkInteger('backing.offset', offset, 0)
-  if (mapping === null) {
+  const refusal = refusalOf(backing)
+  if (refusal !== null) {
     throw new P2pdmaError(`The IOMMU cannot be given a backing in ${backing.placement}`, {
       code: 'ERR_UNSUPPORTED',
       argument: 'backing',
-      hint: 'it takes memory with pages (memfd, udmabuf) and the BARs of devices (vfio-bar)',
+      hint: refusal,
     })
   }
   if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)

@@ -10,7 +10,7 @@ import type { Backing } from '../../move-notify/backing.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { checkChannelOptions } from '../channel-options.js'
-import { DeviceMappings } from './device-mappings.js'
+import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import type { DeviceFault, DriverDevice, Health, Link } from './driver.js'
 import { driverOf } from './drivers.js'
@@ -168,6 +168,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
     if (!this.isDown) ring.start()
     return channel
+  }
+
+  canMap(backing: Backing): string | null {
+    return refusalOf(backing)
   }
 
   /** Throws ERR_UNSUPPORTED for memory that an IOMMU cannot pin. */

@@ -72,6 +72,6 @@ export function isNoSpace(error: unknown): boolean {
 export function noSpace(bytes: number, budget: number): P2pdmaError {
   return new P2pdmaError(`No room for ${bytes} bytes within the budget of ${budget}`, {
     code: 'ENOSPC',
-    hint: 'what is pinned, revoked, in a bracket of CPU access, or asked for in the same call stays',
+    hint: 'what is pinned, revoked, in a bracket of CPU access, or asked for in the same call stays; so does what an importer cannot map where it would go',
   })
 }

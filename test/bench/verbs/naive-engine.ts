@@ -37,6 +37,10 @@ export class NaiveEngine implements Engine {
     return this.#engine.name
   }
 
+  canMap(backing: Backing, access: number): string | null {
+    return this.#engine.canMap?.(backing, access) ?? null
+  }
+
   openChannel(options: EngineChannelOptions): EngineChannel {
     return this.#engine.openChannel(options)
   }

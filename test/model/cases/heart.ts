@@ -35,9 +35,11 @@ export type Call =
       length: number
     }
   | { do: 'add'; channel: number; target: number; at: number; value: number }
-  | { do: 'move'; buffer: number; signal?: string; options?: MoveOptions }
+  | { do: 'move'; buffer: number; signal?: string; to?: string; options?: MoveOptions }
   /** Locks all of them under one context, moves each, unlocks. */
   | { do: 'moveTogether'; buffers: number[] }
+  /** Moves it from place to place, by force, each after the one before; some may fail. */
+  | { do: 'tour'; buffer: number; places: string[] }
   | { do: 'pin'; buffer: number }
   | { do: 'cpu'; buffer: number }
   | { do: 'revoke'; buffer: number }
@@ -176,10 +178,16 @@ class Bench {
         await this.channel(call.channel).fetchAdd(this.attachment(call.target), call.at, call.value)
         return
       case 'move':
-        await this.#move(call.buffer, { signal: this.#signal(call.signal), ...call.options })
+        await this.#move(
+          call.buffer,
+          { signal: this.#signal(call.signal), ...call.options },
+          call.to,
+        )
         return
       case 'moveTogether':
         return this.#moveTogether(call.buffers)
+      case 'tour':
+        return this.#tour(call.buffer, call.places)
       case 'pin':
         return this.#pin(call.buffer)
       case 'cpu':
@@ -201,9 +209,9 @@ class Bench {
     }
   }
 
-  async #move(index: number, options: MoveOptions): Promise<void> {
+  async #move(index: number, options: MoveOptions, to = 'b'): Promise<void> {
     const forever = { copyTimeoutMs: Infinity, cpuTimeoutMs: Infinity }
-    await this.buffer(index).move(this.memory.exporter('b'), {
+    await this.buffer(index).move(this.memory.exporter(to), {
       ...forever,
       ...this.options.move,
       ...options,
@@ -219,6 +227,15 @@ class Bench {
     } finally {
       for (const lock of locks) lock.unlock(context)
       context.fini()
+    }
+  }
+
+  async #tour(index: number, places: string[]): Promise<void> {
+    for (const place of places) {
+      await this.#move(index, { force: true }, place).catch((error: unknown) => {
+        const { code } = error as { code?: string }
+        if (code === undefined || this.options.allow?.includes(code) !== true) throw error
+      })
     }
   }
 
