@@ -1,7 +1,13 @@
 /** `p2pdma rig`: run a command in a virtual machine that has this machine's files. */
 import { constants } from 'node:os'
 import { P2pdmaError } from '../errors.js'
-import { deviceArguments, runInRig, setUpRig, type RigOptions } from '../rig/index.js'
+import {
+  deviceArguments,
+  runInRig,
+  setUpRig,
+  type RigOptions,
+  type RigResult,
+} from '../rig/index.js'
 import { parseOptions, printError, splitCommand, UsageError, wholeNumber } from './args.js'
 
 export const summary = 'run a command under a stock Linux 7.x kernel in a virtual machine'
@@ -19,11 +25,17 @@ export const usage = `[OPTIONS] [--] COMMAND...
   --no-default-devices  without the memory device and the two NICs
   --rxe-dmabuf          soft-RoCE that registers dma-bufs, and an exporter whose
                         buffers move, built from the kernel's sources (first use)
+  --allow-complaint RE  a warning, or another complaint of the guest's kernel, of
+                        which a line matches is none. May be repeated
   --timeout S           seconds for the whole run, the boot included (1800)
   --setup               fetch what the rig needs
 
 COMMAND runs in the current folder, and what it writes there comes back; its stdin
-is empty. Exit codes: the command's own; 124 the timeout, 125 the rig failed.`
+is empty. Exit codes: the command's own; 123 it ended with 0 but the guest's kernel
+complained; 124 the timeout, 125 the rig failed.`
+
+/** Of a command that ended well, under a kernel that did not think so. */
+const COMPLAINED = 123
 
 const options = {
   smp: { type: 'string' },
@@ -33,6 +45,7 @@ const options = {
   device: { type: 'string', multiple: true },
   'no-default-devices': { type: 'boolean' },
   'rxe-dmabuf': { type: 'boolean' },
+  'allow-complaint': { type: 'string', multiple: true },
   timeout: { type: 'string' },
   setup: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
@@ -65,6 +78,7 @@ export async function run(argv: string[]): Promise<number> {
     rxeDmabuf: values['rxe-dmabuf'] === true,
     icount: values.icount === true,
     devices: (device ?? []).flatMap(deviceArguments),
+    allowComplaints: (values['allow-complaint'] ?? []).map(pattern),
     ...(memory !== undefined && { memory }),
     ...(kernel !== undefined && { kernel }),
     ...(values.smp !== undefined && {
@@ -75,6 +89,14 @@ export async function run(argv: string[]): Promise<number> {
     }),
   }
   return failing(() => boot(command, settings))
+}
+
+function pattern(text: string): RegExp {
+  try {
+    return new RegExp(text)
+  } catch (error) {
+    throw new UsageError(`--allow-complaint: ${(error as Error).message}`)
+  }
 }
 
 async function boot(command: string[], settings: RigOptions): Promise<number> {
@@ -88,7 +110,7 @@ async function boot(command: string[], settings: RigOptions): Promise<number> {
   try {
     const { signal } = abort
     const result = await runInRig(command, { ...settings, signal, progress: progress.say })
-    return result.exitCode
+    return result.complaints.length === 0 ? result.exitCode : complained(result)
   } catch (error) {
     if (typeof error === 'number') return error // A signal's exit code, from above.
     // Whoever read our output has gone: end as a signal would have ended us.
@@ -98,6 +120,15 @@ async function boot(command: string[], settings: RigOptions): Promise<number> {
     progress.stop()
     for (const remove of handlers) remove()
   }
+}
+
+function complained({ exitCode, complaints, log }: RigResult): number {
+  for (const { summary, lines } of complaints) {
+    const more = lines.map((line) => `    ${line}\n`).join('')
+    process.stderr.write(`rig: the guest's kernel complains: ${summary}\n${more}`)
+  }
+  process.stderr.write(`hint: its log is ${log}; --allow-complaint names what is expected\n`)
+  return exitCode === 0 ? COMPLAINED : exitCode
 }
 
 /** The rig's own failures have exit codes of their own, beside the command's. */

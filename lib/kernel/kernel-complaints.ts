@@ -142,7 +142,7 @@ export class KernelComplaints {
     if (CUT_HERE.test(text)) return this.#begin(text, true, timeUs)
     const report = this.#report
     const complaint = complaintIn(text)
-    if (report !== null && (complaint === null || report.isCut || CONTINUES.test(text))) {
+    if (report !== null && (complaint === null || goesOn(report, text))) {
       if (report.named < 0 && NAMES.test(text)) report.named = report.lines.length
       report.lines.push(text)
       report.timeUs = timeUs ?? report.timeUs
@@ -154,7 +154,7 @@ export class KernelComplaints {
 
   #begin(text: string, isCut: boolean, timeUs: number | null): void {
     this.#end()
-    this.#report = { lines: [text], isCut, named: isCut ? -1 : 0, timeUs }
+    this.#report = { lines: [text], isCut, named: NAMES.test(text) ? 0 : -1, timeUs }
   }
 
   #end(): void {
@@ -169,6 +169,13 @@ function isLate({ isCut, timeUs: last }: Report, timeUs: number | null): boolean
   return !isCut && last !== null && timeUs !== null && timeUs - last > STACK_US
 }
 
+/** Whether a line that complains is of the report before it. */
+function goesOn({ isCut, named, lines }: Report, text: string): boolean {
+  if (isCut || CONTINUES.test(text)) return true
+  // What a warning says, then where it is: its frame may be of a lower level than a console shows.
+  return named < 0 && lines.length === 1 && NAMES.test(text)
+}
+
 function isEnd({ lines, isCut }: Report, text: string): boolean {
   if (END_TRACE.test(text)) return true
   if (isCut) return lines.length >= MOST_LINES
@@ -179,7 +186,7 @@ function isEnd({ lines, isCut }: Report, text: string): boolean {
 
 /** The line that names it, and what a warning's code said before that. */
 function summaryOf({ lines, isCut, named }: Report): string {
-  if (!isCut) return lines[0] ?? ''
+  if (!isCut) return unique([lines[0] ?? '', lines[named] ?? '']).join(' ')
   const said = lines.slice(1, named < 0 ? 2 : named + 1)
   return said.length === 0 ? 'a warning whose lines are lost' : unique(said).join(' ')
 }

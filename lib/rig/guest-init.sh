@@ -60,6 +60,9 @@ stage1() {
   $b mount -t sysfs sys /sys
   exec 3>"$(port control)"
   echo 'stage kernel' >&3
+  # From here on the console has all that the kernel says: what it complains of at a warning's
+  # level, it explains at others.
+  echo 8 >/proc/sys/kernel/printk
 
   # Before vfio-pci is there: it takes them as it comes, and nobody else can.
   for address in $VFIO; do

@@ -84,7 +84,7 @@ function withOurs(files: string[], modules: BuiltModules | undefined): string[] 
   if (stock < 0) {
     throw new P2pdmaError('the kernel has no soft-RoCE to replace', { code: 'ERR_RIG_MODULES' })
   }
-  return [...files.with(stock, modules.rxe), modules.mover]
+  return [...files.with(stock, modules.rxe), modules.mover, modules.complain]
 }
 
 async function readModule(file: string): Promise<Buffer> {

@@ -1,7 +1,7 @@
 /**
  * The modules of test/modules, built for a kernel of the rig: soft-RoCE that
- * registers dma-bufs, and an exporter whose buffers move. In the cache, by
- * kernel and by what test/modules holds.
+ * registers dma-bufs, an exporter whose buffers move, and what has the kernel
+ * complain. In the cache, by kernel and by what test/modules holds.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -22,12 +22,14 @@ import { cachedKernels, findKernel, matchesVersion, type Kernel } from './kernel
 import { findToolchain, runInToolchain } from './toolchain.js'
 
 const sources = join(packageRoot, 'test/modules')
-const built = ['rdma_rxe.ko', 'p2pdma_mover.ko'] as const
+const built = ['rdma_rxe.ko', 'p2pdma_mover.ko', 'p2pdma_complain.ko'] as const
 
 export interface BuiltModules {
   /** Instead of the kernel's own. */
   readonly rxe: string
   readonly mover: string
+  /** Has the kernel complain on command. */
+  readonly complain: string
 }
 
 /**
@@ -62,7 +64,8 @@ export async function kernelWithModules(
 function cached(kernel: Kernel): BuiltModules | null {
   const folder = folderOf(kernel)
   if (!built.every((name) => existsSync(join(folder, name)))) return null
-  return { rxe: join(folder, built[0]), mover: join(folder, built[1]) }
+  const [rxe, mover, complain] = built
+  return { rxe: join(folder, rxe), mover: join(folder, mover), complain: join(folder, complain) }
 }
 
 function folderOf(kernel: Kernel): string {

@@ -76,8 +76,9 @@ const kernelCommandLine = [
   'console=ttyS0 loglevel=5 rdinit=/init intel_iommu=on',
   // A kernel fault ends the run, so that no test passes over it (-no-reboot ends QEMU).
   'panic=-1 oops=panic',
-  // On a busy host the watchdogs would find faults that are none, and take the clock away.
-  'nowatchdog tsc=reliable',
+  // On a busy host the watchdog of clocks would find faults that are none, and take the clock away;
+  // those of CPUs have as much patience as the one of tasks (120 s), and no counter to work with.
+  'tsc=reliable watchdog_thresh=60 nmi_watchdog=0 rcupdate.rcu_cpu_stall_timeout=120',
   // They cost time and protect nobody here.
   'mitigations=off',
   // guest-init.sh brings up the others: while it boots the kernel patches itself most, which QEMU

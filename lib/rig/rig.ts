@@ -17,6 +17,7 @@ import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { checkInteger, P2pdmaError, rangeError, typeError } from '../errors.js'
 import { Patience } from '../kernel/patience.js'
+import { type KernelComplaint, KernelComplaints } from '../kernel/kernel-complaints.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel, type Kernel } from './kernel.js'
@@ -63,6 +64,8 @@ export interface RigOptions {
   stderr?: Writable
   /** Ends the run: the machine is killed and the promise rejects with the signal's reason. */
   signal?: AbortSignal
+  /** Complaints of the guest's kernel of which a line matches one of these are not told. */
+  allowComplaints?: readonly RegExp[]
   /** Hears how far the boot has come. */
   progress?: (stage: string) => void
 }
@@ -70,6 +73,10 @@ export interface RigOptions {
 export interface RigResult {
   /** The command's own; 128 and more for a signal, as a shell has it. */
   exitCode: number
+  /** Warnings, leaks, hung tasks: what the guest's kernel complained of, from its boot to its end. */
+  complaints: KernelComplaint[]
+  /** The file that holds the guest's console. */
+  log: string
 }
 
 /** Milliseconds until the guest's kernel must have said something. */
@@ -99,6 +106,7 @@ export async function runInRig(
   if (!/^\d+[KMGT]?$/i.test(memory)) throw rangeError('memory', 'a size such as 4G', memory)
   const missing = missingPackages()
   if (missing.length > 0) throw toolsMissing(missing)
+  checkPatterns(options.allowComplaints ?? [])
   const { kernel, modules } = await findParts(options)
 
   options.signal?.throwIfAborted()
@@ -142,6 +150,11 @@ function checkCommand(command: readonly unknown[]): void {
     if (typeof word !== 'string') throw typeError('command', 'a list of words', word)
     if (word.includes('\0')) throw rangeError('command', 'words without NUL', word)
   }
+}
+
+function checkPatterns(patterns: readonly unknown[]): void {
+  const areGood = Array.isArray(patterns) && patterns.every((each) => each instanceof RegExp)
+  if (!areGood) throw typeError('allowComplaints', 'a list of regular expressions', patterns)
 }
 
 /** What the boots of one run have in common. */
@@ -257,7 +270,10 @@ class Boot {
   }
 
   #outcome(): RigResult {
-    if (this.#exitCode !== undefined) return { exitCode: this.#exitCode }
+    if (this.#exitCode !== undefined) {
+      const complaints = complaintsOf(this.#log, this.#options.allowComplaints ?? [])
+      return { exitCode: this.#exitCode, complaints, log: this.#log }
+    }
     if (this.#ended !== undefined) throw this.#ended.reason
     const error = this.#failure()
     // What QEMU refuses it refuses again, unless it was KVM that it could not use.
@@ -319,6 +335,16 @@ class Boot {
   #after(ms: number, callback: () => void): void {
     this.#timers.push(new Patience(ms, callback))
   }
+}
+
+function complaintsOf(log: string, allowed: readonly RegExp[]): KernelComplaint[] {
+  // What has no time, and goes no line on, is no record of the kernel's: a program may write there.
+  const lines = readFileSync(log, 'utf8')
+    .split(/\r?\n/)
+    .filter((line) => /^(?:\[ *\d+\.\d+\]| )/.test(line))
+  const isAllowed = ({ lines }: KernelComplaint) =>
+    allowed.some((pattern) => lines.some((line) => pattern.test(line)))
+  return KernelComplaints.in(lines.join('\n')).filter((each) => !isAllowed(each))
 }
 
 function guestError(code: string, message: string, log: string): P2pdmaError {

@@ -1,12 +1,14 @@
 /**
  * Runs programs in the guest, one after the other, and prints what came of them
  * as TAP 14. Each argument is one: `tap FILE ARGUMENTS` prints TAP, which
- * becomes a subtest; of `run FILE ARGUMENTS` the exit code counts.
+ * becomes a subtest; of `run FILE ARGUMENTS` the exit code counts. What the kernel
+ * complains of meanwhile is a failure, too, unless complaints.ts names it.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { release } from 'node:os'
 import { createInterface } from 'node:readline'
+import { KernelWatch } from './complaints.js'
 
 /** Seconds for a file: emulated on a busy machine, loading one process may take half a minute. */
 const PATIENCE = '900'
@@ -73,13 +75,33 @@ async function exitCode(child: ReturnType<typeof spawn>): Promise<number | null>
   return child.exitCode
 }
 
+/** A failure for each complaint, with the kernel's text. */
+function kernelPoints(watch: KernelWatch, program: string): void {
+  for (const { summary, lines } of watch.take(program)) {
+    assertions++
+    point(false, `the kernel complains during ${program}: ${tapText(summary)}`)
+    say(['  ---', '  kernel: |', ...lines.map((line) => `    ${line}`), '  ...'].join('\n'))
+  }
+}
+
+/** So that it is no directive. */
+const tapText = (text: string) => text.replaceAll('#', '\\#')
+
 say('TAP version 14')
 say(`# kernel ${release()}`)
+const guest = process.env['P2PDMA_RIG'] === '1'
+const watch = guest || process.getuid?.() === 0 ? new KernelWatch() : null
+if (watch === null) say('# not root: what the kernel complains of is not seen')
 for (const argument of process.argv.slice(2)) {
   const [kind, ...words] = argument.split(' ')
   await (kind === 'tap' ? runTest(words) : runProgram(words))
+  if (watch !== null) kernelPoints(watch, words[0] ?? '')
 }
-const guest = process.env['P2PDMA_RIG'] === '1'
+if (watch !== null) {
+  point(watch.lost === 0, `the kernel's log was read whole: ${watch.lost} records lost`)
+  assertions++
+  watch.close()
+}
 if (process.env['P2PDMA_HARDWARE'] !== '1') {
   point(guest, `these ran in the guest, on ${release()}`)
   assertions++

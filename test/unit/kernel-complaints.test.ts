@@ -145,6 +145,13 @@ void t.test('a warning: from its frame’s beginning to its end', async (t) => {
   t.match(found?.lines.at(5), /^RIP: 0010:refcount_warn/, 'without the time')
 })
 
+void t.test('a warning whose frame the console did not show', async (t) => {
+  const log = WARNING.replace(/.*cut here.*\n/, '').replace(/.*end trace.*\n/, '')
+  const found = KernelComplaints.in(log)
+  t.match(found, [{ summary: /^refcount_t: .* WARNING: lib.refcount\.c:28 at / }])
+  t.equal(found.length, 1)
+})
+
 void t.test('a UBSAN report', async (t) => {
   const log = `------------[ cut here ]------------
 UBSAN: shift-out-of-bounds in drivers/x.c:77:14

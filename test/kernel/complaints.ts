@@ -1,0 +1,61 @@
+/** The kernel's complaints while tests run: which ones a test means to provoke, and a watch for the others. */
+import { type KernelComplaint, KernelComplaints, KernelLog } from '../../lib/kernel/index.js'
+
+interface Expected {
+  /** The programs that provoke it, as `npm test` names them in the guest. */
+  programs: RegExp
+  /** What one of its lines says. */
+  line: RegExp
+}
+
+/**
+ * Each with the reason; a complaint of which no line is here fails the program
+ * during which it came, and the run.
+ */
+export const expectedComplaints: readonly Expected[] = []
+
+/** The expected ones of these programs, as `p2pdma rig --allow-complaint` takes them. */
+export function allowedComplaints(programs: readonly string[]): string[] {
+  return expectedComplaints
+    .filter((each) => programs.some((program) => each.programs.test(program)))
+    .flatMap(({ line }) => ['--allow-complaint', line.source])
+}
+
+/** So that the kernel's buffer does not run over: a record is dropped after a few thousand. */
+const EVERY_MS = 500
+
+/** Reads the kernel's log from now on. EPERM where it is not for this user. */
+export class KernelWatch {
+  readonly #log = KernelLog.open()
+  readonly #complaints = new KernelComplaints()
+  readonly #timer = setInterval(() => this.#read(), EVERY_MS).unref()
+
+  get lost(): number {
+    return this.#log.lost
+  }
+
+  /** What came since the last call, but for what this program was to provoke. */
+  take(program: string): KernelComplaint[] {
+    this.#read()
+    const expected = expectedComplaints.filter((each) => each.programs.test(program))
+    return this.#complaints
+      .take()
+      .filter(({ lines }) => !expected.some((each) => lines.some((line) => each.line.test(line))))
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+    this.#log.close()
+  }
+
+  #read(): void {
+    for (;;) {
+      const records = this.#log.read()
+      if (records.length === 0) return
+      for (const { facility, text, timeUs } of records) {
+        // A program may write there, too.
+        if (facility === 0) this.#complaints.add(text, timeUs)
+      }
+    }
+  }
+}
