@@ -1,17 +1,21 @@
 // The software engine under ThreadSanitizer (or AddressSanitizer), without
 // Node: one thread posts, reaps, stops, forces, moves and breaks things at
-// random, the device thread works. Run by scripts/sanitize-software.sh.
+// random, the device thread works. Built and run by test/native/sanitizers.test.ts.
+//
+//   software-stress [SEED [ROUNDS]]
+//   software-stress --break     mistakes that each sanitizer has to report
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "software/engine.h"
 
 namespace {
 
-using p2pdma::MappedRange;
+using namespace p2pdma;
 using namespace p2pdma::software;
 
 constexpr uint32_t kRows = 64;
@@ -67,10 +71,10 @@ void Round(uint32_t seed, uint32_t steps) {
     std::shared_ptr<Channel> channel;
     uint64_t accepted = 0;
     uint64_t reaped = 0;
-    uint64_t late = 0;
     uint32_t epoch = 1;
     double next = 0;  // the cookie expected next
   };
+  uint64_t stale = 0;
   std::vector<Side> sides(3);
   for (auto& side : sides) side.channel = engine.OpenChannel(32);
   std::vector<std::shared_ptr<MappedRange>> ranges(kAttachments);
@@ -100,10 +104,11 @@ void Round(uint32_t seed, uint32_t steps) {
     CHECK(side.channel->in_flight() <= 32);
   };
   const auto reap = [&](Side& side) {
-    const uint32_t count = side.channel->Reap(columns.completions);
-    for (uint32_t row = 0; row < count; ++row) {
+    const ReapResult result = side.channel->Reap(columns.completions);
+    uint32_t late = 0;
+    for (uint32_t row = 0; row < result.rows; ++row) {
       if (columns.completions.epoch.Read(row) != side.epoch) {
-        ++side.late;
+        ++late;
         continue;
       }
       // In order, each exactly once.
@@ -111,6 +116,8 @@ void Round(uint32_t seed, uint32_t steps) {
       side.next += 1;
       ++side.reaped;
     }
+    CHECK(result.stale == late);
+    stale += late;
   };
   const auto stop = [&](Side& side, bool force) {
     if (!engine.Stop(*side.channel)) {
@@ -181,15 +188,30 @@ void Round(uint32_t seed, uint32_t steps) {
     }
     CHECK(side.reaped == side.accepted);
   }
-  std::printf("seed %u: %lu operations, %lu faults, %lu injected, %lu sleeps\n", seed,
+  std::printf("seed %u: %lu operations, %lu faults, %lu injected, %lu sleeps, %lu stale\n", seed,
               engine.stats().operations.load(), engine.stats().faults.load(),
-              engine.stats().injected.load(), engine.stats().sleeps.load());
+              engine.stats().injected.load(), engine.stats().sleeps.load(), stale);
   if (seed % 2 == 0) engine.Close();
+}
+
+// Each sanitizer sees one of them: two threads without a lock, and a read past the end.
+void Break() {
+  uint32_t shared = 0;
+  std::thread other([&] { ++shared; });
+  ++shared;
+  other.join();
+  const std::vector<uint32_t> numbers(shared + 1);
+  const volatile uint32_t* const end = numbers.data() + numbers.size();
+  std::printf("behind the end: %u\n", *end);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "--break") == 0) {
+    Break();
+    return 0;
+  }
   const uint32_t seed = argc > 1 ? static_cast<uint32_t>(std::atoi(argv[1])) : 1;
   const uint32_t rounds = argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : 5;
   for (uint32_t round = 0; round < rounds; ++round) Round(seed + round, 3000);
