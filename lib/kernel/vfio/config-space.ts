@@ -105,9 +105,14 @@ export class ConfigSpace {
     return (this.read16(Config.COMMAND) & Command.MASTER) !== 0
   }
 
-  /** Whether its memory answers: switched on, and not in state D3. */
+  /**
+   * Whether its memory answers: the device is there, switched on, and not in state D3.
+   * By the device itself, whoever has switched it off.
+   */
   get hasMemory(): boolean {
-    if ((this.read16(Config.COMMAND) & Command.MEMORY) === 0) return false
+    const command = this.read16(Config.COMMAND)
+    // All ones: nobody answers.
+    if (command === 0xffff || (command & Command.MEMORY) === 0) return false
     const control = this.#powerControl()
     return control === 0 || (this.read16(control) & PM_STATE) !== PM_STATE
   }

@@ -1,4 +1,5 @@
 /** A PCI device that VFIO has handed to us. */
+import { EventEmitter } from 'node:events'
 import { constants } from 'node:fs'
 import { brand } from '../../brand.js'
 import {
@@ -6,6 +7,8 @@ import {
   checkInteger,
   checkOptions,
   closedError,
+  deviceLostError,
+  isDeviceLost,
   rangeError,
   typeError,
 } from '../../errors.js'
@@ -19,6 +22,7 @@ import { parseBdf } from '../pci/address.js'
 import { type DeviceMemory, type DeviceMemoryUse, noteDeviceMemory } from './device-memory.js'
 import { Interrupts } from './interrupts.js'
 import type { IommuSpace } from './iommu-space.js'
+import { listenToNotices } from './notices.js'
 import { openDevice, type OpenedDevice, type SpaceKind } from './open-device.js'
 import { regionInfo, type RegionInfo } from './region.js'
 import { Registers } from './registers.js'
@@ -37,17 +41,15 @@ const claimed = new Set<string>()
 /** What is left to be done for a device that nobody has closed. */
 interface Leftover extends OpenedDevice {
   address: string
-  abandonInterrupts: () => void
+  abandon: () => void
 }
 
-const forgotten = new FinalizationRegistry<Leftover>(
-  ({ fd, space, address, abandonInterrupts }) => {
-    abandonInterrupts()
-    fd.close()
-    space.close()
-    claimed.delete(address)
-  },
-)
+const forgotten = new FinalizationRegistry<Leftover>(({ fd, space, address, abandon }) => {
+  abandon()
+  fd.close()
+  space.close()
+  claimed.delete(address)
+})
 
 const DMA_BUF_HINTS = {
   ENODEV: 'only a BAR with memory can be exported',
@@ -55,7 +57,32 @@ const DMA_BUF_HINTS = {
     'the device has no memory for its peers there (pci_p2pdma), or the range is not page-aligned',
 }
 
-export class VfioDevice {
+interface VfioDeviceEvents {
+  /**
+   * The kernel wants the device back: it is being removed, or unbound, and that waits
+   * until nobody has it open. Where nobody listens the device closes itself. Who
+   * listens has to: end what it does with the device (its engines, exporters and
+   * importers, and any dma-buf of it that another process holds), then `close()`. The
+   * kernel asks again every 10 s (vfio_main.c, vfio_unregister_group_dev).
+   */
+  request: []
+  /**
+   * The kernel was told of an uncorrectable error of the device (PCIe AER), or
+   * has given it up after one. After a non-fatal one the device may be as it was. A
+   * fatal one resets its link, and the device has lost what it was told, its
+   * configuration space too, until it is closed and opened again: `config.hasMemory`
+   * tells. Where nobody listens nothing is thrown: see `VfioDevice.error`.
+   */
+  error: [P2pdmaError]
+}
+
+/** Memory of a device that is used by somebody else than its owner. */
+export interface MemoryUser {
+  /** The device closes: stops what uses its memory; bounded, and never rejects. */
+  letGo(): Promise<void>
+}
+
+export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
   static {
     brand(this, (value) => #fd in value, { promising: ['close'] })
   }
@@ -76,9 +103,13 @@ export class VfioDevice {
   /** By region. */
   readonly #memory = new Map<number, DeviceMemory & { exported: NativeFd | null }>()
   readonly #resets = new Set<Promise<void>>()
+  readonly #users = new Set<MemoryUser>()
+  readonly #abandon: () => void
+  #error: P2pdmaError | null = null
   #closing: Promise<void> | null = null
 
   private constructor(address: string, opened: OpenedDevice) {
+    super()
     if (typeof (opened as Partial<OpenedDevice> | undefined)?.fd?.number !== 'number') {
       throw typeError('opened', 'an open device: use VfioDevice.open()', opened)
     }
@@ -102,8 +133,37 @@ export class VfioDevice {
       () => [...this.#mappings].some((mapping) => !mapping.closed),
     )
     this.interrupts = new Interrupts(address, () => this.#handle)
+    // Listening does not keep it from being collected.
+    const self = new WeakRef(this)
+    const stopListening = listenToNotices(fd, {
+      request: () => self.deref()?.onRequest(),
+      error: () => self.deref()?.onError(),
+    })
     const { abandon } = this.interrupts
-    forgotten.register(this, { fd, space, address, abandonInterrupts: abandon }, this)
+    this.#abandon = () => {
+      abandon()
+      stopListening()
+    }
+    forgotten.register(this, { fd, space, address, abandon: this.#abandon }, this)
+  }
+
+  /** @internal */
+  onRequest(): void {
+    if (this.closed) return
+    const hint = 'it is being removed, or unbound from vfio-pci: open it again when it is back'
+    this.#error = deviceLostError(this.address, hint)
+    if (!this.emit('request')) void this.close()
+  }
+
+  /** @internal */
+  onError(): void {
+    if (this.closed) return
+    this.#error ??= new P2pdmaError(`${this.address} has reported an uncorrectable error`, {
+      code: 'ERR_DEVICE',
+      hint: 'see the kernel log (AER); after a fatal error: close it, and open it again',
+    })
+    // Without a listener it would be thrown.
+    if (this.listenerCount('error') > 0) this.emit('error', this.#error)
   }
 
   /**
@@ -146,6 +206,11 @@ export class VfioDevice {
 
   get closed(): boolean {
     return this.#closing !== null
+  }
+
+  /** What the kernel said last: that it wants the device back (ERR_DEVICE_LOST), or ERR_DEVICE. */
+  get error(): P2pdmaError | null {
+    return this.#error
   }
 
   get vendorId(): number {
@@ -271,12 +336,13 @@ export class VfioDevice {
     // During a reset it would wait for its end; the kernel does the same at the device's last close
     // (vfio_pci_core_disable).
     if (this.#resets.size === 0) this.#stopDma()
-    this.interrupts.abandon()
+    this.#abandon()
     for (const each of [...this.#registers, ...this.#mappings]) unmap(each)
     const fd = this.#fd
     const memory = [...this.#memory.values()]
     // What follows sees the device closed.
     await Promise.allSettled(this.#resets)
+    await Promise.all([...this.#users].map((user) => user.letGo()))
     await Promise.all(memory.flatMap(({ uses }) => [...uses].map((use) => use.revoke())))
     for (const { exported } of memory) exported?.close()
     await native.closeFd(fd)
@@ -290,6 +356,17 @@ export class VfioDevice {
     } catch {
       // It has fallen off the bus.
     }
+  }
+
+  /** Who uses its memory is told before it closes. @internal */
+  addUser(user: MemoryUser): void {
+    this.#checkOpen()
+    this.#users.add(user)
+  }
+
+  /** @internal */
+  removeUser(user: MemoryUser): void {
+    this.#users.delete(user)
   }
 
   #memoryOf(index: number): DeviceMemory {
@@ -315,7 +392,8 @@ export class VfioDevice {
   }
 
   #checkOpen(): void {
-    if (this.closed) throw closedError(`The device ${this.address}`)
+    if (!this.closed) return
+    throw isDeviceLost(this.#error) ? this.#error : closedError(`The device ${this.address}`)
   }
 }
 

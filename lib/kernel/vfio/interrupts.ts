@@ -14,7 +14,7 @@ const indexes = new Map<unknown, number>([
 ])
 
 /** One vector. */
-interface Vector {
+export interface Vector {
   eventfd: NativeFd
   watch: NativeWatch
 }
@@ -82,10 +82,7 @@ export class Interrupts {
     }
     const vectors: Vector[] = []
     try {
-      for (const handler of handlers) {
-        const eventfd = call(() => native.createEventfd())
-        vectors.push({ eventfd, watch: watch(eventfd, handler) })
-      }
+      for (const handler of handlers) vectors.push(openVector(handler))
       const flags = IrqSet.DATA_EVENTFD | IrqSet.TRIGGER
       const fds = vectors.map(({ eventfd }) => eventfd)
       call(() => {
@@ -158,22 +155,24 @@ function checkHandlers(handlers: unknown): void {
   }
 }
 
-function watch(eventfd: NativeFd, handler: (count: number) => void): NativeWatch {
+/** An eventfd with its handler; it does not keep the process alive. */
+export function openVector(handler: (count: number) => void): Vector {
+  const eventfd = call(() => native.createEventfd())
   try {
-    const started = call(() =>
+    const watch = call(() =>
       native.watchEventfd(eventfd, (count) => {
         if (count > 0) handler(count)
       }),
     )
-    started.hold(false)
-    return started
+    watch.hold(false)
+    return { eventfd, watch }
   } catch (error) {
     eventfd.close()
     throw error
   }
 }
 
-function drop(vectors: readonly Vector[]): void {
+export function drop(vectors: readonly Vector[]): void {
   for (const { eventfd, watch } of vectors) {
     watch.stop()
     eventfd.close()
