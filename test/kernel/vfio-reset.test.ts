@@ -145,9 +145,9 @@ t.test('somebody closes the device under the engine', async (t) => {
   await receiver.device.close()
   while (receiver.error === null) await sleep(5)
   const results = await ended
-  for (const result of results.slice(1)) t.match(result, { reason: { code: 'ERR_CLOSED' } })
-  t.match(receiver.error, { code: 'ENODEV' })
-  t.throws(() => into.channel({ queue: 'rx' }), { code: 'ENODEV' })
+  for (const result of results.slice(1)) t.match(result, { reason: { code: 'ERR_DEVICE_LOST' } })
+  t.match(receiver.error, { code: 'ERR_DEVICE_LOST' })
+  t.throws(() => into.channel({ queue: 'rx' }), { code: 'ERR_DEVICE_LOST' })
   t.type(receiver.stats().dropped, 'number')
   await to.close()
   await target.move(memfd())

@@ -7,6 +7,7 @@ import { Mapping } from '../../kernel/mapping.js'
 import { roundUp } from '../../kernel/memfd.js'
 import type { IommuSpace } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
+import { Slice } from '../../move-notify/slice.js'
 import { MappingState, MappingTable } from './mapping-table.js'
 
 const MAX_ID = 2 ** 32 - 1
@@ -132,6 +133,36 @@ export class DeviceMappings {
     table.reserved[slot] = 0
     table.unmapped--
     table.removals++
+  }
+
+  /**
+   * For a device that is lost: takes every mapping away and gives its IOVA back; at
+   * once, where they are few and small. Rejects with the first failure, having tried all.
+   */
+  async takeAll(): Promise<void> {
+    const table = this.table
+    const slice = new Slice()
+    const unmapping: Promise<void>[] = []
+    const failures: unknown[] = []
+    for (let slot = 0; slot < table.ids.length; slot++) {
+      if (table.reserved[slot] === 0) continue
+      try {
+        const unmapped = this.unmap(table.ids[slot] ?? 0)
+        if (unmapped !== undefined) unmapping.push(unmapped)
+      } catch (error) {
+        failures.push(error)
+      }
+      const turn = slice.next()
+      if (turn !== undefined) await turn
+    }
+    for (const each of await Promise.allSettled(unmapping)) {
+      if (each.status === 'rejected') failures.push(each.reason)
+    }
+    for (let slot = 0; slot < table.ids.length; slot++) {
+      const isFree = table.reserved[slot] !== 0 && table.states[slot] === MappingState.NONE
+      if (isFree) this.#forget(slot)
+    }
+    if (failures.length > 0) throw failures[0]
   }
 
   /** The space is about to be closed: resolves when nothing is in progress. */

@@ -4,11 +4,19 @@
  */
 import { EventEmitter } from 'node:events'
 import { brand } from '../../brand.js'
-import { P2pdmaError, checkOptions, closedError } from '../../errors.js'
+import {
+  P2pdmaError,
+  checkOptions,
+  closedError,
+  deviceLostError,
+  isDeviceLost,
+} from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
+import { withDeadline } from '../../move-notify/deadline.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
+import { loseDevice } from '../../move-notify/shared.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
@@ -21,6 +29,12 @@ const FAULTS: readonly DeviceFault[] = ['reset', 'link-down', 'hang-tx']
 
 /** How often the device is looked at, ms. */
 const LOOK_MS = 100
+
+/** How often in a row it may have been reset again before it was ever seen to be sound. */
+const SURPRISES = 8
+
+/** How long taking away what a lost device had mapped may take, ms. */
+const UNMAP_MS = 10_000
 
 /** The device's counters have 32 bits and stay at the highest: they are added up each minute. */
 const LOOKS_PER_READING = 600
@@ -39,6 +53,12 @@ interface VfioEvents {
   link: [Link]
   /** The device is being reset, and why. Work that cannot be repeated has an unknown outcome. */
   reset: [string]
+  /**
+   * The device is gone, or answers no more: `engine.error`, and all that was in
+   * flight and waited has rejected with it. Nothing of it is mapped any more, and
+   * it has been let go: once it is back, open it again.
+   */
+  lost: [P2pdmaError]
 }
 
 export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
@@ -57,7 +77,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   #resets = 0
   #look: NodeJS.Timeout | null = null
   #looks = 0
+  /** Resets by somebody else since it was last seen to be sound. */
+  #surprises = 0
   #error: P2pdmaError | null = null
+  #losing: Promise<void> | null = null
   #closing: Promise<void> | null = null
   #last: VfioStats | null = null
 
@@ -66,6 +89,8 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     this.name = `vfio:${device.address}`
     this.#device = device
     this.#memory = new DeviceMappings(device.space)
+    device.on('request', () => this.#lose(device.error))
+    device.on('error', (error) => this.#onError(error))
   }
 
   /**
@@ -74,10 +99,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
    */
   static async open(address: string): Promise<VfioEngine> {
     const device = await VfioDevice.open(address)
+    const engine = new VfioEngine(device)
     try {
       const driver = driverOf(device)
-      const engine = new VfioEngine(device)
-      engine.#driver = await driver.open({
+      const opened = await driver.open({
         device,
         allocate: (size) => new DmaMemory(device.space, size),
         onInterrupt: (queue) => engine.#channels.get(queue)?.notify(),
@@ -86,10 +111,13 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
           process.nextTick(() => engine.emit('link', link))
         },
       })
+      engine.#driver = opened
+      if (engine.#error !== null) throw engine.#error
       return engine
     } catch (error) {
-      await device.close()
-      throw error
+      await engine.close()
+      // The kernel may have asked for it in the meantime.
+      throw engine.#error ?? error
     }
   }
 
@@ -228,7 +256,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   reset(reason: string): void {
     const driver = this.#driver
     if (this.isDown || driver === null) return
-    const isSound = driver.health() === 'sound'
+    const isSound = this.#health(driver) === 'sound'
     this.#isDown = true
     this.#resets++
     driver.halt()
@@ -241,42 +269,91 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     try {
       await driver.revive()
     } catch (cause) {
-      this.#fail(cause)
+      this.#lose(cause)
       return
     }
+    if (this.#error !== null) return
+    if (this.#health(driver) === 'gone') return this.#lose(null)
     this.#isDown = false
     for (const channel of this.#channels.values()) channel.afterReset()
+  }
+
+  /** Registers of memory that is switched off may read as anything: that is asked first. */
+  #health(driver: DriverDevice): Health {
+    try {
+      return this.#device.config.hasMemory ? driver.health() : 'gone'
+    } catch {
+      return 'gone'
+    }
   }
 
   #lookAtDevice(): void {
     const driver = this.#driver
     if (this.#isDown || driver === null) return
-    if (this.#device.closed) {
-      this.#fail(closedError('The device'))
-      return
-    }
-    const health: Health = driver.health()
-    if (health === 'reset') this.reset('somebody else has reset it')
-    else if (health === 'gone') this.#fail(new Error('every register reads as all ones'))
-    else {
-      // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
-      for (const channel of this.#channels.values()) channel.notify()
-      if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
-    }
+    if (this.#device.closed) return this.#lose(closedError('The device'))
+    const health = this.#health(driver)
+    if (health === 'gone') return this.#lose(null)
+    if (health === 'reset') return this.#onSurprise('somebody else has reset it')
+    this.#surprises = 0
+    // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
+    for (const channel of this.#channels.values()) channel.notify()
+    if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
   }
 
-  /** The device answers no more: nothing can be done with it. */
-  #fail(cause: unknown): void {
+  #onSurprise(reason: string): void {
+    if (++this.#surprises <= SURPRISES) return this.reset(reason)
+    this.#lose(new Error(`${SURPRISES} resets in a row, and it has never been sound since`))
+  }
+
+  /**
+   * What was on its way may be wrong, so it is set up anew. A fatal error resets the
+   * link as well, now or soon: that is seen when the device is looked at.
+   */
+  #onError(error: P2pdmaError): void {
+    const driver = this.#driver
+    if (driver === null || this.#isDown) return
+    if (this.#health(driver) === 'gone') this.#lose(error)
+    else this.#onSurprise(error.message)
+  }
+
+  /** The device is gone, or answers no more: nothing can be done with it. */
+  #lose(cause: unknown): void {
     if (this.#error !== null) return
-    this.#error = new P2pdmaError(`${this.name} is gone`, {
-      code: 'ENODEV',
-      hint: 'it has left the bus, or hangs: reset it, or the machine',
-      cause,
-    })
+    const reason = cause ?? this.#device.error ?? undefined
+    const why = isDeviceLost(reason)
+      ? 'it is being removed, or unbound from vfio-pci'
+      : 'it hangs, or its memory has been switched off, or its link reset (see the kernel log)'
+    const hint = `${why}: open it again when it is back`
+    this.#error = deviceLostError(this.name, hint, reason)
     this.#isDown = true
-    // It may come back, with what it was told.
-    if (!this.#device.closed) this.#driver?.halt()
-    for (const channel of [...this.#channels.values()]) channel.close()
+    this.#losing = this.#letGo(this.#error)
+  }
+
+  /**
+   * Nothing stays mapped, everybody is told, and the device is given back: the kernel
+   * may be waiting for that. The IOMMU keeps it from what has been unmapped,
+   * whatever it does.
+   */
+  async #letGo(error: P2pdmaError): Promise<void> {
+    const late = () => new Error('what it has mapped could not be taken away in time')
+    this.#halt()
+    const isOutOfReach = await withDeadline(this.#memory.takeAll(), UNMAP_MS, late).then(
+      () => true,
+      () => false,
+    )
+    loseDevice(this, error, isOutOfReach)
+    process.nextTick(() => this.emit('lost', error))
+    await this.#giveBack()
+  }
+
+  /** It may come back, with what it was told. */
+  #halt(): void {
+    if (this.#device.closed) return
+    try {
+      this.#driver?.halt()
+    } catch {
+      // Its registers have been taken away in this moment.
+    }
   }
 
   /** @internal */
@@ -304,6 +381,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     const importers = this.#importers
     this.#importers = []
     if (importers.length > 0) await Promise.allSettled(importers.map((each) => each.close()))
+    await (this.#losing ?? this.#giveBack())
+  }
+
+  async #giveBack(): Promise<void> {
     for (const channel of [...this.#channels.values()]) channel.close()
     await Promise.allSettled([this.#reviving, this.#memory.end()])
     this.stats()
@@ -317,7 +398,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   }
 
   get #usable(): DriverDevice {
-    if (this.#driver === null) throw closedError('The engine')
+    if (this.#driver === null) throw this.#error ?? closedError('The engine')
     return this.#driver
   }
 

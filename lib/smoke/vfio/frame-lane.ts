@@ -178,6 +178,8 @@ export class FrameLane implements Lane {
     for (;;) {
       await Promise.race([full, sleep(TICK_MS)])
       if (isFull || group.error !== null) return
+      // A device that is gone does not come back.
+      for (const { engine } of this.#nics) if (engine.error !== null) throw engine.error
       const now = performance.now()
       // An event loop that was held up has not looked for arrivals meanwhile.
       quiet += Math.min(now - last, 2 * TICK_MS)
