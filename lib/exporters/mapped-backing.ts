@@ -5,7 +5,7 @@ import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import { Mapping } from '../kernel/mapping.js'
 import type { Memfd } from '../kernel/memfd.js'
-import type { Backing, CpuWindow } from '../move-notify/backing.js'
+import type { Backing, BackingHolder, CpuWindow } from '../move-notify/backing.js'
 import { HeldBacking } from '../move-notify/residency/held-backing.js'
 import type { BackingFile } from './mapped-file.js'
 import { POISON } from './poison.js'
@@ -125,6 +125,10 @@ export class MappedBacking implements Backing {
     return window
   }
 
+  heldBy(holder: BackingHolder | null): void {
+    this.#file?.heldBy?.(this.offset, holder)
+  }
+
   async free(): Promise<void> {
     const file = this.#file
     if (file === null) return
@@ -163,7 +167,11 @@ export class MappedBacking implements Backing {
     const { file } = this
     const done = this.#bracketed(file, mode, work)
     file.track?.(done)
-    return done
+    try {
+      return await done
+    } catch (error) {
+      throw file.lost ?? error
+    }
   }
 
   async #bracketed<T>(

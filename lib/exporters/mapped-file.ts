@@ -1,8 +1,10 @@
 /** A file and its one mapping, as backings use them. */
+import type { P2pdmaError } from '../errors.js'
 import { callAsync } from '../kernel/call.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Memfd } from '../kernel/memfd.js'
+import type { BackingHolder } from '../move-notify/backing.js'
 import { native } from '../native.js'
 
 /** What backings that lie in one file, or in one BAR, share. */
@@ -23,6 +25,10 @@ export interface BackingFile {
   readonly isBracketless: boolean
   /** Is told of the CPU's work on the memory, where that can be taken away. */
   track?(work: Promise<unknown>): void
+  /** Why the memory is no more; null or undefined while it is. */
+  readonly lost?: P2pdmaError | null
+  /** Whose the backing at `offset` is, where the memory can go away: `Backing.heldBy`. */
+  heldBy?(offset: number, holder: BackingHolder | null): void
   /** The backing at `offset` is done with it. */
   release(offset: number, size: number): Promise<void>
 }

@@ -6,7 +6,7 @@ import { brand } from '../brand.js'
 import { checkInteger, checkOptions, P2pdmaError } from '../errors.js'
 import { roundUp } from '../kernel/memfd.js'
 import { native } from '../native.js'
-import type { Backing, Exporter } from '../move-notify/backing.js'
+import type { Backing, BackingHolder, Exporter } from '../move-notify/backing.js'
 import { checkExporter } from '../move-notify/exporting.js'
 import { MappedBacking } from './mapped-backing.js'
 import type { BackingFile } from './mapped-file.js'
@@ -72,6 +72,14 @@ class Slab implements BackingFile {
     this.#backing.file.track?.(work)
   }
 
+  heldBy(offset: number, holder: BackingHolder | null): void {
+    this.#backing.file.heldBy?.(offset, holder)
+  }
+
+  get lost(): P2pdmaError | null {
+    return this.#backing.file.lost ?? null
+  }
+
   get full(): boolean {
     const end = this.#backing.offset + this.#backing.size
     return this.#returned.length === 0 && this.#fresh + this.#class.slotSize > end
@@ -88,6 +96,7 @@ class Slab implements BackingFile {
   }
 
   async release(offset: number): Promise<void> {
+    this.heldBy(offset, null)
     this.#returned.push(offset)
     this.#used--
     if (this.#used > 0) {

@@ -3,19 +3,31 @@
  * IOMMU can be given it, and where the kernel can (6.19) it is a dma-buf.
  */
 import { brand } from '../brand.js'
-import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkInteger,
+  checkOptions,
+  closedError,
+  deviceLostError,
+  isDeviceLost,
+  typeError,
+} from '../errors.js'
 import type { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Ready, isReady } from '../kernel/poll.js'
 import { Command, Config } from '../kernel/vfio/config-space.js'
-import { VfioDevice } from '../kernel/vfio/index.js'
+import { type MemoryUser, VfioDevice } from '../kernel/vfio/index.js'
 import { native } from '../native.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { BackingHolder, Exporter } from '../move-notify/backing.js'
+import { withDeadline } from '../move-notify/deadline.js'
 import { MappedBacking } from './mapped-backing.js'
 import type { BackingFile } from './mapped-file.js'
 import { RangeAllocator } from './range-allocator.js'
 
 const BARS = 6
+
+/** How long the buffers of memory that goes away may take to let go of it, ms. */
+const LET_GO_MS = 10_000
 
 export interface VfioBarOptions {
   /** Which BAR, 0 to 5. Default: the largest that the CPU can map. */
@@ -29,7 +41,7 @@ export interface MemoryOff extends AsyncDisposable {
 }
 
 /** A device whose BARs are memory here. One for each address: its ranges are handed out once. */
-class Card {
+class Card implements MemoryUser {
   readonly device: VfioDevice
   readonly #isOurs: boolean
   readonly #opening = new Map<number, Promise<Bar>>()
@@ -38,10 +50,12 @@ class Card {
   /** What the CPU does with its memory. */
   readonly #work = new Set<Promise<unknown>>()
   #isOff = false
+  #lost: P2pdmaError | null = null
 
   private constructor(device: VfioDevice, isOurs: boolean) {
     this.device = device
     this.#isOurs = isOurs
+    device.addUser(this)
   }
 
   static readonly #open = new Map<string, Promise<Card>>()
@@ -79,13 +93,45 @@ class Card {
   /** One user less; the last one gives the device back. */
   async release(): Promise<void> {
     if (--this.#users > 0) return
-    const { address } = this.device
-    Card.#open.delete(address)
+    // Once it is lost another one may have its place.
+    if (this.#lost === null) Card.#open.delete(this.device.address)
     for (const bar of this.#bars) bar.close()
+    this.device.removeUser(this)
     if (!this.#isOurs) return
-    const closed = this.device.close().finally(() => Card.#closing.delete(address))
+    await this.#close()
+  }
+
+  async #close(): Promise<void> {
+    const { address } = this.device
+    const closed = this.device.close().finally(() => {
+      if (Card.#closing.get(address) === closed) Card.#closing.delete(address)
+    })
     Card.#closing.set(address, closed)
     await closed
+  }
+
+  /** Why the memory is no more; null while it is. */
+  get lost(): P2pdmaError | null {
+    return this.#lost
+  }
+
+  /**
+   * The device is closed under its buffers, by the kernel's request or by whoever opened
+   * it: they are taken from their importers, for good. What is open still of the card
+   * is let go when its last backing has been freed.
+   */
+  async letGo(): Promise<void> {
+    const { address, error } = this.device
+    const what = `The memory of ${address}`
+    this.#lost = isDeviceLost(error)
+      ? deviceLostError(what, 'the device is being removed, or unbound: close its buffers', error)
+      : deviceLostError(what, 'its device has been closed: close its buffers')
+    Card.#open.delete(address)
+    if (this.#isOurs) void this.#close()
+    const losing = this.#bars.flatMap(({ holders }) => [...holders.values()])
+    const done = Promise.all(losing.map((holder) => holder.loseMemory(this.#lost!)))
+    // The device takes its memory out of the IOMMU then, whoever uses it.
+    await withDeadline(done, LET_GO_MS, () => this.#lost!).catch(() => {})
   }
 
   async bar(region: number | undefined): Promise<Bar> {
@@ -105,6 +151,7 @@ class Card {
       const bar = new Bar(this, index, mapping, await exported(this.device, index))
       // It may have been switched off meanwhile.
       if (this.#isOff) bar.unmap()
+      if (this.#lost !== null) throw this.#lost
       this.#bars.push(bar)
       return bar
     } catch (error) {
@@ -113,8 +160,10 @@ class Card {
     }
   }
 
-  get isOff(): boolean {
-    return this.#isOff
+  /** Throws where there is no memory now. */
+  check(): void {
+    if (this.#lost !== null) throw this.#lost
+    if (this.#isOff) throw memoryIsOff(this.device)
   }
 
   /** Work of the CPU's that has begun: the memory is not switched off before it is done. */
@@ -125,7 +174,7 @@ class Card {
   }
 
   async switchOff(): Promise<MemoryOff> {
-    if (this.#isOff) throw memoryIsOff(this.device)
+    this.check()
     this.#isOff = true
     this.use()
     try {
@@ -144,7 +193,7 @@ class Card {
 
   async #on(): Promise<void> {
     try {
-      this.#setMemory(true)
+      if (this.#lost === null) this.#setMemory(true)
     } finally {
       await this.#end()
     }
@@ -153,7 +202,7 @@ class Card {
   async #end(): Promise<void> {
     this.#isOff = false
     try {
-      for (const bar of this.#bars) bar.map()
+      if (this.#lost === null) for (const bar of this.#bars) bar.map()
     } finally {
       await this.release()
     }
@@ -174,6 +223,8 @@ class Bar {
   /** Null where the kernel has no dma-bufs of BARs. */
   readonly dmaBuf: DmaBuf | null
   readonly ranges: RangeAllocator
+  /** Whose bytes live there, by offset. */
+  readonly holders = new Map<number, BackingHolder>()
   #mapping: Mapping
 
   constructor(card: Card, index: number, mapping: Mapping, dmaBuf: DmaBuf | null) {
@@ -185,9 +236,9 @@ class Bar {
     this.ranges = new RangeAllocator(mapping.length - (mapping.length % pageSize), pageSize)
   }
 
-  /** Throws ERR_INVALID_STATE while the memory is switched off. */
+  /** Throws ERR_INVALID_STATE while the memory is switched off, ERR_DEVICE_LOST once it is gone. */
   get mapping(): Mapping {
-    if (this.card.isOff) throw memoryIsOff(this.card.device)
+    this.card.check()
     return this.#mapping
   }
 
@@ -243,6 +294,17 @@ class BarFile implements BackingFile {
     this.bar.card.track(work)
   }
 
+  get lost(): P2pdmaError | null {
+    return this.bar.card.lost
+  }
+
+  heldBy(offset: number, holder: BackingHolder | null): void {
+    const { holders, card } = this.bar
+    if (holder === null) holders.delete(offset)
+    else holders.set(offset, holder)
+    if (holder !== null && card.lost !== null) void holder.loseMemory(card.lost)
+  }
+
   async allocate(size: number): Promise<MappedBacking> {
     const { card, ranges } = this.bar
     const offset = ranges.allocate(size)
@@ -259,6 +321,7 @@ class BarFile implements BackingFile {
 
   release(offset: number): Promise<void> {
     this.bar.ranges.free(offset)
+    this.bar.holders.delete(offset)
     return this.bar.card.release()
   }
 }
@@ -289,7 +352,11 @@ export class VfioBarExporter implements Exporter {
     this.placement = `vfio-bar:${address}${region === undefined ? '' : `/${region}`}`
   }
 
-  /** Zeroed; ENOSPC where the BAR has no such piece left. The first one opens the device. */
+  /**
+   * Zeroed; ENOSPC where the BAR has no such piece left. The first one opens the device,
+   * and the next one after that was lost: removed, unbound or closed. What lived there
+   * then has an ERR_DEVICE_LOST for whoever touches it, and its importers let go of it.
+   */
   async allocate(size: number): Promise<MappedBacking> {
     checkInteger('size', size, 1)
     return this.#within(async (file) => {
@@ -300,8 +367,12 @@ export class VfioBarExporter implements Exporter {
         await backing.free()
         throw error
       }
-      if (this.#held === null) file.bar.card.use()
-      this.#held ??= file
+      const before = this.#held
+      if (before === null || before.bar.card.lost !== null) {
+        file.bar.card.use()
+        this.#held = file
+        await before?.bar.card.release()
+      }
       return backing
     })
   }

@@ -3,7 +3,14 @@
  * with a size that can be copied from another backing, poisoned and freed.
  */
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
+import type { P2pdmaError } from '../errors.js'
 import type { Mapping } from '../kernel/mapping.js'
+
+/** Whose bytes live in a backing: a buffer. */
+export interface BackingHolder {
+  /** The memory is no more; resolves when no device maps it. Never rejects. */
+  loseMemory(error: P2pdmaError): Promise<void>
+}
 
 /** Where a buffer's bytes live now. One dma-buf may back many buffers. */
 export interface Backing {
@@ -51,6 +58,11 @@ export interface Backing {
   poison(): Promise<void>
   /** Counts the stray writes (runs of changed bytes) since `poison()`. */
   countStrayWrites(): Promise<number>
+  /**
+   * Says whose bytes live here; null: nobody's any more. For memory that can go away
+   * under its holder, which is told then, or at once where it has gone. Optional.
+   */
+  heldBy?(holder: BackingHolder | null): void
   /** Gives the memory back. Idempotent. */
   free(): Promise<void>
 }

@@ -1,6 +1,7 @@
 import { brand } from '../brand.js'
 import {
   P2pdmaError,
+  isDeviceLost,
   checkBoolean,
   checkInteger,
   checkOptions,
@@ -10,7 +11,7 @@ import {
 } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Attachment } from './attachment.js'
-import type { Backing, Exporter } from './backing.js'
+import type { Backing, BackingHolder, Exporter } from './backing.js'
 import { type CpuAccess, CpuBrackets } from './cpu-access.js'
 import { type Abortable, checkAbortable, throwIfAborted } from './deadline.js'
 import { allocate, checkExporter } from './exporting.js'
@@ -38,7 +39,7 @@ export interface Hint extends Disposable {
 }
 
 /** An identity with a size that keeps its contents across backings. */
-export class MovableBuffer {
+export class MovableBuffer implements BackingHolder {
   static {
     brand(this, (value) => #backing in value, { promising: ['close'] })
   }
@@ -56,7 +57,8 @@ export class MovableBuffer {
   #cpu: CpuBrackets | null = null
   #poisoned: Backing | null = null
   #strayWrites = 0
-  #revoked = false
+  /** Why it is no more for devices; null while it is. */
+  #revoked: P2pdmaError | null = null
   #closing: Promise<void> | null = null
   /** What still goes on after a move has unlocked. */
   #tails: Set<Promise<unknown>> | null = null
@@ -68,6 +70,7 @@ export class MovableBuffer {
     this.size = size
     this.#backing = backing
     this.poison = poison
+    backing.heldBy?.(this)
   }
 
   /** Allocates zeroed memory of `size` bytes. */
@@ -115,7 +118,7 @@ export class MovableBuffer {
   }
 
   get isRevoked(): boolean {
-    return this.#revoked
+    return this.#revoked !== null
   }
 
   get isClosed(): boolean {
@@ -190,8 +193,27 @@ export class MovableBuffer {
     await this.reservation.lock()
     try {
       this.checkUsable()
-      this.#revoked = true
-      await this.#detachAll('revoked', revokedError())
+      this.#revoked = revokedError()
+      await this.#detachAll('revoked', this.#revoked)
+    } finally {
+      this.reservation.unlock()
+    }
+  }
+
+  /**
+   * As `revoke()`, by the memory itself: its device is gone, and the contents with it.
+   * @internal
+   */
+  async loseMemory(error: P2pdmaError): Promise<void> {
+    const lost = this.#backing
+    await this.reservation.lock()
+    try {
+      // A move out of there that has failed is back; one that was done is not concerned.
+      if (this.#backing !== lost || this.isClosed) return
+      this.#revoked = error
+      await this.#detachAll('revoked', error)
+    } catch {
+      // A device that cannot be stopped: its importer has failed, and says so.
     } finally {
       this.reservation.unlock()
     }
@@ -252,7 +274,7 @@ export class MovableBuffer {
   /** @internal */
   checkUsable(): void {
     this.checkOpen()
-    if (this.#revoked) throw revokedError()
+    if (this.#revoked !== null) throw this.#revoked
   }
 
   /** @internal */
@@ -262,7 +284,9 @@ export class MovableBuffer {
 
   /** Under the reservation. @internal */
   publish(backing: Backing): void {
+    this.#backing.heldBy?.(null)
     this.#backing = backing
+    backing.heldBy?.(this)
     this.#generation++
   }
 
@@ -286,6 +310,9 @@ export class MovableBuffer {
     if (backing === null) return
     try {
       this.#strayWrites += await backing.countStrayWrites()
+    } catch (error) {
+      // Of memory that is no more there is nothing to be counted.
+      if (!isDeviceLost(error)) throw error
     } finally {
       if (!isQuarantined(backing)) await backing.free()
     }

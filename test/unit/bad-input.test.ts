@@ -114,7 +114,7 @@ const inTheGuest =
 
 /** @internal in the sources; tests and other layers reach them. */
 const internal =
-  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.ofRegion$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|attachRemote|forgetRemote|remove)$/
+  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.ofRegion$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|attachRemote|forgetRemote|remove|loseMemory)$/
 
 function callables(): string[] {
   const found: string[] = []

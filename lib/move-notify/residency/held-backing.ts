@@ -1,7 +1,7 @@
 /** A backing that tells when its memory has been given back. */
 import type { CpuAccessMode } from '../../kernel/cpu-access.js'
 import type { Mapping } from '../../kernel/mapping.js'
-import type { Backing, CpuWindow } from '../backing.js'
+import type { Backing, BackingHolder, CpuWindow } from '../backing.js'
 
 export class HeldBacking<Owner> implements Backing {
   readonly size: number
@@ -64,6 +64,10 @@ export class HeldBacking<Owner> implements Backing {
 
   countStrayWrites(): Promise<number> {
     return this.inner.countStrayWrites()
+  }
+
+  heldBy(holder: BackingHolder | null): void {
+    this.inner.heldBy?.(holder)
   }
 
   free(): Promise<void> {
