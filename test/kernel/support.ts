@@ -60,3 +60,12 @@ export function wrong(stderr: string): string {
   const isWrong = (line: string) => /^ *(not ok|Bail out)|^ *errors: (?!\[\])/.test(line)
   return stderr.split('\n').filter(isWrong).join('\n') || stderr
 }
+
+/** Pages that are pinned for DMA, in the whole machine: FOLL_PIN's counters (mm/gup.c). */
+export function pinnedPages(): number {
+  // What each CPU has counted and not yet added.
+  readFileSync('/proc/sys/vm/stat_refresh')
+  const text = readFileSync('/proc/vmstat', 'utf8')
+  const count = (name: string) => Number(new RegExp(`^${name} (\\d+)`, 'm').exec(text)?.[1])
+  return count('nr_foll_pin_acquired') - count('nr_foll_pin_released')
+}

@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { memfd } from '../../lib/exporters/index.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { pinnedPages } from './support.js'
 import { exchange, openTraffic, RECEIVER, SENDER, wrongFrames } from './vfio-traffic.js'
 
 const child = fileURLToPath(new URL('./vfio-kill-child.js', import.meta.url))
@@ -19,15 +20,6 @@ t.setTimeout(900_000)
 function isMaster(address: string): boolean {
   const config = readFileSync(`/sys/bus/pci/devices/${address}/config`)
   return (config.readUInt16LE(4) & 4) !== 0
-}
-
-/** Pages that are pinned for DMA, in the whole machine: FOLL_PIN's counters (mm/gup.c). */
-function pinnedPages(): number {
-  // What each CPU has counted and not yet added.
-  readFileSync('/proc/sys/vm/stat_refresh')
-  const text = readFileSync('/proc/vmstat', 'utf8')
-  const count = (name: string) => Number(new RegExp(`^${name} (\\d+)`, 'm').exec(text)?.[1])
-  return count('nr_foll_pin_acquired') - count('nr_foll_pin_released')
 }
 
 /** Until it says where it is; then kills it. What the state looked like just before. */

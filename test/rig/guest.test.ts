@@ -5,4 +5,11 @@ await runInGuest('guest', 'rig', [
   // A disk for bind.test.ts, of nothing.
   ...['--device', 'nvme,serial=p2pdma,drive=disk'],
   ...['--device', '-blockdev driver=null-co,node-name=disk,size=67108864,read-zeroes=on'],
+  // Two more NICs for vfio-lost.test.ts, one behind a root port, where the kernel sees PCIe
+  // errors. On a hub of their own: QEMU keeps a hub's frames for each port that is off.
+  ...['--device', '-netdev hubport,id=lost,hubid=1'],
+  ...['--device', '-netdev hubport,id=partner,hubid=1'],
+  ...['--device', 'pcie-root-port,id=port,chassis=9,addr=0x18'],
+  ...['--device', 'e1000e,bus=port,netdev=lost,mac=52:54:00:12:34:58'],
+  ...['--device', 'e1000e,addr=0x19,netdev=partner,mac=52:54:00:12:34:59'],
 ])
