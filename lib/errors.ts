@@ -114,6 +114,26 @@ export function checkOptions<T extends object>(value: T, argument = 'options'): 
   return value
 }
 
+/** Checks a list; returns it. (`Array.isArray` throws at a revoked proxy.) */
+export function checkArray(argument: string, value: unknown, expected = 'an array'): unknown[] {
+  if (isObject(value) && !isRevoked(value) && Array.isArray(value)) return value as unknown[]
+  throw typeError(argument, expected, value)
+}
+
+/** Whether it has such fields: what may be anybody's has no brand to go by. */
+export function looksLike(
+  value: unknown,
+  fields: Readonly<Record<PropertyKey, 'function' | 'number' | 'string' | 'boolean' | 'object'>>,
+): boolean {
+  if (!isObject(value)) return false
+  try {
+    return Reflect.ownKeys(fields).every((key) => typeof Reflect.get(value, key) === fields[key])
+  } catch {
+    // A revoked proxy, or one around a native object.
+    return false
+  }
+}
+
 function isObject(value: unknown): value is object {
   return typeof value === 'object' && value !== null
 }

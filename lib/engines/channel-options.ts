@@ -1,14 +1,17 @@
 /** The checks of a channel's options that all engines have in common. */
-import { P2pdmaError, checkInteger, typeError } from '../errors.js'
+import { P2pdmaError, checkInteger, checkOptions, typeError } from '../errors.js'
 import type { EngineChannelOptions } from '../move-notify/engine.js'
 
-/** Throws a typed error that names what is wrong; a depth is a power of two, up to `maxDepth`. */
-export function checkChannelOptions(options: EngineChannelOptions, maxDepth: number): void {
-  if (typeof options !== 'object' || options === null) {
-    throw typeError('options', 'an object', options)
-  }
-  const { queue, onCompletion, onClosed } = options
-  const depth = checkInteger('depth', options.depth, 1, maxDepth)
+/**
+ * Throws a typed error that names what is wrong; a depth is a power of two, up to `maxDepth`.
+ * Returns what was checked: a getter may say something else the next time.
+ */
+export function checkChannelOptions(
+  options: EngineChannelOptions,
+  maxDepth: number,
+): EngineChannelOptions {
+  const { queue, onCompletion, onClosed, depth: wanted } = checkOptions(options)
+  const depth = checkInteger('depth', wanted, 1, maxDepth)
   if ((depth & (depth - 1)) !== 0) {
     throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
       code: 'ERR_OUT_OF_RANGE',
@@ -21,5 +24,11 @@ export function checkChannelOptions(options: EngineChannelOptions, maxDepth: num
   }
   if (onClosed !== undefined && typeof onClosed !== 'function') {
     throw typeError('onClosed', 'a function', onClosed)
+  }
+  return {
+    depth,
+    onCompletion,
+    ...(queue !== undefined && { queue }),
+    ...(onClosed !== undefined && { onClosed }),
   }
 }

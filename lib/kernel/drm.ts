@@ -1,7 +1,7 @@
 /** DRM PRIME: buffers of a graphics driver as dma-bufs, both ways; and vgem's fences. */
 import { constants, readdirSync } from 'node:fs'
 import { brand } from '../brand.js'
-import { P2pdmaError, checkInteger, closedError, typeError } from '../errors.js'
+import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call } from './call.js'
 import { DmaBuf } from './dma-buf.js'
@@ -46,9 +46,7 @@ export class DrmDevice extends OwnedFd {
 
   /** Opens the first card of a driver (ENOENT where there is none), or a path. */
   static open(selector: DrmSelector): DrmDevice {
-    if (typeof selector !== 'object' || selector === null) {
-      throw typeError('selector', 'an object', selector)
-    }
+    checkOptions(selector, 'selector')
     if ('path' in selector) return DrmDevice.#openPath(selector.path)
     const { driver } = selector
     if (typeof driver !== 'string') throw typeError('driver', 'a string', driver)

@@ -1,7 +1,7 @@
 /** The kernel's log, /dev/kmsg: Documentation/ABI/testing/dev-kmsg. */
 import { constants, readSync } from 'node:fs'
 import { brand } from '../brand.js'
-import { closedError, typeError } from '../errors.js'
+import { closedError, looksLike, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, translate } from './call.js'
 import { Ready, startWait, type Wait, type WaitOptions } from './poll.js'
@@ -46,7 +46,7 @@ export class KernelLog {
 
   /** @internal Use `KernelLog.open`. */
   constructor(fd: NativeFd) {
-    if (typeof (fd as Partial<NativeFd> | undefined)?.number !== 'number') {
+    if (!looksLike(fd, { number: 'number' })) {
       throw typeError('fd', 'a native descriptor', fd)
     }
     this.#fd = fd

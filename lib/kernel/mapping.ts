@@ -14,6 +14,7 @@ import {
   checkInteger,
   checkOptions,
   closedError,
+  looksLike,
   rangeError,
   typeError,
 } from '../errors.js'
@@ -57,7 +58,7 @@ export class Mapping {
   #msPerByte: number | null = null
 
   private constructor(handle: NativeMapping, isDevice = false) {
-    if (typeof (handle as Partial<NativeMapping> | undefined)?.unmap !== 'function') {
+    if (!looksLike(handle, { length: 'number', unmap: 'function' })) {
       throw typeError('handle', 'a native mapping: use Mapping.map()', handle)
     }
     this.#native = handle
@@ -329,7 +330,7 @@ export class Mapping {
   /** What is wanted, or all from `offset` on: known only once that is a number. */
   #lengthFrom(offset: number, wanted: number | undefined): number {
     checkInteger('offset', offset, 0, this.length)
-    return checkInteger('length', wanted ?? this.length - offset)
+    return checkInteger('length', wanted === undefined ? this.length - offset : wanted)
   }
 
   #checkWords(offset: number, length: number): void {

@@ -1,6 +1,6 @@
 /** What every class has that owns a file descriptor. */
 import { brand } from '../brand.js'
-import { closedError, typeError } from '../errors.js'
+import { closedError, looksLike, typeError } from '../errors.js'
 import { type FdStat, type NativeFd, native } from '../native.js'
 import { call } from './call.js'
 import { startWait, type Wait, type WaitOptions } from './poll.js'
@@ -14,7 +14,7 @@ export abstract class OwnedFd {
   #waits: Set<Wait> | null = null
 
   protected constructor(fd: NativeFd) {
-    if (typeof (fd as Partial<NativeFd> | undefined)?.number !== 'number') {
+    if (!looksLike(fd, { number: 'number' })) {
       throw typeError('fd', 'a native descriptor', fd)
     }
     this.#fd = fd

@@ -1,6 +1,6 @@
 /** udmabuf: a dma-buf of a memfd's pages. */
 import { constants, readFileSync } from 'node:fs'
-import { checkInteger, checkOptions, typeError } from '../errors.js'
+import { checkArray, checkInteger, checkOptions, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
 import { call, callAsync } from './call.js'
 import { F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_WRITE } from './constants.js'
@@ -52,8 +52,7 @@ export const Udmabuf = {
 
   /** Makes one dma-buf of several parts, in their order. */
   async createList(items: readonly UdmabufItem[]): Promise<DmaBuf> {
-    const list: unknown = items
-    if (!Array.isArray(list)) throw typeError('items', 'an array', list)
+    checkArray('items', items)
     items.forEach((item: UdmabufItem, i) => {
       const { memfd, offset, size } = checkOptions(item, `items[${i}]`)
       checkMemfd(`items[${i}].memfd`, memfd)

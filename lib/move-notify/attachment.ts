@@ -24,13 +24,13 @@ export type AttachmentState =
 /** One importer's hold on one buffer. Work names it and an offset, never an address. */
 export class Attachment {
   static {
-    brand(this, (value) => #state in value, {
+    brand(this, Attachment.is, {
       hot: ['size', 'state', 'error', 'generation'],
       promising: ['close'],
     })
   }
 
-  /** As `instanceof`, for the path of each operation. */
+  /** As `instanceof`, for the path of each operation. @internal */
   static is(this: void, value: unknown): value is Attachment {
     return typeof value === 'object' && value !== null && #state in value
   }
@@ -61,24 +61,24 @@ export class Attachment {
 
   /** Bytes. */
   get size(): number {
-    if (!(#state in this)) throw notOwn('Attachment', this)
+    if (!Attachment.is(this)) throw notOwn('Attachment', this)
     return this.buffer.size
   }
 
   get state(): AttachmentState {
-    if (!(#state in this)) throw notOwn('Attachment', this)
+    if (!Attachment.is(this)) throw notOwn('Attachment', this)
     return this.#state
   }
 
   /** The generation of the buffer that the device sees; 0 while it sees none. */
   get generation(): number {
-    if (!(#state in this)) throw notOwn('Attachment', this)
+    if (!Attachment.is(this)) throw notOwn('Attachment', this)
     return this.#generation
   }
 
   /** Why it is failed, revoked or closed; null otherwise. */
   get error(): P2pdmaError | null {
-    if (!(#state in this)) throw notOwn('Attachment', this)
+    if (!Attachment.is(this)) throw notOwn('Attachment', this)
     return this.#error
   }
 

@@ -3,6 +3,7 @@
  * SharedArrayBuffer, which unlike an ArrayBuffer cannot be detached under the
  * native reader. Filling a row allocates nothing.
  */
+import { brand } from '../brand.js'
 import { checkInteger } from '../errors.js'
 import { sharedMemory } from '../shared-memory.js'
 
@@ -40,6 +41,11 @@ export const Status = {
 
 /** Work to post. Row i is `op[i]`, `source[i]`, ... */
 export class Batch {
+  static {
+    brand(this, (value) => #isOwn in value)
+  }
+
+  readonly #isOwn = true
   readonly capacity: number
   /** `Op`. */
   readonly op: Uint8Array
@@ -80,6 +86,11 @@ export class Batch {
 
 /** Completions reaped. */
 export class Completions {
+  static {
+    brand(this, (value) => #isOwn in value)
+  }
+
+  readonly #isOwn = true
   readonly capacity: number
   /** The operation's cookie. */
   readonly cookie: Float64Array

@@ -49,10 +49,15 @@ export interface ChannelOptions {
  */
 export class Channel {
   static {
-    brand(this, (value) => #device in value, {
+    brand(this, Channel.is, {
       hot: ['state', 'isRunning', 'epoch', 'post', 'reap', 'uses', 'deadError'],
       promising: ['copy', 'fill', 'fetchAdd', 'send', 'receive', 'completions', 'ready', 'close'],
     })
+  }
+
+  /** As `instanceof`, for the path of each operation. @internal */
+  static is(this: void, value: unknown): value is Channel {
+    return typeof value === 'object' && value !== null && #device in value
   }
 
   readonly importer: Importer
@@ -105,19 +110,19 @@ export class Channel {
   }
 
   get state(): ChannelState {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return this.#machine.state
   }
 
   /** Whether the gate is open. */
   get isRunning(): boolean {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return this.#machine.state === 'running'
   }
 
   /** Starts at 1; a forced stop begins the next. */
   get epoch(): number {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return this.#machine.epoch
   }
 
@@ -262,13 +267,13 @@ export class Channel {
    * a better time. Throws when row `first` can never be posted.
    */
   post(batch: Batch, first: number, count: number): number {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return (this.#batch ?? this.#batchFormFor('batch', batch, Batch)).post(batch, first, count)
   }
 
   /** Takes completions, oldest first; returns how many. */
   reap(out: Completions): number {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return (this.#batch ?? this.#batchFormFor('out', out, Completions)).reap(out)
   }
 
@@ -331,7 +336,7 @@ export class Channel {
 
   /** Whether work in flight names the attachment, or the peer holds a key to it. @internal */
   uses(attachment: Attachment): boolean {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     return this.#device.uses(attachment.id) || this.#granted?.has(attachment) === true
   }
 
@@ -371,7 +376,7 @@ export class Channel {
 
   /** Why it will never run again, or null. */
   get deadError(): Error | null {
-    if (!(#device in this)) throw notOwn('Channel', this)
+    if (!Channel.is(this)) throw notOwn('Channel', this)
     if (this.state === 'closed') return closedError('the channel')
     return this.state === 'failed' ? this.importer.error : null
   }

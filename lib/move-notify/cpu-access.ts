@@ -35,7 +35,10 @@ export class CpuAccess {
   view(offset = 0, length?: number): Uint8Array {
     if (this.#ended !== null) throw closedError('the bracket of CPU access')
     const most = this.#size - checkInteger('offset', offset, 0, this.#size)
-    return this.#window.view(offset, checkInteger('length', length ?? most, 0, most))
+    return this.#window.view(
+      offset,
+      checkInteger('length', length === undefined ? most : length, 0, most),
+    )
   }
 
   /** Ends the bracket: detaches its views and lets moves go on. Idempotent. */

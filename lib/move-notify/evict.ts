@@ -1,5 +1,5 @@
 import type { Exporter } from './backing.js'
-import { checkInteger, typeError } from '../errors.js'
+import { checkArray, checkInteger, typeError } from '../errors.js'
 import { checkExporter } from './exporting.js'
 import { isRefusal } from './refusal.js'
 import { MovableBuffer } from './movable-buffer.js'
@@ -14,9 +14,7 @@ export async function evict(
   exporter: Exporter,
   bytes: number,
 ): Promise<number> {
-  const list: unknown = candidates
-  if (!Array.isArray(list)) throw typeError('candidates', 'an array', list)
-  for (const each of list as unknown[]) {
+  for (const each of checkArray('candidates', candidates)) {
     if (!(each instanceof MovableBuffer)) throw typeError('candidates', 'MovableBuffers', each)
   }
   checkExporter(exporter)

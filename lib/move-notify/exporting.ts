@@ -1,9 +1,20 @@
 /** What the heart gets from an exporter, which may be anybody's. */
-import { P2pdmaError, checkInteger, typeError } from '../errors.js'
+import { P2pdmaError, checkInteger, looksLike, typeError } from '../errors.js'
 import type { Backing, Exporter } from './backing.js'
 
+/** What the heart asks of one without asking whether it is there. */
+const BACKING = {
+  placement: 'string',
+  size: 'number',
+  copyFrom: 'function',
+  openCpuWindow: 'function',
+  poison: 'function',
+  countStrayWrites: 'function',
+  free: 'function',
+} as const
+
 export function checkExporter(exporter: unknown): void {
-  if (typeof (exporter as Partial<Exporter> | null | undefined)?.allocate !== 'function') {
+  if (!looksLike(exporter, { placement: 'string', allocate: 'function' })) {
     throw typeError('exporter', 'an Exporter', exporter)
   }
 }
@@ -13,10 +24,8 @@ export async function allocate(exporter: Exporter, size: number): Promise<Backin
   checkExporter(exporter)
   checkInteger('size', size, 1)
   const backing = await exporter.allocate(size)
-  const { copyFrom, free, size: bytes } = (backing ?? {}) as Partial<Backing>
-  const isBacking = typeof copyFrom === 'function' && typeof free === 'function'
-  if (isBacking && typeof bytes === 'number' && bytes >= size) return backing
-  if (isBacking) await backing.free()
+  if (looksLike(backing, BACKING) && backing.size >= size) return backing
+  if (looksLike(backing, { free: 'function' })) await backing.free()
   throw new P2pdmaError(`the exporter gave no backing of ${size} bytes`, {
     code: 'ERR_INVALID_RETURN_VALUE',
     argument: 'exporter',

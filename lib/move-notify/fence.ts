@@ -1,5 +1,12 @@
 import { brand } from '../brand.js'
-import { P2pdmaError, checkMilliseconds, checkOptions, checkSignal, typeError } from '../errors.js'
+import {
+  P2pdmaError,
+  checkMilliseconds,
+  checkOptions,
+  checkSignal,
+  looksLike,
+  typeError,
+} from '../errors.js'
 import { withDeadline, withSignal } from './deadline.js'
 
 export interface WaitOptions {
@@ -23,18 +30,20 @@ export class Fence {
   readonly #done: Promise<void>
 
   private constructor(work: Promise<unknown>) {
-    if (typeof (work as Promise<unknown> | null)?.then !== 'function') {
-      throw typeError('work', 'a promise', work)
+    if (!looksLike(work, { then: 'function' })) throw typeError('work', 'a promise', work)
+    const onDone = () => {
+      this.#signaled = true
     }
-    this.#done = work.then(
-      () => {
-        this.#signaled = true
-      },
-      (error: unknown) => {
-        this.#signaled = true
-        this.#error = fenceError(error)
-      },
-    )
+    const onFailed = (error: unknown) => {
+      this.#signaled = true
+      this.#error = fenceError(error)
+    }
+    try {
+      this.#done = work.then(onDone, onFailed)
+    } catch {
+      // An object with a promise's prototype.
+      throw typeError('work', 'a Promise', work)
+    }
   }
 
   /** Signalled when `work` settles; with its error when it rejects. */

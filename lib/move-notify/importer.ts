@@ -8,6 +8,7 @@ import {
   checkOptions,
   checkSignal,
   closedError,
+  looksLike,
   typeError,
 } from '../errors.js'
 import { Attachment, attachmentClosed } from './attachment.js'
@@ -55,15 +56,30 @@ export interface AttachOptions {
 /** Of a pause that we make: the bound of a stop is a sum of such. */
 const LONGEST_PAUSE_MS = 60_000
 
+/** What an importer asks of one without asking whether it is there. */
+const ENGINE = {
+  name: 'string',
+  openChannel: 'function',
+  map: 'function',
+  seal: 'function',
+  unseal: 'function',
+  unmap: 'function',
+} as const
+
 let importers = 0
 
 /** A device's side of the sharing. Owns its channels and attachments. */
 export class Importer {
   static {
-    brand(this, (value) => #shared in value, {
+    brand(this, Importer.is, {
       hot: ['error', 'checkAttachment', 'checkRange', 'attachmentNamed'],
       promising: ['copy', 'fill', 'fetchAdd', 'send', 'receive', 'close'],
     })
+  }
+
+  /** As `instanceof`, for the path of each operation. @internal */
+  static is(this: void, value: unknown): value is Importer {
+    return typeof value === 'object' && value !== null && #shared in value
   }
 
   readonly engine: Engine
@@ -79,9 +95,7 @@ export class Importer {
   #attached = 0
 
   constructor(engine: Engine, options: ImporterOptions = {}) {
-    if (typeof (engine as Partial<Engine> | null)?.openChannel !== 'function') {
-      throw typeError('engine', 'an Engine', engine)
-    }
+    if (!looksLike(engine, ENGINE)) throw typeError('engine', 'an Engine', engine)
     checkOptions(options)
     this.engine = engine
     this.#shared = sharedOf(engine)
@@ -105,7 +119,7 @@ export class Importer {
 
   /** Why it failed or is closed; null while it works. */
   get error(): Error | null {
-    if (!(#shared in this)) throw notOwn('Importer', this)
+    if (!Importer.is(this)) throw notOwn('Importer', this)
     return this.#error ?? (this.#closing === null ? null : closedError('the importer'))
   }
 
@@ -258,6 +272,7 @@ export class Importer {
 
   /** What a batch's row names, which the engine does not keep to one importer. @internal */
   attachmentNamed(id: number): AnyAttachment | undefined {
+    if (!Importer.is(this)) throw notOwn('Importer', this)
     return this.#shared.ids.get(id)
   }
 
@@ -373,6 +388,7 @@ export class Importer {
 
   /** @internal */
   checkAttachment(argument: string, attachment: Attachment): void {
+    if (!Importer.is(this)) throw notOwn('Importer', this)
     if (!Attachment.is(attachment)) throw typeError(argument, 'an Attachment', attachment)
     this.#checkOurs(argument, attachment)
   }
@@ -394,6 +410,7 @@ export class Importer {
     length: number,
     offsetName = `${argument}Offset`,
   ): void {
+    if (!Importer.is(this)) throw notOwn('Importer', this)
     if (!Attachment.is(attachment) && !RemoteAttachment.is(attachment)) {
       throw typeError(argument, 'an Attachment', attachment)
     }

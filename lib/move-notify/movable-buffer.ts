@@ -7,6 +7,7 @@ import {
   checkOptions,
   checkSignal,
   closedError,
+  looksLike,
   typeError,
 } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
@@ -64,7 +65,7 @@ export class MovableBuffer implements BackingHolder {
   #tails: Set<Promise<unknown>> | null = null
 
   private constructor(size: number, backing: Backing, poison: boolean) {
-    if (typeof (backing as Partial<Backing> | undefined)?.copyFrom !== 'function') {
+    if (!looksLike(backing, { copyFrom: 'function' })) {
       throw typeError('backing', 'a Backing: use MovableBuffer.create()', backing)
     }
     this.size = size

@@ -11,10 +11,10 @@ import type { Importer } from './importer.js'
  */
 export class RemoteAttachment {
   static {
-    brand(this, (value) => #state in value, { hot: ['state', 'error'], promising: ['close'] })
+    brand(this, RemoteAttachment.is, { hot: ['state', 'error'], promising: ['close'] })
   }
 
-  /** As `instanceof`, for the path of each operation. */
+  /** As `instanceof`, for the path of each operation. @internal */
   static is(this: void, value: unknown): value is RemoteAttachment {
     return typeof value === 'object' && value !== null && #state in value
   }
@@ -40,13 +40,13 @@ export class RemoteAttachment {
   }
 
   get state(): 'mapped' | 'revoked' | 'closed' {
-    if (!(#state in this)) throw notOwn('RemoteAttachment', this)
+    if (!RemoteAttachment.is(this)) throw notOwn('RemoteAttachment', this)
     return this.#state
   }
 
   /** Why it is revoked or closed; null while it can be used. */
   get error(): P2pdmaError | null {
-    if (!(#state in this)) throw notOwn('RemoteAttachment', this)
+    if (!RemoteAttachment.is(this)) throw notOwn('RemoteAttachment', this)
     return this.#error
   }
 

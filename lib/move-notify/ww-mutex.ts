@@ -10,7 +10,14 @@
  */
 import { constants } from 'node:os'
 import { brand } from '../brand.js'
-import { abortError, checkOptions, checkSignal, P2pdmaError, typeError } from '../errors.js'
+import {
+  abortError,
+  checkOptions,
+  checkSignal,
+  looksLike,
+  P2pdmaError,
+  typeError,
+} from '../errors.js'
 import {
   AcquireContext,
   markWounded,
@@ -282,7 +289,7 @@ export function lockAll(
 
 function checkList(context: AcquireContext, mutexes: Iterable<WwMutex>): readonly WwMutex[] {
   if (!(context instanceof AcquireContext)) throw typeError('context', 'a context', context)
-  if (typeof (mutexes as Partial<Iterable<WwMutex>> | null)?.[Symbol.iterator] !== 'function') {
+  if (!looksLike(mutexes, { [Symbol.iterator]: 'function' })) {
     throw typeError('mutexes', 'iterable', mutexes)
   }
   const list: readonly WwMutex[] = Array.isArray(mutexes) ? mutexes : [...mutexes]

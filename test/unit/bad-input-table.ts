@@ -1,22 +1,12 @@
 /** The public surface: for each callable its parameters, with what they take. */
 import * as index from '../../lib/index.js'
 import { FakeRingEngine } from './fake-ring.js'
+import type { Param, Row } from './surface-walk.js'
 
 const page = 4096
 
-export interface Param {
-  good: unknown
-  /** Bad values that are good ones here. */
-  takes: (value: unknown) => boolean
-}
-
-export interface Row {
-  call: (...args: never[]) => unknown
-  params: Param[]
-}
-
 const never = () => false
-const isObject = (value: unknown) => typeof value === 'object' && value !== null
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
 
 const whole = (good: number, min = 0, max = Number.MAX_SAFE_INTEGER): Param => ({
   good,
@@ -24,6 +14,14 @@ const whole = (good: number, min = 0, max = Number.MAX_SAFE_INTEGER): Param => (
     typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max,
 })
 const only = (good: unknown): Param => ({ good, takes: never })
+/** Of an interface: what has its methods is as good. */
+const anybodys = (good: object): Param => ({
+  good,
+  takes: (value) =>
+    ['allocate', 'openChannel', 'copyFrom'].some(
+      (name) => typeof (value as Record<string, unknown>)[name] === 'function',
+    ),
+})
 const optional = ({ good, takes }: Param): Param => ({
   good,
   takes: (value) => value === undefined || takes(value),
@@ -47,6 +45,11 @@ export async function world() {
   const dmaBuf = index.DmaBuf.fromHandle(memfd.dup().handle)
   const syncFile = index.SyncFile.fromHandle(memfd.dup().handle)
   const log = new index.KernelLog(memfd.dup().handle)
+  const make = (type: unknown, ...args: unknown[]) =>
+    new (type as new (...args: unknown[]) => index.OwnedFd)(...args)
+  // What these are asked of a memfd the kernel refuses.
+  const dmaHeap = make(index.DmaHeap, memfd.dup().handle, 'system') as index.DmaHeap
+  const drm = make(index.DrmDevice, memfd.dup().handle, 'vgem', new Map()) as index.DrmDevice
   return {
     engine,
     importer,
@@ -61,6 +64,8 @@ export async function world() {
     dmaBuf,
     syncFile,
     log,
+    dmaHeap,
+    drm,
   }
 }
 
@@ -83,13 +88,27 @@ function verbsRows(): Record<string, Row> {
   )
 }
 
+/** Where this machine has none, a good size is a typed error, too. */
+function allocators(exporters: Record<string, index.MappedExporter>): Record<string, Row> {
+  return Object.fromEntries(
+    Object.entries(exporters).map(([name, exporter]) => [
+      `${name}Exporter#allocate`,
+      { call: exporter.allocate.bind(exporter), params: [whole(page, 1)] },
+    ]),
+  )
+}
+
 export function rows(w: World): Record<string, Row> {
   const { engine, importer, buffer, attachment, channel, batching, rings, frame } = w
-  const { memfd, mapping, dmaBuf, syncFile, log } = w
+  const { memfd, mapping, dmaBuf, syncFile, log, dmaHeap, drm } = w
   const fence = index.Fence.of(Promise.resolve())
   const reservation = new index.Reservation()
   const context = index.reservationClass.acquire()
   const mutex = new index.WwMutex(index.reservationClass)
+  // Not its own, perhaps: of several calls at once any may have the lock.
+  const unlock = () => {
+    if (mutex.locked) mutex.unlock(mutex.holder ?? undefined)
+  }
   const batch = new index.Batch(4)
   const out = new index.Completions(4)
   const range = [only(attachment), whole(0, 0, 2 * page)]
@@ -110,22 +129,26 @@ export function rows(w: World): Record<string, Row> {
     openEngine: { call: index.openEngine, params: [only('software')] },
     evict: {
       call: index.evict,
-      params: [{ good: [buffer], takes: Array.isArray }, only(exporter), whole(0)],
+      params: [{ good: [buffer], takes: Array.isArray }, anybodys(exporter), whole(0)],
     },
     ResidentSet: {
       call: build(index.ResidentSet),
-      params: [only(exporter), only(residency)],
+      params: [anybodys(exporter), only(residency)],
     },
     'ResidentSet#create': {
       call: resident.create.bind(resident),
       params: [whole(page, 1, page), options()],
     },
-    'ResidentSet#use': { call: resident.use.bind(resident), params: [only(buffer)] },
+    'ResidentSet#use': {
+      call: resident.use.bind(resident),
+      params: [only(buffer)],
+      isVariadic: true,
+    },
     lockAll: {
       call: index.lockAll,
       params: [
         only(context),
-        { good: [], takes: (v) => Array.isArray(v) || v instanceof Uint8Array || v === 'text' },
+        { good: [], takes: (v) => isObject(v) && Symbol.iterator in v },
         options(),
       ],
     },
@@ -139,18 +162,18 @@ export function rows(w: World): Record<string, Row> {
       call: build(index.VfioBarExporter),
       params: [text('0000:00:10.0'), options()],
     },
-    slab: { call: index.slab, params: [only(exporter), options()] },
+    slab: { call: index.slab, params: [anybodys(exporter), options()] },
     Batch: { call: build(index.Batch), params: [whole(4, 1, 1 << 20)] },
     Completions: { call: build(index.Completions), params: [whole(4, 1, 1 << 20)] },
     ...verbsRows(),
-    Importer: { call: build(index.Importer), params: [only(engine), options()] },
+    Importer: { call: build(index.Importer), params: [anybodys(engine), options()] },
     WwClass: { call: build(index.WwClass), params: [only('wait-die')] },
     WwMutex: { call: build(index.WwMutex), params: [only(index.reservationClass)] },
     AcquireContext: { call: build(index.AcquireContext), params: [only(index.reservationClass)] },
     Fence: { call: build(index.Fence), params: [only(Promise.resolve())] },
     MovableBuffer: {
       call: build(index.MovableBuffer),
-      params: [whole(page), only(buffer.backing), { good: false, takes: () => true }].map(
+      params: [whole(page), anybodys(buffer.backing), { good: false, takes: () => true }].map(
         (each, i) => (i === 0 ? { ...each, takes: () => true } : each),
       ),
     },
@@ -165,12 +188,13 @@ export function rows(w: World): Record<string, Row> {
     UdmabufExporter: { call: build(index.UdmabufExporter), params: [options()] },
     HeapExporter: { call: build(index.HeapExporter), params: [text('system')] },
     DrmExporter: { call: build(index.DrmExporter), params: [text('vgem')] },
-    SlabExporter: { call: build(index.SlabExporter), params: [only(exporter), options()] },
+    SlabExporter: { call: build(index.SlabExporter), params: [anybodys(exporter), options()] },
     'MovableBuffer.create': {
       call: index.MovableBuffer.create,
       params: [whole(page, 1, page), only(exporter), options()],
     },
     'MovableBuffer#move': { call: buffer.move.bind(buffer), params: [only(exporter), options()] },
+    'MovableBuffer#pin': { call: buffer.pin.bind(buffer), params: [options()] },
     'MovableBuffer#beginCpuAccess': {
       call: buffer.beginCpuAccess.bind(buffer),
       params: [optional(mode), options()],
@@ -184,13 +208,17 @@ export function rows(w: World): Record<string, Row> {
     'Importer#fill': { call: importer.fill.bind(importer), params: fill },
     'Importer#fetchAdd': { call: importer.fetchAdd.bind(importer), params: add },
     'Importer#send': { call: rings.send.bind(rings), params: message },
-    'Importer#receive': { call: rings.receive.bind(rings), params: message },
+    'Importer#receive': { call: rings.receive.bind(rings), params: message, mayWait: true },
+    'Importer#attachmentById': {
+      call: importer.attachmentById.bind(importer),
+      params: [whole(attachment.id)],
+    },
     'Importer#attach': { call: importer.attach.bind(importer), params: [only(buffer), options()] },
     'Channel#copy': { call: channel.copy.bind(channel), params: copy },
     'Channel#fill': { call: channel.fill.bind(channel), params: fill },
     'Channel#fetchAdd': { call: channel.fetchAdd.bind(channel), params: add },
     'Channel#send': { call: tx.send.bind(tx), params: message },
-    'Channel#receive': { call: rx.receive.bind(rx), params: message },
+    'Channel#receive': { call: rx.receive.bind(rx), params: message, mayWait: true },
     'Channel#grant': { call: channel.grant.bind(channel), params: [only(attachment)] },
     'Channel#post': {
       call: batching.post.bind(batching),
@@ -218,9 +246,21 @@ export function rows(w: World): Record<string, Row> {
       call: reservation.waitSettled.bind(reservation),
       params: [whole(0, 0, 3), { good: {}, takes: () => true }],
     },
-    'WwMutex#tryLock': { call: mutex.tryLock.bind(mutex), params: [optional(only(context))] },
-    'WwMutex#lock': { call: mutex.lock.bind(mutex), params: [optional(only(context)), options()] },
-    'WwMutex#lockSlow': { call: mutex.lockSlow.bind(mutex), params: [only(context), options()] },
+    'WwMutex#tryLock': {
+      call: mutex.tryLock.bind(mutex),
+      params: [optional(only(context))],
+      undo: unlock,
+    },
+    'WwMutex#lock': {
+      call: mutex.lock.bind(mutex),
+      params: [optional(only(context)), options()],
+      undo: unlock,
+    },
+    'WwMutex#lockSlow': {
+      call: mutex.lockSlow.bind(mutex),
+      params: [only(context), options()],
+      undo: unlock,
+    },
     'WwMutex#unlock': { call: mutex.unlock.bind(mutex), params: [optional(only(context))] },
     'SoftwareEngine#importer': { call: engine.importer.bind(engine), params: [options()] },
     'SoftwareEngine#openChannel': {
@@ -338,6 +378,24 @@ export function rows(w: World): Record<string, Row> {
     'Udmabuf.createList': {
       call: index.Udmabuf.createList,
       params: [only([{ memfd, offset: 0, size: page }])],
+    },
+    'DmaHeap#alloc': { call: dmaHeap.alloc.bind(dmaHeap), params: [whole(page, 1)] },
+    'DrmDevice#createBuffer': { call: drm.createBuffer.bind(drm), params: [whole(page, 1)] },
+    'DrmDevice#importBuffer': { call: drm.importBuffer.bind(drm), params: [only(dmaBuf)] },
+    'DrmDevice#signalFence': {
+      call: drm.signalFence.bind(drm),
+      params: [whole(1, 0, 2 ** 32 - 1)],
+    },
+    ...allocators({
+      Udmabuf: index.udmabuf(),
+      Heap: index.heap(),
+      Drm: index.drm(),
+      Slab: index.slab(exporter),
+      VfioBar: index.vfioBar('ffff:ff:1f.7'),
+    }),
+    'Channel#completionsSync': {
+      call: batching.completionsSync.bind(batching),
+      params: [whole(1, 0, 10_000), options()],
     },
     'MemfdExporter#allocate': {
       call: exporter.allocate.bind(exporter),

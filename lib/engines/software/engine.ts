@@ -5,7 +5,7 @@
  * dead is a counted fault.
  */
 import { brand } from '../../brand.js'
-import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { P2pdmaError, checkInteger, closedError, looksLike, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
 import type { Backing } from '../../move-notify/backing.js'
@@ -52,8 +52,8 @@ export class SoftwareEngine implements Engine {
 
   openChannel(options: EngineChannelOptions): SoftwareChannel {
     this.#checkOpen()
-    checkChannelOptions(options, MAX_DEPTH)
-    const { depth, queue } = options
+    const checked = checkChannelOptions(options, MAX_DEPTH)
+    const { depth, queue } = checked
     if (queue !== undefined) {
       throw new P2pdmaError(`The software engine has no queue ${JSON.stringify(queue)}`, {
         code: 'ERR_UNSUPPORTED',
@@ -63,7 +63,7 @@ export class SoftwareEngine implements Engine {
     }
     const channel = new SoftwareChannel(
       (owner, doorbell) => this.#native.openChannel(depth, owner, doorbell),
-      options,
+      checked,
       (closed) => this.#channels.delete(closed),
     )
     this.#channels.add(channel)
@@ -79,7 +79,7 @@ export class SoftwareEngine implements Engine {
     this.#checkOpen()
     checkInteger('id', id, 0, MAX_ID)
     checkInteger('access', access, 1, 3)
-    if (typeof backing !== 'object' || backing === null) {
+    if (!looksLike(backing, { size: 'number', offset: 'number' })) {
       throw typeError('backing', 'a Backing', backing)
     }
     const { mapping, offset } = backing

@@ -2,7 +2,7 @@
  * Deliberate faults: what a broken device would do. They exist so that the
  * tests and `p2pdma smoke --inject` can show that it is noticed.
  */
-import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
+import { P2pdmaError, checkInteger, checkOptions, looksLike, typeError } from '../../errors.js'
 import { SoftwareChannel } from './channel.js'
 
 /** In the order of `Fault` in native/software/injection.h. */
@@ -61,11 +61,12 @@ const NONE = -1
 
 /** Checks a fault and encodes it. */
 export function encodeFault(fault: Fault): EncodedFault {
-  if (typeof fault !== 'object' || fault === null) throw typeError('fault', 'an object', fault)
-  const kind = kinds.indexOf(fault.kind)
+  const name: unknown = checkOptions(fault, 'fault').kind
+  if (typeof name !== 'string') throw typeError('fault.kind', 'a string', name)
+  const kind = (kinds as readonly string[]).indexOf(name)
   if (kind < 0) {
     throw new P2pdmaError(
-      `fault.kind must be one of ${kinds.join(', ')}, not ${String(fault.kind)}`,
+      `fault.kind must be one of ${kinds.join(', ')}, not ${JSON.stringify(name)}`,
       {
         code: 'ERR_INVALID_ARG_VALUE',
         argument: 'fault.kind',
@@ -74,8 +75,9 @@ export function encodeFault(fault: Fault): EncodedFault {
   }
   const { channel } = fault
   const encoded: EncodedFault = { kind, channel: 0, parameter: NONE, offset: 0 }
-  if (channel instanceof SoftwareChannel) encoded.channel = channel.index
-  else if (channel !== undefined) encoded.channel = checkInteger('fault.channel', channel, 1)
+  if (looksLike(channel, { index: 'number' }) && channel instanceof SoftwareChannel) {
+    encoded.channel = channel.index
+  } else if (channel !== undefined) encoded.channel = checkInteger('fault.channel', channel, 1)
   switch (fault.kind) {
     case 'doubled':
       encoded.parameter = checkInteger('fault.after', fault.after ?? 1, 0)

@@ -65,7 +65,7 @@ let peersSoFar = 0
 
 export class VerbsEngine implements Engine {
   static {
-    brand(this, (value) => #domain in value, { promising: ['close'] })
+    brand(this, (value) => #domain in value, { promising: ['map', 'unmap', 'close'] })
   }
 
   /** `verbs:` and the device's name. */
@@ -363,9 +363,9 @@ export class VerbsEngine implements Engine {
   // --- Engine ---
 
   /** On a queue pair that `Peer.openQueue` has connected, by its name; EBUSY where it has a channel. */
-  openChannel(options: EngineChannelOptions): VerbsChannel {
+  openChannel(wanted: EngineChannelOptions): VerbsChannel {
     this.#checkOpen()
-    checkChannelOptions(options, 1 << 14)
+    const options = checkChannelOptions(wanted, 1 << 14)
     const queue = this.#queueNamed(options.queue)
     if (queue.channel !== null) {
       throw new P2pdmaError(`The queue pair ${queue.name} has a channel`, {

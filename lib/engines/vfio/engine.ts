@@ -63,7 +63,7 @@ interface VfioEvents {
 
 export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
   static {
-    brand(this, (value) => #device in value, { promising: ['close'] })
+    brand(this, (value) => #device in value, { promising: ['map', 'unmap', 'close'] })
   }
 
   readonly name: string
@@ -169,11 +169,11 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   }
 
   /** EBUSY where the queue has a channel. The depth is half of the ring's descriptors. */
-  openChannel(options: EngineChannelOptions): RingChannel {
+  openChannel(wanted: EngineChannelOptions): RingChannel {
     this.#checkOpen()
     const driver = this.#usable
     const { min, max } = driver.ringEntries
-    checkChannelOptions(options, max / 2)
+    const options = checkChannelOptions(wanted, max / 2)
     const queue = options.queue ?? driver.queues[0] ?? ''
     if (!driver.queues.includes(queue)) {
       throw new P2pdmaError(

@@ -2,7 +2,7 @@
  * Takes PCI devices from their drivers for VFIO, and gives them back. Both ask
  * first whether somebody would miss them: the kernel does not.
  */
-import { P2pdmaError, typeError } from '../../errors.js'
+import { P2pdmaError, checkArray } from '../../errors.js'
 import { parseBdf } from './address.js'
 import { findDevice, groupOf, isBridge, type PciDevice } from './device.js'
 import { holdersOf } from './holders.js'
@@ -50,9 +50,11 @@ export async function unbindDevices(
 }
 
 function parse(addresses: string | readonly string[]): string[] {
-  const list: unknown = typeof addresses === 'string' ? [addresses] : addresses
-  if (!Array.isArray(list)) throw typeError('addresses', 'an address or a list of them', addresses)
-  return [...new Set(list.map((address: unknown) => parseBdf(address as string, 'addresses')))]
+  const one = typeof addresses === 'string'
+  const list = one
+    ? [addresses]
+    : checkArray('addresses', addresses, 'an address or a list of them')
+  return [...new Set(list.map((address) => parseBdf(address as string, 'addresses')))]
 }
 
 function check(system: PciSystem, device: PciDevice, together: readonly PciDevice[]): void {

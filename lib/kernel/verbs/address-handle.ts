@@ -1,4 +1,5 @@
 /** Where a packet goes: a path's address, and a handle of one for datagrams. */
+import { brand } from '../../brand.js'
 import { checkInteger, checkOptions } from '../../errors.js'
 import type { NativeAh, NativeAhAttributes } from '../../native-verbs.js'
 import { formatGid, parseGid } from './gid.js'
@@ -54,6 +55,10 @@ export function addressOptions(raw: NativeAhAttributes): AddressOptions {
 }
 
 export class AddressHandle extends VerbsObject<NativeAh> {
+  static {
+    brand(this)
+  }
+
   /** For the column `addressHandle` of a `SendBatch`. */
   readonly id: number
 

@@ -3,6 +3,7 @@
  * SharedArrayBuffer, which unlike an ArrayBuffer cannot be detached under the
  * native reader. Filling a row allocates nothing.
  */
+import { brand } from '../../brand.js'
 import { checkInteger, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeColumns } from '../../native-verbs.js'
 import { sharedMemory } from '../../shared-memory.js'
@@ -42,6 +43,11 @@ class Cutter {
 
 /** Send requests to post. Row i is `opcode[i]`, `address[i]`, ... */
 export class SendBatch {
+  static {
+    brand(this, (value) => #isOwn in value)
+  }
+
+  readonly #isOwn = true
   readonly capacity: number
   /** The caller's own number, whole, below 2^53; comes back in the completion. */
   readonly wrId: Float64Array
@@ -113,6 +119,11 @@ export class SendBatch {
 
 /** Receive requests to post. */
 export class ReceiveBatch {
+  static {
+    brand(this, (value) => #isOwn in value)
+  }
+
+  readonly #isOwn = true
   readonly capacity: number
   /** The caller's own number, whole, below 2^53; comes back in the completion. */
   readonly wrId: Float64Array
@@ -139,6 +150,11 @@ export class ReceiveBatch {
 
 /** Completions polled. Where `status` is not SUCCESS only `wrId`, `qpNumber` and `vendorError` count. */
 export class WorkCompletions {
+  static {
+    brand(this, (value) => #isOwn in value)
+  }
+
+  readonly #isOwn = true
   readonly capacity: number
   readonly wrId: Float64Array
   /** `WcStatus`. */

@@ -122,7 +122,12 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
   async advise(advice: number, offset = 0, wanted?: number): Promise<void> {
     checkInteger('advice', advice, 0, 2)
     const most = this.length - checkInteger('offset', offset, 0, this.length)
-    const length = checkInteger('length', wanted ?? most, 0, Math.min(most, 0xffffffff))
+    const length = checkInteger(
+      'length',
+      wanted === undefined ? most : wanted,
+      0,
+      Math.min(most, 0xffffffff),
+    )
     // Not left to the kernel: drivers/infiniband/sw/rxe/rxe_odp.c takes any region for an
     // on-demand one, and what it would look at is not there.
     if ((this.access & MemoryAccess.ON_DEMAND) === 0) {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { brand } from '../../brand.js'
-import { closedError, typeError } from '../../errors.js'
+import { closedError, looksLike, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeVerbs } from '../../native-verbs.js'
 import { call, callAsync, type CallOptions, type Hints } from '../call.js'
 
@@ -27,7 +27,7 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
   #closing: Promise<void> | null = null
 
   protected constructor(native: Native, parents: readonly VerbsObject[]) {
-    if (typeof (native as Partial<NativeVerbs> | undefined)?.closed !== 'boolean') {
+    if (!looksLike(native, { closed: 'boolean' })) {
       throw typeError('native', 'a native object: this class has no public constructor', native)
     }
     this.#native = native

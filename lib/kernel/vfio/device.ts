@@ -4,11 +4,13 @@ import { constants } from 'node:fs'
 import { brand } from '../../brand.js'
 import {
   P2pdmaError,
+  checkArray,
   checkInteger,
   checkOptions,
   closedError,
   deviceLostError,
   isDeviceLost,
+  looksLike,
   rangeError,
   typeError,
 } from '../../errors.js'
@@ -110,7 +112,7 @@ export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
 
   private constructor(address: string, opened: OpenedDevice) {
     super()
-    if (typeof (opened as Partial<OpenedDevice> | undefined)?.fd?.number !== 'number') {
+    if (!looksLike(opened, { fd: 'object' }) || !looksLike(opened.fd, { number: 'number' })) {
       throw typeError('opened', 'an open device: use VfioDevice.open()', opened)
     }
     const { fd, space } = opened
@@ -410,11 +412,10 @@ function rangePairs(
   ranges: readonly { offset: number; size: number }[],
   size: number,
 ): BigUint64Array {
-  const list: unknown = ranges
-  if (!Array.isArray(list)) throw typeError('ranges', 'an array', list)
+  const list = checkArray('ranges', ranges)
   if (list.length < 1 || list.length > 4096) throw rangeError('ranges', '1 to 4096', list.length)
   const pairs: bigint[] = []
-  for (const each of list as unknown[]) {
+  for (const each of list) {
     const range = checkOptions((each ?? undefined) as { offset: number; size: number }, 'ranges')
     const offset = checkInteger('ranges', range.offset, 0, size)
     const length = checkInteger('ranges', range.size, 1, size - offset)

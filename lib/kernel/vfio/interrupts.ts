@@ -1,6 +1,13 @@
 /** A device's interrupts, each an eventfd that is read on the caller's event loop. */
 import { brand } from '../../brand.js'
-import { P2pdmaError, checkBoolean, checkInteger, rangeError, typeError } from '../../errors.js'
+import {
+  P2pdmaError,
+  checkBoolean,
+  checkInteger,
+  rangeError,
+  typeError,
+  checkArray,
+} from '../../errors.js'
 import { native, type NativeFd, type NativeWatch } from '../../native.js'
 import { call } from '../call.js'
 import { Irq, IrqFlag, IrqSet } from './abi.js'
@@ -144,13 +151,13 @@ function indexOf(kind: unknown): number {
   return index
 }
 
-function checkHandlers(handlers: unknown): void {
-  if (!Array.isArray(handlers)) throw typeError('handlers', 'an array of functions', handlers)
+function checkHandlers(value: unknown): void {
+  const handlers = checkArray('handlers', value, 'an array of functions')
   // The kernel's own limit: PCI_MSIX_FLAGS_QSIZE.
   if (handlers.length < 1 || handlers.length > 2048) {
     throw rangeError('handlers', '1 to 2048 functions', handlers.length)
   }
-  for (const handler of handlers as unknown[]) {
+  for (const handler of handlers) {
     if (typeof handler !== 'function') throw typeError('handlers', 'an array of functions', handler)
   }
 }

@@ -145,10 +145,7 @@ t.test('first, count and the batch itself are checked', (t) => {
     argument: 'out',
   })
   const broken = (change: object) =>
-    Object.create(Batch.prototype, {
-      ...Object.getOwnPropertyDescriptors(new Batch(4)),
-      ...Object.getOwnPropertyDescriptors(change),
-    }) as Batch
+    Object.defineProperties(new Batch(4), Object.getOwnPropertyDescriptors(change))
   const detachable = { op: new Uint8Array(4) }
   t.throws(() => channel.post(broken(detachable), 0, 0), type)
   t.throws(() => channel.post(broken({ capacity: 5 }), 0, 5), { code: 'ERR_OUT_OF_RANGE' })
