@@ -289,7 +289,7 @@ export function lockAll(
 
 function checkList(context: AcquireContext, mutexes: Iterable<WwMutex>): readonly WwMutex[] {
   if (!(context instanceof AcquireContext)) throw typeError('context', 'a context', context)
-  if (!looksLike(mutexes, { [Symbol.iterator]: 'function' })) {
+  if (!looksLike(mutexes, { [Symbol.iterator]: 'function' }) || ArrayBuffer.isView(mutexes)) {
     throw typeError('mutexes', 'iterable', mutexes)
   }
   const list: readonly WwMutex[] = Array.isArray(mutexes) ? mutexes : [...mutexes]

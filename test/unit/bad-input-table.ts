@@ -148,7 +148,7 @@ export function rows(w: World): Record<string, Row> {
       call: index.lockAll,
       params: [
         only(context),
-        { good: [], takes: (v) => isObject(v) && Symbol.iterator in v },
+        { good: [], takes: (v) => isObject(v) && Symbol.iterator in v && !ArrayBuffer.isView(v) },
         options(),
       ],
     },
@@ -212,6 +212,7 @@ export function rows(w: World): Record<string, Row> {
     'Importer#attachmentById': {
       call: importer.attachmentById.bind(importer),
       params: [whole(attachment.id)],
+      isLookup: true,
     },
     'Importer#attach': { call: importer.attach.bind(importer), params: [only(buffer), options()] },
     'Channel#copy': { call: channel.copy.bind(channel), params: copy },

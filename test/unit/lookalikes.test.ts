@@ -13,6 +13,8 @@ import { rows, world, type World } from './bad-input-table.js'
 import { declaredPromises } from './surface-types.js'
 import { badValues, walkArguments, walkReceivers, type Known } from './surface-walk.js'
 
+t.setTimeout(600_000)
+
 const promising = declaredPromises()
 
 async function close(w: World): Promise<void> {

@@ -17,6 +17,8 @@ export interface Row {
   params: Param[]
   /** After a call that went through: what no `close()` of its result does. */
   undo?: (result: unknown) => unknown
+  /** What it returns is not the caller's to close. */
+  isLookup?: boolean
   /** Takes any number of the last one, none as well. */
   isVariadic?: boolean
   /** Its good call may wait for ever. */
@@ -39,6 +41,11 @@ export function badValues(): unknown[] {
   const fields = { signal: 'x', poison: 1, offset: -1 }
   const others = [undefined, null, 'text', Symbol('symbol'), () => 1, true, fields]
   return [...others, ...numbers, ...bigints, ...objects, ...memory]
+}
+
+/** Of each kind one, for the guest, where each call takes long. */
+export function someBadValues(): unknown[] {
+  return [undefined, null, 'text', Symbol('symbol'), 5n, -1, 0.5, 2 ** 53, {}, revoked()]
 }
 
 /** What a call came to. */
@@ -210,6 +217,9 @@ function* tries(row: Row, bad: readonly unknown[]): Generator<Try> {
   for (const [place, param] of params.entries()) {
     const { good: real } = param
     const at = (value: unknown) => good.map((each, i) => (i === place ? value : each))
+    for (const value of bad) {
+      yield [`argument ${place}: ${show(value)}`, at(value), accepts(param, value)]
+    }
     for (const value of lookalikes(real)) {
       yield [`argument ${place}: looks like ${show(real)}`, at(value), accepts(param, value)]
     }
@@ -253,6 +263,18 @@ function* optionTries(
   }
 }
 
+/**
+ * A row of a device's, whose good call has these arguments: of an object only its own class
+ * will do, of anything else any value may.
+ */
+export function rowOf(call: unknown, ...goods: unknown[]): Row {
+  const params = goods.map((good): Param => {
+    const isOwn = typeof good === 'object' && !isPlain(good) && !Array.isArray(good)
+    return { good, takes: () => !isOwn }
+  })
+  return { call: call as Row['call'], params }
+}
+
 /** All of `tries()` for each row; what goes through is undone. */
 export async function walkArguments(
   rows: Record<string, Row>,
@@ -293,7 +315,8 @@ export async function attempt(
 async function undo(name: string, row: Row, result: unknown): Promise<void> {
   await row.undo?.(result)
   // A constructor's object has what it was given, which is ours.
-  if (typeof result !== 'object' || result === null || /^[A-Z]\w*$/.test(name)) return
+  if (row.isLookup === true || typeof result !== 'object' || result === null) return
+  if (/^[A-Z]\w*$/.test(name)) return
   for (const key of [Symbol.asyncDispose, Symbol.dispose, 'free', 'close'] as const) {
     const end = (result as Record<PropertyKey, unknown>)[key]
     if (typeof end !== 'function') continue
