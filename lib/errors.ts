@@ -2,7 +2,8 @@
  * The one error class of the package. It looks like Node's own system errors:
  * `code` always, `errno` and `syscall` where the kernel said no, `argument`
  * where the caller did, and a `hint` where there is something to load, enable
- * or permit.
+ * or permit. A function that returns a promise rejects with it, and never throws
+ * (brand.ts).
  */
 export interface ErrorDetails {
   code: string
