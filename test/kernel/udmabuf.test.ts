@@ -14,6 +14,7 @@ import {
   Udmabuf,
 } from '../../lib/kernel/index.js'
 import { native } from '../../lib/native.js'
+import { someBadValues, rowOf, walkArguments } from '../unit/surface-walk.js'
 import { countInDebugfs, firstBytes, openFds, page, reserveHugePages, settled } from './support.js'
 
 class AnyFile extends OwnedFd {
@@ -66,6 +67,29 @@ t.test('refusals', async (t) => {
   for (const one of [file, unsealed, unsealable, large]) one.close()
   await settled()
   t.equal(openFds(), before, 'nothing leaked')
+})
+
+t.test('without types: arguments left out, what only looks right', async (t) => {
+  const before = openFds()
+  using memfd = Memfd.create(8 * page)
+  using dmaBuf = await Udmabuf.create(memfd, 0, page)
+  const item = { memfd, offset: 0, size: page }
+  const rows = {
+    'Udmabuf.create': rowOf(Udmabuf.create, memfd, 0, page),
+    'Udmabuf.createList': rowOf(Udmabuf.createList, [item]),
+    'DmaBuf#equals': rowOf(dmaBuf.equals.bind(dmaBuf), dmaBuf),
+    'DmaBuf#map': rowOf(dmaBuf.map.bind(dmaBuf), {}),
+    'DmaBuf#setName': rowOf(dmaBuf.setName.bind(dmaBuf), 'name'),
+    'DmaBuf#readable': rowOf(dmaBuf.readable.bind(dmaBuf), {}),
+    'DmaBuf#withCpuAccess': rowOf(dmaBuf.withCpuAccess.bind(dmaBuf), 'r', () => 1, {}),
+    'DmaBuf#exportSyncFile': rowOf(dmaBuf.exportSyncFile.bind(dmaBuf), 'r'),
+    'DmaBuf.ofDuplicate': rowOf(DmaBuf.ofDuplicate, dmaBuf.fd),
+  }
+  const { wrong, calls } = await walkArguments(rows, someBadValues(), () => undefined)
+  t.comment(`${calls} calls`)
+  t.same(wrong, [])
+  await settled()
+  t.equal(openFds(), before + 2)
 })
 
 t.test("a valid one, in the kernel's own list", async (t) => {
