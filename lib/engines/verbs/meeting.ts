@@ -6,6 +6,7 @@ import {
   checkMilliseconds,
   checkOptions,
   checkSignal,
+  closedError,
   typeError,
 } from '../../errors.js'
 import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
@@ -69,6 +70,8 @@ export async function meet<Peer>(
   const connected = new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve)
     socket.on('error', reject)
+    // Given up, it is destroyed; its time limit goes with it.
+    socket.once('close', () => reject(closedError('The socket')))
   })
   try {
     const late = () => lateError(host, port, timeoutMs)

@@ -5,6 +5,7 @@ import {
   checkMilliseconds,
   checkOptions,
   checkSignal,
+  closedError,
   typeError,
 } from '../../errors.js'
 import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
@@ -96,9 +97,9 @@ export class Offers {
     checkMilliseconds('timeoutMs', timeoutMs)
     throwIfAborted(signal)
     for (const { offer } of this.#received.values()) if (offer.label === label) return offer
-    let waiter: Waiter | null = null
+    const waiter: Waiter = { label, resolve: () => {}, reject: () => {} }
     const offered = new Promise<Offer>((resolve, reject) => {
-      waiter = { label, resolve, reject }
+      Object.assign(waiter, { resolve, reject })
       this.#waiters.push(waiter)
     })
     try {
@@ -106,6 +107,8 @@ export class Offers {
       return await withSignal(withDeadline(offered, timeoutMs, late), signal)
     } finally {
       this.#waiters = this.#waiters.filter((each) => each !== waiter)
+      // Given up, it waits no more: its time limit would.
+      waiter.reject(closedError('The wait'))
     }
   }
 

@@ -164,6 +164,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       await queue.close(reasonOf(error)).catch(() => {})
       throw error
     } finally {
+      // Given up, it waits no more: its time limit would.
+      this.#opening.get(id)?.(closedError(queue.name))
       this.#opening.delete(id)
     }
     queue.channel?.pump()

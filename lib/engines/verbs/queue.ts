@@ -82,6 +82,8 @@ export class Queue {
   #resets = 0
   #resetAsked = 0
   #onResetOk: ((psn: number, received: number) => void) | null = null
+  /** Nobody waits for the answer any more. */
+  #endAsk: (() => void) | null = null
   readonly progress: Progress
   /** The life that has been judged last. */
   #judged = 0
@@ -251,6 +253,7 @@ export class Queue {
     if (!isOurs()) return
     this.psn = randomPsn()
     const answered = new Promise<void>((resolve) => {
+      this.#endAsk = resolve
       this.#onResetOk = (psn, received) => {
         resolve()
         this.#beginLife(received)
@@ -329,6 +332,7 @@ export class Queue {
   }
 
   #cancelAsk(): void {
+    this.#endAsk?.()
     this.#resetAsked = 0
     this.#onResetOk = null
   }

@@ -46,6 +46,8 @@ interface Region {
   backing: Backing | null
   /** By access. */
   readonly shares: Map<number, Share>
+  /** Of shares that have ended: they could not be deregistered, so that peers may reach them. */
+  readonly stuck: Set<MemoryRegion>
 }
 
 /** What a peer is told of an attachment of ours. */
@@ -90,7 +92,8 @@ export class Regions {
       if (mr === undefined) return
       wanted.forEach((share, i) => (share.mr = shared[i] ?? null))
       const generation = (before?.generation ?? 0) + 1
-      this.#regions.set(id, { size, generation, mr, backing, shares })
+      const stuck = before?.stuck ?? new Set<MemoryRegion>()
+      this.#regions.set(id, { size, generation, mr, backing, shares, stuck })
       const { iova, lkey: key } = mr
       this.table.put(id, { access, size, iova, key, queue: 0 }, Reach.SEALED)
     }
@@ -171,10 +174,19 @@ export class Regions {
     }
     // One that is being registered sees that it is too late, and goes.
     if (region.size > SHORT || this.isUnquiet || pending.length > 0) {
-      return Promise.all([...pending, ...mrs.map((mr) => mr.close())]).then(() => {})
+      const closed = [...pending, ...mrs.map((mr) => mr.close())]
+      return Promise.all(closed).then(() => this.#unstick(region))
     }
     const failure = deregisterAllNow(mrs)
     if (failure !== null) throw failure.error
+    if (region.stuck.size > 0) return this.#unstick(region)
+  }
+
+  async #unstick({ stuck }: Region): Promise<void> {
+    for (const mr of stuck) {
+      await mr.close()
+      stuck.delete(mr)
+    }
   }
 
   release(id: number): void {
@@ -224,16 +236,16 @@ export class Regions {
 
   /** Once for each `share()`; with the last one its key is dead. */
   unshare(id: number, access: number): void {
-    const share = this.#regions.get(id)?.shares.get(access)
-    if (share === undefined || --share.users > 0 || share.mr === null) return
+    const region = this.#regions.get(id)
+    const share = region?.shares.get(access)
+    if (region === undefined || share === undefined) return
+    if (--share.users > 0 || share.mr === null) return
     const { mr } = share
-    if (mr.length <= SHORT && !this.isUnquiet) {
-      // One that cannot be deregistered stays the attachment's: its unmap fails by it.
-      if (deregisterAllNow([mr]) === null) share.mr = null
-      return
-    }
     share.mr = null
-    this.#keep(share, mr.close())
+    // The attachment's unmap tries again, and fails by it.
+    const stick = () => void region.stuck.add(mr)
+    if (mr.length > SHORT || this.isUnquiet) this.#keep(share, mr.close().catch(stick))
+    else if (deregisterAllNow([mr]) !== null) stick()
   }
 
   /** Null while there is none. */
