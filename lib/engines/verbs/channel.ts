@@ -152,7 +152,10 @@ export class VerbsChannel implements EngineChannel {
       status !== WcStatus.WR_FLUSH_ERR &&
       status !== WcStatus.RETRY_EXC_ERR &&
       status !== WcStatus.RNR_RETRY_EXC_ERR
-    if (status !== WcStatus.WR_FLUSH_ERR) queue.progress.note(wcStatusName(status))
+    // Soft-RoCE flushes at once what it cannot send, without another reason before it.
+    if (status !== WcStatus.WR_FLUSH_ERR || queue.isReady) {
+      queue.progress.note(wcStatusName(status))
+    }
     if (kind === Kind.VOID) {
       this.#voidFailed ||= status !== WcStatus.WR_FLUSH_ERR
       return queue.break()
