@@ -5,6 +5,7 @@
 #include <exception>
 #include <new>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 
 #include "support/error.h"
@@ -28,6 +29,18 @@ int ErrnoOfHandled() {
   }
 }
 
+// A constructor of Napi::ObjectWrap's tells of it by the message alone.
+bool IsBadAlloc(const Napi::Error& error) {
+  if (error.IsEmpty()) return false;
+  constexpr std::string_view kWhat = "std::bad_alloc";
+  char text[kWhat.size() + 2];
+  size_t length = 0;
+  napi_value message = nullptr;
+  return napi_get_named_property(error.Env(), error.Value(), "message", &message) == napi_ok &&
+         napi_get_value_string_utf8(error.Env(), message, text, sizeof(text), &length) == napi_ok &&
+         std::string_view(text, length) == kWhat;
+}
+
 }  // namespace
 
 void RethrowAsError(Napi::Env env) {
@@ -36,7 +49,8 @@ void RethrowAsError(Napi::Env env) {
   if (error != 0) throw SystemError(env, error, "pthread_create");
   try {
     throw;
-  } catch (const Napi::Error&) {
+  } catch (const Napi::Error& other) {
+    if (IsBadAlloc(other)) throw SystemError(env, ENOMEM, "malloc");
     throw;
   } catch (const std::exception& other) {
     throw CodedError(env, "ERR_INTERNAL_ASSERTION", other.what());

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
+import { QueuePair } from '../../lib/kernel/verbs/index.js'
 import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
 import type { Channel } from '../../lib/move-notify/channel.js'
 import { type Ends, KIB, breakQueue, buffer, bytes, granted, open } from './verbs-engine-support.js'
@@ -249,6 +250,37 @@ t.test(
     t.ok(known >= 180 && unknown > 0)
   },
 )
+
+t.test('a provider refuses posts without saying where it stopped', async (t) => {
+  const ends = await open(t, 16)
+  const { target, remote, from } = await setUp(t, ends)
+  // The queue pair of ours: in RESET, librxe takes nothing and leaves *bad_wr null.
+  const pairs = new Set<QueuePair>()
+  const modifyNow = Object.getOwnPropertyDescriptor(QueuePair.prototype, 'modifyNow')
+  t.teardown(() => void Object.defineProperty(QueuePair.prototype, 'modifyNow', modifyNow ?? {}))
+  QueuePair.prototype.modifyNow = function (this: QueuePair, attributes) {
+    pairs.add(this)
+    ;(modifyNow?.value as QueuePair['modifyNow']).call(this, attributes)
+  }
+  const write = { op: Op.COPY, source: from.id, target: remote.id, length: 64 }
+  const add = { op: Op.FETCH_ADD, target: remote.id, length: 8, targetOffset: 8192, operand: 1 }
+  breakQueue(ends.here, ends.ours.queue)
+  t.match(await run(ends.ours, batchOf([write])), [{ status: Status.OK }])
+  for (let round = 0; round < 3; round++) {
+    const pair = [...pairs].find(({ domain }) => domain.device.name === 'rxe0')
+    if (pair === undefined) throw new Error('no queue pair was broken')
+    await pair.toReset()
+    const found = await run(ends.ours, batchOf([write, add, write]))
+    // It may have been done, as far as anybody knows.
+    t.match(found, [
+      { status: Status.OK },
+      { status: Status.OUTCOME_UNKNOWN },
+      { status: Status.OK },
+    ])
+  }
+  t.equal((await bytes(target, 8192, 8)).readBigUInt64LE(), 0n)
+  t.match(await run(ends.ours, batchOf([add])), [{ status: Status.OK }])
+})
 
 t.test('who waits for what arrives is not woken by what was sent', async (t) => {
   const ends = await open(t, 32)

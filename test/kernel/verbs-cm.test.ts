@@ -1,6 +1,7 @@
 /** Connecting soft-RoCE devices by address: librdmacm. */
 import t from 'tap'
 import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Connection } from '../../lib/kernel/verbs/index.js'
 import {
   ConnectionManager,
@@ -10,7 +11,16 @@ import {
   SendOp,
 } from '../../lib/kernel/verbs/index.js'
 import { openFds, settled } from './support.js'
-import { close, completions, type End, IOVA, openEnd, REMOTE, send } from './verbs-support.js'
+import {
+  close,
+  completions,
+  type End,
+  IOVA,
+  openEnd,
+  receives,
+  REMOTE,
+  send,
+} from './verbs-support.js'
 
 t.setTimeout(900_000)
 
@@ -60,6 +70,40 @@ t.test('connect, accept, exchange, disconnect', async (t) => {
   t.equal(b.qp.query().qpState, QpState.ERR)
   t.equal(a.qp.query().qpState, QpState.ERR)
   await Promise.all([here.close(), there.close(), listener.close()])
+  await manager.close()
+  await close(a, b)
+})
+
+/** Messages of the connection manager's of one kind, sent by rxe0. */
+function sent(kind: 'drep' | 'dreq', folder = 'cm_tx_msgs'): number {
+  return Number(readFileSync(`/sys/class/infiniband/rxe0/ports/1/${folder}/${kind}`, 'utf8'))
+}
+
+t.test('receives before connecting; a disconnect is answered when it comes', async (t) => {
+  const manager = await ConnectionManager.open()
+  const [listener, request] = await listenOnce(manager)
+  const [a, b] = [await openEnd('rxe0'), await openEnd('rxe0')]
+  const there = await manager.resolve('10.0.0.1', listener.port)
+  // One as rdma_create_qp(3) leaves it, one by its owner.
+  await there.prepare(a.qp, { access: REMOTE })
+  await b.qp.toInit()
+  for (const end of [a, b]) t.equal(end.qp.postReceive(receives(end, 2)), 2)
+  const connected = there.connect(a.qp)
+  const here = await request
+  await here.accept(b.qp, { access: REMOTE })
+  await connected
+  for (const end of [a, b]) send(end, { opcode: SendOp.SEND })
+  for (const end of [a, b]) {
+    t.match(await completions(end.cq, 2), [{ status: 'SUCCESS' }, { status: 'SUCCESS' }])
+  }
+  await writes(a, b)
+  const [answers, repeated] = [sent('drep'), sent('dreq', 'cm_tx_retries')]
+  await there.disconnect()
+  await here.ended
+  t.equal(here.closed, false)
+  t.equal(sent('drep'), answers + 1)
+  t.equal(sent('dreq', 'cm_tx_retries'), repeated)
+  t.match(await completions(b.cq, 1), [{ status: 'WR_FLUSH_ERR' }])
   await manager.close()
   await close(a, b)
 })

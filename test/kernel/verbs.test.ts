@@ -413,6 +413,22 @@ t.test('bad input and refusals', async (t) => {
   t.equal(unaligned.closed, true)
 })
 
+t.test('posts in a state that takes none: librxe does not say where it stopped', async (t) => {
+  const end = await openEnd('rxe0')
+  const refused = { code: 'EINVAL', errno: -22 }
+  const three = new SendBatch(3)
+  three.opcode.fill(SendOp.SEND)
+  three.address.fill(IOVA)
+  three.length.fill(64)
+  three.lkey.fill(end.region.lkey)
+  t.throws(() => end.qp.postReceive(receives(end, 3)), { ...refused, syscall: 'ibv_post_recv' })
+  t.throws(() => end.qp.post(three), { ...refused, syscall: 'ibv_post_send' })
+  await end.qp.toInit({ access: REMOTE })
+  t.throws(() => end.qp.post(three), { ...refused, syscall: 'ibv_post_send' })
+  t.equal(end.qp.postReceive(receives(end, 3)), 3)
+  await close(end)
+})
+
 t.test('closing in every order, and while calls are under way', async (t) => {
   const before = openFds()
   const orders = ['device', 'domain', 'cq', 'qp', 'region'] as const

@@ -6,6 +6,7 @@
 #include <node_api.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>

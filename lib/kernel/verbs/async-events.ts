@@ -97,11 +97,11 @@ export class AsyncEvents {
   }
 }
 
-/** For a queue's descriptor that fails under its watch. */
-export function watchError(status: number): P2pdmaError {
+/** For the descriptor of a queue, or of librdmacm, that fails under its watch. */
+export function watchError(status: number, syscall = 'ibv_get_cq_event'): P2pdmaError {
   return new P2pdmaError('The device no longer tells of events', {
     code: 'EIO',
     errno: status,
-    syscall: 'ibv_get_cq_event',
+    syscall,
   })
 }

@@ -1,9 +1,8 @@
 /** Which identifier an event is for. Holds none of them: the watch is a root of the garbage collector's. */
-import { getSystemErrorName } from 'node:util'
-import { P2pdmaError } from '../../errors.js'
 import type { NativeWatch } from '../../native.js'
 import { nativeVerbs, type NativeCmChannel, type NativeCmEvent } from '../../native-verbs.js'
 import { call } from '../call.js'
+import { watchError } from './async-events.js'
 
 type Route = (event: NativeCmEvent | Error) => void
 
@@ -21,7 +20,7 @@ export class CmRoutes {
     this.#watch = call(() =>
       nativeVerbs().verbsCmWatch(channel, (status) => {
         try {
-          if (status < 0) throw watchError(status)
+          if (status < 0) throw watchError(status, 'rdma_get_cm_event')
           this.#take()
         } catch (error) {
           this.#fail(error as Error)
@@ -64,13 +63,4 @@ export class CmRoutes {
   stop(): void {
     this.#watch.stop()
   }
-}
-
-function watchError(status: number): P2pdmaError {
-  const code = getSystemErrorName(status)
-  return new P2pdmaError(`${code}: the connection manager tells of no events any more`, {
-    code,
-    errno: status,
-    syscall: 'epoll_wait',
-  })
 }

@@ -317,8 +317,8 @@ bool Queues::Poll(Bad* bad) {
     ++polled;
     // Of an earlier life: flushed, and settled since.
     const uint64_t age = (counts_.life.get() - (wc.wr_id >> 2)) % kLives;
-    if (age != 0 && age < kLives / 2) continue;
     const uint32_t kind = wc.wr_id & 3;
+    if (age != 0 && age < kLives / 2 && kind <= kVoidKind) continue;
     const Rows& rows = kind == kReceiveKind ? receives : sends;
     // Positions in ids are cut off above.
     const uint64_t head = rows.head.get();
