@@ -6,7 +6,7 @@
 import { createRequire } from 'node:module'
 import type { Native } from '../../lib/native.js'
 
-type Failing = Native & { failAllocation(n: number): boolean }
+type Failing = Native & { failAllocation(n: number): boolean; liveAllocations(): number }
 
 const native = createRequire(import.meta.url)(process.argv[2] ?? '') as Failing
 
@@ -136,5 +136,29 @@ for (const [name, call] of Object.entries(calls)) {
   await call()
   made.push(`${name} ${failed}`)
 }
+/** What is left when the garbage collector has been, of `count` calls. */
+async function left(call: () => unknown, count: number): Promise<number> {
+  const before = await liveNow()
+  for (let i = 0; i < count; i++) await call()
+  return (await liveNow()) - before
+}
+
+async function liveNow(): Promise<number> {
+  for (let i = 0; i < 6; i++) {
+    ;(globalThis as { gc?: () => void }).gc?.()
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  return native.liveAllocations()
+}
+
+const COUNT = 300
+const kept: string[] = []
+for (const [name, call] of Object.entries(calls)) {
+  // That of deliberate faults waits for its time: seconds.
+  if (name === 'traffic') continue
+  await left(call, 20)
+  const rest = await left(call, COUNT)
+  if (rest > COUNT / 4) kept.push(`${name}: ${rest} after ${COUNT} calls`)
+}
 engine.close()
-console.log(JSON.stringify({ untyped, made }))
+console.log(JSON.stringify({ untyped, made, kept }))
