@@ -62,9 +62,14 @@ export class BatchForm {
     return accepted
   }
 
-  /** Takes completions, oldest first; returns how many. */
+  /** Takes completions, oldest first; returns how many. Of a dead channel: throws why it is. */
   reap(out: Completions): number {
-    const count = this.#device.reap(out)
+    let count: number
+    try {
+      count = this.#device.reap(out)
+    } catch (error) {
+      throw this.#gate.deadError ?? error
+    }
     return this.#device.stale === 0 ? count : this.#dropStale(out, count)
   }
 

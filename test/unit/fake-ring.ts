@@ -3,7 +3,7 @@
  * wire. What is sent waits on the wire until a receive has been posted and the
  * rx runs. Receives stay posted for ever, and no stop waits for them.
  */
-import { P2pdmaError } from '../../lib/errors.js'
+import { P2pdmaError, closedError } from '../../lib/errors.js'
 import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
 import { PostError } from '../../lib/move-notify/post-error.js'
@@ -136,10 +136,13 @@ export class FakeRing implements EngineChannel {
   #notify(): void {
     if (!this.#armed || this.#done.length === 0 || this.#state === 'closed') return
     this.#armed = false
-    setImmediate(this.#options.onCompletion)
+    setImmediate(() => {
+      if (this.#state !== 'closed') this.#options.onCompletion()
+    })
   }
 
   reap(out: Completions): number {
+    if (this.#state === 'closed') throw closedError('The channel')
     const taken = this.#done.splice(0, out.capacity)
     for (const [at, { cookie, result, status, epoch }] of taken.entries()) {
       out.cookie[at] = cookie

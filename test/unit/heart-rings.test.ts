@@ -174,6 +174,25 @@ void t.test('a lost device ends all of its work with one error', async (t) => {
   await close()
 })
 
+void t.test('a lost device ends a batch with that error too', async (t) => {
+  const { engine, importer, from, close } = await rig(t)
+  engine.held = true
+  const tx = importer.channel({ queue: 'tx' })
+  const batch = new Batch(1)
+  batch.op[0] = Op.SEND
+  batch.source[0] = from.id
+  batch.length[0] = 64
+  t.equal(tx.post(batch, 0, 1), 1)
+  const waiting = tx.completions()
+  const lost = deviceLostError('the device', 'plug it in again')
+  loseDevice(engine, lost, true)
+  await waiting
+  t.throws(() => tx.reap(new Completions(1)), { code: 'ERR_DEVICE_LOST' })
+  t.throws(() => tx.post(batch, 0, 1), { code: 'ERR_DEVICE_LOST' })
+  engine.mapped.clear()
+  await close()
+})
+
 void t.test('an aborted receive keeps its place in the device', async (t) => {
   const { importer, other, target, from, to, bytes, close } = await rig(t)
   const rx = importer.channel({ queue: 'rx', depth: 2 })
