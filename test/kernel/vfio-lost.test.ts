@@ -3,10 +3,11 @@
  * PCI remove, unbind, AER errors of all three kinds, resets, memory switched off.
  */
 import t, { type Test } from 'tap'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { VfioEngine } from '../../lib/engines/index.js'
 import { memfd, slab, udmabuf, vfioBar } from '../../lib/exporters/index.js'
-import { bindToVfio } from '../../lib/kernel/index.js'
+import { KernelLog, bindToVfio, pciDevices } from '../../lib/kernel/index.js'
 import { VfioDevice } from '../../lib/kernel/vfio/index.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { quarantined } from '../../lib/move-notify/quarantine.js'
@@ -197,6 +198,41 @@ t.test('errors and resets that it survives', async (t) => {
   await sleep(300)
   await exchange()
   await work.close()
+})
+
+t.test('resets without end', async (t) => {
+  const work = await openWork()
+  const { engine } = work
+  const received = work.receive(0)
+  const rejected = t.rejects(received, { code: 'ERR_DEVICE_LOST' })
+  const lost = new Promise<unknown>((resolve) => engine.once('lost', resolve))
+  // TIPG, which every reset of the 82574 clears: 10.2.6.2 of its datasheet.
+  const registers = engine.device.openRegisters(0)
+  const timer = setInterval(() => registers.closed || registers.write32(0x410, 0), 2)
+  const error = await within('an end', lost).finally(() => clearInterval(timer))
+  await rejected
+  t.match(error, { code: 'ERR_DEVICE_LOST', cause: { message: /8 resets in a row/ } })
+  t.equal(engine.stats().resets, 8)
+  await work.close()
+  await driveAgain(t)
+})
+
+t.test('opening, resetting and closing it touches no other device', async (t) => {
+  const others = pciDevices().filter(({ address }) => address !== VICTIM)
+  const config = ({ address }: { address: string }) =>
+    readFileSync(devicePath(address, 'config')).toString('hex')
+  const snapshot = others.map(config)
+  const log = KernelLog.open()
+  const engine = await VfioEngine.open(VICTIM)
+  engine.reset('a test')
+  while (engine.isDown) await sleep(5)
+  await engine.device.reset()
+  await engine.close()
+  t.same(others.map(config), snapshot)
+  // The kernel names each device that it resets (drivers/pci/pci.c).
+  const reset = log.read().flatMap(({ text }) => /(\S+): resetting$/.exec(text)?.[1] ?? [])
+  t.same([...new Set(reset)], [VICTIM])
+  log.close()
 })
 
 t.test('somebody has the device, and no engine', async (t) => {
