@@ -29,6 +29,7 @@ export {
   type IovaRange,
   type RegionInfo,
   type Registers,
+  type VfioDeviceEvents,
   type VfioOpenOptions,
 } from './vfio/index.js'
 export * from './verbs/index.js'

@@ -59,7 +59,7 @@ const DMA_BUF_HINTS = {
     'the device has no memory for its peers there (pci_p2pdma), or the range is not page-aligned',
 }
 
-interface VfioDeviceEvents {
+export interface VfioDeviceEvents {
   /**
    * The kernel wants the device back: it is being removed, or unbound, and that waits
    * until nobody has it open. Where nobody listens the device closes itself. Who
@@ -84,6 +84,10 @@ export interface MemoryUser {
   letGo(): Promise<void>
 }
 
+/**
+ * A PCI device that is bound to vfio-pci, opened. It emits `request` when the kernel
+ * wants it back, and `error` after an uncorrectable error: see `VfioDeviceEvents`.
+ */
 export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
   static {
     brand(this, (value) => #fd in value, { promising: ['close'] })

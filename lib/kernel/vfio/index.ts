@@ -4,4 +4,9 @@ export { DmaAccess, type IommuSpace } from './iommu-space.js'
 export { IovaAllocator, type IovaRange } from './iova-allocator.js'
 export type { Registers } from './registers.js'
 export type { RegionInfo } from './region.js'
-export { type MemoryUser, VfioDevice, type VfioOpenOptions } from './device.js'
+export {
+  type MemoryUser,
+  VfioDevice,
+  type VfioDeviceEvents,
+  type VfioOpenOptions,
+} from './device.js'
