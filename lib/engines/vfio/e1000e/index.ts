@@ -158,10 +158,10 @@ class E1000e implements DriverDevice {
   health(): Health {
     const status = this.#registers.read32(Reg.STATUS)
     if (status === ALL) return 'gone'
-    if (this.#registers.read32(Reg.TIPG) !== TIPG) return 'reset'
-    for (const { ring } of this.#rings.values()) if (!ring.isKnown) return 'reset'
     // A link that goes down raises no interrupt everywhere.
     if (this.#isOn) this.#lookAtLink(status)
+    if (this.#registers.read32(Reg.TIPG) !== TIPG) return 'reset'
+    for (const { ring } of this.#rings.values()) if (!ring.isKnown) return 'reset'
     return 'sound'
   }
 
