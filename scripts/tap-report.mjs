@@ -6,6 +6,8 @@ const guest = /rig\/(guest|rxe-dmabuf)[^/]*\.test/
 export class Report {
   passed = 0
   failed = 0
+  /** Files that have ended. */
+  files = 0
   #say
 
   /** @param {import('tap-parser').Parser} parser of the outermost level */
@@ -42,7 +44,10 @@ export class Report {
       }
       counts.passed += inner?.passed ?? 0
       counts.failed += inner?.failed ?? 0
-      if (path.length === 0) this.#line(result, name, inner ?? counts)
+      if (path.length === 0) {
+        this.files++
+        this.#line(result, name, inner ?? counts)
+      }
       if (path.length === 2 && guest.test(path[0])) {
         this.#line(result, result.name, inner ?? { passed: Number(result.ok), failed: 0 })
       }

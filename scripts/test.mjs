@@ -12,6 +12,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Parser } from 'tap-parser'
+import { Progress } from './progress.mjs'
 import { Report } from './tap-report.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -54,7 +55,12 @@ const child = spawn(
   { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] },
 )
 const parser = new Parser()
-const report = new Report(parser, (line) => console.log(line))
+const progress = new Progress()
+const report = new Report(parser, (line) => {
+  progress.clear()
+  console.log(line)
+})
+progress.start(() => `${report.files} of ${files.length} files, ${report.failed} failed`)
 child.stdout.pipe(createWriteStream(join(folder, 'results.tap')))
 child.stdout.pipe(parser)
 
@@ -63,6 +69,7 @@ child.on('close', (status) => (code = status ?? 1))
 parser.on('complete', () => setImmediate(finish))
 
 function finish() {
+  progress.stop()
   // A file that failed as a whole is counted by the report; this is tap's own failure.
   if (code !== 0 && report.failed === 0) report.fail(`tap ended with exit code ${code}`)
   if (report.passed + report.failed === 0) report.fail('no test ran')

@@ -71,7 +71,7 @@ t.test('what the kernel complains of fails a test, and the run, with its text', 
   t.match(
     summaries.map(([, summary]) => summary),
     wanted,
-    stderr,
+    'each with its kind',
   )
   t.equal(summaries.length, wanted.length, 'the allowed one is not told')
   t.match(stderr, /^ {4} __schedule\+0x/m, 'with the stack of what hangs')

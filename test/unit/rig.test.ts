@@ -163,6 +163,7 @@ t.test('usage on stderr and exit code 2', async (t) => {
     [['rig', '--smp', '--setup'], /'--smp' argument is ambiguous/],
     [['rig', '--timeout', '1e3', 'true'], /--timeout must be/],
     [['rig', '--memory', 'lots', 'true'], /--memory must be a size/],
+    [['rig', '--allow-complaint', '(', 'true'], /--allow-complaint: Invalid regular expression/],
     [['rig', '--setup', 'true'], /--setup takes no command/],
   ] as const) {
     const { status, stdout, stderr } = p2pdma([...args])
@@ -239,6 +240,12 @@ t.test('bad arguments of runInRig', async (t) => {
   })
   await t.rejects(runInRig(['a\0b']), { code: 'ERR_OUT_OF_RANGE', argument: 'command' })
   await t.rejects(runInRig([1 as never]), { code: 'ERR_INVALID_ARG_TYPE', argument: 'command' })
+  for (const allowComplaints of ['WARNING', ['WARNING'], /WARNING/]) {
+    await t.rejects(runInRig(['true'], { allowComplaints: allowComplaints as never }), {
+      code: 'ERR_INVALID_ARG_TYPE',
+      argument: 'allowComplaints',
+    })
+  }
   const reason = new Error('no')
   await t.rejects(runInRig(['true'], { signal: AbortSignal.abort(reason) }), reason)
 })
