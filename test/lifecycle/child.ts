@@ -16,6 +16,9 @@ switch (end) {
     break
   case 'sigterm':
     process.kill(process.pid, 'SIGTERM')
+    // Where anybody listens for it (tap does) it ends the process in a later turn: until then
+    // nothing else may.
+    pending.push(new Promise(() => setInterval(() => {}, 1000)))
     break
   default:
 }

@@ -105,7 +105,7 @@ t.test('many views, few kept', (t) => {
   t.end()
 })
 
-t.test('randomFill in flight during unmap', { timeout: 120_000 }, async (t) => {
+t.test('randomFill in flight during unmap', { timeout: 900_000 }, async (t) => {
   const fill = promisify(randomFill)
   let late = 0
   for (let i = 0; i < 1000; i++) {
@@ -123,7 +123,7 @@ t.test('randomFill in flight during unmap', { timeout: 120_000 }, async (t) => {
   t.equal(late, 0, 'nothing reached the memory after unmap returned')
 })
 
-t.test('fs.read in flight during unmap', { timeout: 120_000 }, async (t) => {
+t.test('fs.read in flight during unmap', { timeout: 900_000 }, async (t) => {
   const fd = openSync('/dev/zero', 'r')
   const length = 64 * page
   let survived = 0

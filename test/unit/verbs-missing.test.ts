@@ -54,7 +54,7 @@ function run(made: string): unknown {
   return JSON.parse(execFileSync(process.execPath, [file], { cwd: made, encoding: 'utf8' }))
 }
 
-t.setTimeout(120_000)
+t.setTimeout(900_000)
 
 t.test('built without its headers', async (t) => {
   t.match(run(packageWithout('bare')), {

@@ -1,6 +1,7 @@
 /** `p2pdma smoke` as a person runs it. */
 import { Ajv } from 'ajv'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -13,7 +14,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
 const schema = JSON.parse(readFileSync(join(root, 'lib/smoke/smoke.schema.json'), 'utf8')) as object
 const validate = new Ajv({ allowUnionTypes: true }).compile<SmokeReport>(schema)
 
-t.setTimeout(300_000)
+t.setTimeout(1_800_000)
 
 interface Result {
   code: number | null
@@ -35,6 +36,12 @@ function start(
     child.on('close', (code) => resolve({ ...result, code }))
   })
   return { child, ended }
+}
+
+/** What it has had of the CPUs: proc(5), /proc/PID/stat, in ticks of 10 ms. */
+function cpuSeconds(pid = 0): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+  return (Number(fields[11]) + Number(fields[12])) / 100
 }
 
 const smoke = (...args: string[]) => start(args).ended
@@ -210,7 +217,13 @@ void t.test('serve: what cannot be understood, exit 2', async (t) => {
 
 void t.test('SIGINT: stops, says what was verified, exit 130', async (t) => {
   const { child, ended } = start(['--seconds', '600', '--json', '-'])
-  child.stderr?.once('data', () => setTimeout(() => child.kill('SIGINT'), 1500))
+  await once(child.stderr ?? child, 'data')
+  // A second of work, and not of waiting for a CPU, so that there is something to tell.
+  const before = cpuSeconds(child.pid)
+  while (cpuSeconds(child.pid) < before + 1.5) {
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  child.kill('SIGINT')
   const run = await ended
   t.equal(run.code, 130)
   const figures = report(run.stdout)
