@@ -110,13 +110,17 @@ t.test('stall: for a while, and on one channel only', async (t) => {
   const other = bench.engine.openChannel({ depth: 1, onCompletion: () => undefined })
   bench.engine.inject({ kind: 'stall', channel: other })
   t.match(await bench.run(copy), whole)
-  bench.engine.inject({ kind: 'stall', channel: bench.channel.index, ms: 20 })
+  bench.engine.inject({ kind: 'stall', channel: bench.channel.index })
   const fill = { op: Op.FILL, target: 2, length: SIZE, operand: 9 }
   bench.post(fill)
   await until(() => bench.engine.stats().injected === 1)
   t.equal(to.bytes.indexOf(1), SIZE / 2, 'in its middle')
+  bench.engine.unstall()
   t.match(await bench.take(1), whole)
   t.equal(to.bytes.indexOf(1), -1)
+  bench.engine.inject({ kind: 'stall', channel: bench.channel.index, ms: 20 })
+  t.match(await bench.run(fill), whole, 'it ends by itself')
+  t.equal(bench.engine.stats().injected, 2)
 })
 
 t.test('a fault is checked', async (t) => {
