@@ -13,7 +13,7 @@ for name in channel device engine injection post table; do files="$files native/
 for sanitizer in thread address,undefined; do
   program="$out/software-$(echo "$sanitizer" | tr ',' '-')"
   if [ ! -e "$program" ] ||
-    [ -n "$(find native test/native "$0" -newer "$program" -type f -print -quit)" ]; then
+    [ -n "$(find native test/native "$0" -name '*.[chs]*' -newer "$program" -print -quit)" ]; then
     # shellcheck disable=SC2086 # one word per file
     ${CXX:-g++} -std=c++20 -D_GNU_SOURCE -g -O1 -Wall -Wextra -fsanitize="$sanitizer" \
       -fno-sanitize-recover=undefined -Inative $files -o "$program.new" -pthread
