@@ -23,8 +23,8 @@ export class FakePci extends PciSystem {
   onLoad: (name: string) => void = (name) => {
     if (name === 'vfio-pci') this.folder('/sys/bus/pci/drivers/vfio-pci')
   }
-  /** Set by a test: vfio-pci refuses. */
-  refuses = false
+  /** Set by a test: vfio-pci refuses, all devices or this one. */
+  refuses: boolean | string = false
 
   constructor() {
     const root = mkdtempSync(join(tmpdir(), 'p2pdma-fake-pci-'))
@@ -99,6 +99,15 @@ export class FakePci extends PciSystem {
   }
 
   override write(path: string, text: string): Promise<void> {
+    try {
+      this.writeSync(path, text)
+      return Promise.resolve()
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  override writeSync(path: string, text: string): void {
     this.writes.push(`${path.replace('/sys/bus/pci/', '')} ${JSON.stringify(text)}`)
     const home = join(this.root, '/sys/devices/pci0000:00')
     if (path.endsWith('/driver_override')) {
@@ -108,10 +117,14 @@ export class FakePci extends PciSystem {
     } else if (path.endsWith('/drivers_probe')) {
       const override = readFileSync(join(home, text, 'driver_override'), 'utf8').trim()
       const driver = override === '(null)' ? this.preferred.get(text) : override
-      if (driver === 'vfio-pci' && this.refuses) return Promise.reject(new Error('fake: refused'))
+      const isRefused = this.refuses === true || this.refuses === text
+      if (driver === 'vfio-pci' && isRefused) throw new Error('fake: refused')
       if (driver !== undefined) this.#take(text, driver)
+    } else if (path.endsWith('/bind')) {
+      this.#take(text, basename(dirname(path)))
+    } else {
+      writeFileSync(join(this.root, path), text)
     }
-    return Promise.resolve()
   }
 
   override loadModule(name: string): Promise<void> {

@@ -1,11 +1,13 @@
 /** Binding to vfio-pci and back, on a made-up machine; the real one: test/kernel/bind.test.ts. */
 import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { bindDevices, unbindDevices } from '../../lib/kernel/pci/bind.js'
+import * as binding from '../../lib/kernel/pci/bind.js'
 import { findDevice, listDevices } from '../../lib/kernel/pci/device.js'
 import { bindToVfio, parseBdf, unbindFromVfio } from '../../lib/kernel/pci/index.js'
+import { UndoJournal } from '../../lib/kernel/undo/journal.js'
 import { FakePci } from './fake-pci.js'
 
 const NIC = '0000:03:00.0'
@@ -17,6 +19,14 @@ function machine(t: Test): FakePci {
   t.teardown(() => system.remove())
   return system
 }
+
+const journalOf = (system: FakePci) => new UndoJournal(join(system.root, 'run'), system)
+
+const bindDevices = (addresses: string | readonly string[], system: FakePci) =>
+  binding.bindDevices(addresses, system, journalOf(system))
+
+const unbindDevices = (addresses: string | readonly string[], system: FakePci) =>
+  binding.unbindDevices(addresses, system, journalOf(system))
 
 void t.test('addresses', async (t) => {
   t.equal(parseBdf('0000:00:1F.7'), '0000:00:1f.7')
@@ -226,6 +236,41 @@ void t.test('what vfio-pci refuses goes back to its driver', async (t) => {
   system.refuses = true
   await t.rejects(bindDevices(NIC, system), { code: 'ERR_BIND_FAILED', message: /fake: refused/ })
   t.match(findDevice(NIC, system), { driver: 'e1000e', driverOverride: null })
+  t.same(readdirSync(join(system.root, 'run')), [], 'and nothing is left to put back')
+})
+
+void t.test('where one is refused, none is taken', async (t) => {
+  const system = machine(t)
+  system.add(NIC, { driver: 'e1000e', files: { driver_override: 'e1000e' } })
+  system.add('0000:04:00.0', { driver: 'nvme' })
+  system.refuses = '0000:04:00.0'
+  await t.rejects(bindDevices([NIC, '04:00.0'], system), { code: 'ERR_BIND_FAILED' })
+  t.match(findDevice(NIC, system), { driver: 'e1000e', driverOverride: 'e1000e' })
+  t.match(findDevice('04:00.0', system), { driver: 'nvme', driverOverride: null })
+})
+
+void t.test('nothing is taken that could not be given back', async (t) => {
+  const system = machine(t)
+  system.add(NIC, { driver: 'e1000e' })
+  system.file('/run', 'in the way of the folder')
+  await t.rejects(bindDevices(NIC, system), { code: 'ERR_NO_JOURNAL', message: /0000:03:00.0/ })
+  t.match(findDevice(NIC, system), { driver: 'e1000e', driverOverride: null })
+})
+
+void t.test('what a killed process has taken, the next one gives back', async (t) => {
+  const system = machine(t)
+  system.add(NIC, { driver: 'e1000e' })
+  const killed = { pid: 2 ** 22 + 1, startTime: 5, bootId: '', pidNamespace: '' }
+  const before = { kind: 'driver', address: NIC, driver: 'e1000e', override: null } as const
+  new UndoJournal(join(system.root, 'run'), system, killed).note(before)
+  system.writeSync(`/sys/bus/pci/devices/${NIC}/driver_override`, 'vfio-pci')
+  system.writeSync('/sys/bus/pci/drivers/e1000e/unbind', NIC)
+  t.match(findDevice(NIC, system), { driver: null, driverOverride: 'vfio-pci' })
+  const [found, ...more] = journalOf(system).recover()
+  t.match(found, { pid: killed.pid, what: /0000:03:00.0 was taken from e1000e/, error: null })
+  t.same(more, [])
+  t.match(findDevice(NIC, system), { driver: 'e1000e', driverOverride: null })
+  t.same(journalOf(system).recover(), [], 'once')
 })
 
 void t.test('what vfio-pci claims by its ids does not come back', async (t) => {

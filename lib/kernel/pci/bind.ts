@@ -3,6 +3,8 @@
  * first whether somebody would miss them: the kernel does not.
  */
 import { P2pdmaError, checkArray } from '../../errors.js'
+import type { DriverChange } from '../undo/changes.js'
+import type { UndoJournal } from '../undo/journal.js'
 import { parseBdf } from './address.js'
 import { findDevice, groupOf, isBridge, type PciDevice } from './device.js'
 import { holdersOf } from './holders.js'
@@ -28,25 +30,61 @@ function isHarmless(driver: string | null): boolean {
 export async function bindDevices(
   addresses: string | readonly string[],
   system: PciSystem,
+  journal: UndoJournal,
 ): Promise<BindResult[]> {
   const devices = parse(addresses).map((address) => findDevice(address, system))
   for (const device of devices) check(system, device, devices)
   if (devices.some(({ driver }) => driver !== VFIO)) await loadModules(system)
-  const results: BindResult[] = []
-  for (const device of devices) results.push(await bind(system, device))
-  return results
+  const changed = devices.filter(({ driver }) => driver !== VFIO)
+  return together(devices, changed, journal, (device) => bind(system, device))
 }
 
 /** See `unbindFromVfio`. */
 export async function unbindDevices(
   addresses: string | readonly string[],
   system: PciSystem,
+  journal: UndoJournal,
 ): Promise<BindResult[]> {
   const devices = parse(addresses).map((address) => findDevice(address, system))
   for (const device of devices) await checkUnused(system, device)
+  const changed = devices.filter(isVfios)
+  return together(devices, changed, journal, (device) => unbind(system, device))
+}
+
+/** All of them or none: what has been done goes back where one fails, or we are killed before the end. */
+async function together(
+  devices: readonly PciDevice[],
+  changed: readonly PciDevice[],
+  journal: UndoJournal,
+  change: (device: PciDevice) => Promise<BindResult>,
+): Promise<BindResult[]> {
   const results: BindResult[] = []
-  for (const device of devices) results.push(await unbind(system, device))
+  const noted: DriverChange[] = []
+  try {
+    for (const device of devices) {
+      if (changed.includes(device)) {
+        const { address, driver, driverOverride: override } = device
+        const before: DriverChange = { kind: 'driver', address, driver, override }
+        journal.note(before)
+        noted.push(before)
+      }
+      results.push(await change(device))
+    }
+  } catch (error) {
+    for (const before of noted.reverse()) putBack(journal, before)
+    throw error
+  }
+  for (const before of noted) journal.forget(before)
   return results
+}
+
+/** What cannot be put back now stays noted for the next one; the reason for it all is another. */
+function putBack(journal: UndoJournal, before: DriverChange): void {
+  try {
+    journal.undo(before)
+  } catch {
+    // See above.
+  }
 }
 
 function parse(addresses: string | readonly string[]): string[] {
@@ -57,7 +95,7 @@ function parse(addresses: string | readonly string[]): string[] {
   return [...new Set(list.map((address) => parseBdf(address as string, 'addresses')))]
 }
 
-function check(system: PciSystem, device: PciDevice, together: readonly PciDevice[]): void {
+function check(system: PciSystem, device: PciDevice, named: readonly PciDevice[]): void {
   const { address, driver, iommuGroup } = device
   if (isBridge(device)) {
     throw new P2pdmaError(`${address} is a bridge, which vfio-pci does not take`, {
@@ -82,18 +120,17 @@ function check(system: PciSystem, device: PciDevice, together: readonly PciDevic
       })
     }
   }
-  checkGroup(system, address, iommuGroup, together)
+  checkGroup(system, address, iommuGroup, named)
 }
 
 function checkGroup(
   system: PciSystem,
   address: string,
   group: string,
-  together: readonly PciDevice[],
+  named: readonly PciDevice[],
 ): void {
   const others = groupOf(group, system).filter(
-    (each) =>
-      !isHarmless(each.driver) && !together.some((device) => device.address === each.address),
+    (each) => !isHarmless(each.driver) && !named.some((device) => device.address === each.address),
   )
   if (others.length === 0) return
   const isIdle = others.every(
@@ -158,8 +195,6 @@ async function bind(system: PciSystem, device: PciDevice): Promise<BindResult> {
   }
   const to = findDevice(address, system).driver
   if (to === VFIO) return { address, from: driver, to }
-  await system.write(override, `${device.driverOverride ?? ''}\n`)
-  if (to === null) await system.write('/sys/bus/pci/drivers_probe', address).catch(() => {})
   throw failed(address, `could not be bound to ${VFIO}`, cause)
 }
 
@@ -175,10 +210,13 @@ async function checkUnused(system: PciSystem, device: PciDevice): Promise<void> 
   })
 }
 
+function isVfios({ driver, driverOverride }: PciDevice): boolean {
+  return driver === VFIO || driverOverride === VFIO
+}
+
 async function unbind(system: PciSystem, device: PciDevice): Promise<BindResult> {
   const { address, driver } = device
-  if (driver !== VFIO && device.driverOverride !== VFIO)
-    return { address, from: driver, to: driver }
+  if (!isVfios(device)) return { address, from: driver, to: driver }
   await system.write(system.device(address, 'driver_override'), '\n')
   if (driver === VFIO) await system.write(`/sys/bus/pci/drivers/${VFIO}/unbind`, address)
   // EINVAL and the like: the driver that was asked did not want it.

@@ -1,12 +1,7 @@
 /** Which processes have a device of VFIO open. */
+import { type Holder, holdersOfFiles } from '../holders.js'
 import type { PciDevice } from './device.js'
 import type { PciSystem } from './system.js'
-
-export interface Holder {
-  pid: number
-  /** The program's name; empty where it cannot be read. */
-  program: string
-}
 
 /**
  * Those that have its group, its own character device, or the device itself
@@ -21,19 +16,11 @@ export async function holdersOf(system: PciSystem, device: PciDevice): Promise<H
     files.add(`/dev/vfio/devices/${name}`)
   }
   const folder = system.resolve(system.device(device.address))
-  const holders: Holder[] = []
-  for (const pid of system.list('/proc').filter((name) => /^\d+$/.test(name))) {
-    const fds = `/proc/${pid}/fd`
-    const holds = system.list(fds).some((fd) => {
-      const target = system.link(`${fds}/${fd}`)
-      if (target === null || !target.includes('vfio')) return false
-      return files.has(target) || syspath(system, pid, fd) === folder
-    })
-    if (holds) holders.push({ pid: Number(pid), program: system.read(`/proc/${pid}/comm`) ?? '' })
-    // One process's descriptors at a time: a big machine has very many.
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  return holders
+  return holdersOfFiles(
+    system,
+    (target, pid, fd) =>
+      target.includes('vfio') && (files.has(target) || syspath(system, pid, fd) === folder),
+  )
 }
 
 /** A device's own descriptor says whose it is since Linux 6.17 (vfio_device_show_fdinfo). */

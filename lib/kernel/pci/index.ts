@@ -1,6 +1,7 @@
 /** The machine's PCI devices, and who drives them. */
 import { bindDevices, type BindResult, unbindDevices } from './bind.js'
 import { findDevice, listDevices, type PciDevice } from './device.js'
+import { UndoJournal } from '../undo/journal.js'
 import { PciSystem } from './system.js'
 
 export { parseBdf } from './address.js'
@@ -25,11 +26,12 @@ export function pciDevice(address: string): PciDevice {
  * otherwise in use; ERR_NO_IOMMU; ERR_GROUP_NOT_VIABLE where others of its IOMMU
  * group have drivers and are not among `addresses`; ERR_UNSUPPORTED for a
  * bridge; ERR_MODULE where vfio-pci cannot be loaded. Rejects with
- * ERR_BIND_FAILED where vfio-pci did not take one: its driver has it back, and
- * those before it stay bound.
+ * ERR_BIND_FAILED where vfio-pci did not take one: all have their drivers back. Of a
+ * process that is killed in the middle the next `p2pdma` puts it back. ERR_NO_JOURNAL
+ * where it could not be noted for that.
  */
 export async function bindToVfio(addresses: string | readonly string[]): Promise<BindResult[]> {
-  return bindDevices(addresses, new PciSystem())
+  return bindDevices(addresses, new PciSystem(), new UndoJournal())
 }
 
 /**
@@ -38,5 +40,5 @@ export async function bindToVfio(addresses: string | readonly string[]): Promise
  * it open: the kernel would wait for its end (vfio_unregister_group_dev).
  */
 export async function unbindFromVfio(addresses: string | readonly string[]): Promise<BindResult[]> {
-  return unbindDevices(addresses, new PciSystem())
+  return unbindDevices(addresses, new PciSystem(), new UndoJournal())
 }
