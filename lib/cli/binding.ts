@@ -2,6 +2,7 @@
 import type { P2pdmaError } from '../errors.js'
 import type { BindResult } from '../kernel/pci/index.js'
 import { parseWords, UsageError } from './args.js'
+import { onSignals, putBackAtExit, putBackWhatIsLeft } from './ending.js'
 
 const options = { help: { type: 'boolean', short: 'h' } } as const
 
@@ -17,12 +18,16 @@ export async function runBinding(
   }
   if (words.length === 0) throw new UsageError('a device is missing')
   let results: BindResult[]
+  putBackWhatIsLeft()
+  const ends = [putBackAtExit(), onSignals((code) => process.exit(code))]
   try {
     results = await act(words)
   } catch (error) {
     const { code, message } = error as P2pdmaError
     if (code === 'ERR_INVALID_ARG_VALUE') throw new UsageError(message)
     throw error
+  } finally {
+    for (const end of ends) end()
   }
   for (const { address, from, to } of results) {
     const name = (driver: string | null) => driver ?? 'no driver'

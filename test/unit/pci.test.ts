@@ -100,6 +100,17 @@ const refusals: [string, (system: FakePci) => void, Refusal][] = [
     { code: 'EBUSY', message: /eth0 is up/ },
   ],
   [
+    'a program that does RDMA on it',
+    (s) => {
+      const home = `/sys/devices/pci0000:00/${NIC}/infiniband_verbs/uverbs0`
+      s.file(`${home}/uevent`, 'MAJOR=231\nDEVNAME=infiniband/uverbs0\n')
+      s.symlink('/sys/dev/char/231:192', home)
+      s.file('/proc/41/comm', 'ib_write_bw\n')
+      s.symlink('/proc/41/fd/3', '/dev/infiniband/uverbs0')
+    },
+    { code: 'EBUSY', message: /process 41 \(ib_write_bw\) has it open/, hint: /end it/ },
+  ],
+  [
     'a member of a bond',
     (s) => {
       s.net(NIC, 'eth0', DOWN)

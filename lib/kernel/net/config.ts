@@ -3,7 +3,9 @@
  * fib_disable_ip(); net/ipv6/addrconf.c, addrconf_ifdown()). iproute2 keeps and restores it.
  */
 import { execFileSync } from 'node:child_process'
+import { writeSync } from 'node:fs'
 import { P2pdmaError } from '../../errors.js'
+import { Memfd } from '../memfd.js'
 import { programEnvironment } from '../programs.js'
 
 /** As `ip ... save` has written it, in base64: addresses, and the routes of all tables. */
@@ -13,8 +15,10 @@ export interface NetConfig {
   routes6: string
 }
 
-const IP_MS = 10_000
+/** Emulated on a busy machine a program may take seconds to be loaded. */
+const IP_MS = 30_000
 
+/** Not the routes to its own addresses, which the kernel makes by itself. */
 const PARTS: { part: keyof NetConfig; save: (name: string) => string[]; restore: string[] }[] = [
   {
     part: 'addresses',
@@ -23,17 +27,17 @@ const PARTS: { part: keyof NetConfig; save: (name: string) => string[]; restore:
   },
   {
     part: 'routes',
-    save: (name) => ['-4', 'route', 'save', 'table', 'all', 'dev', name],
+    save: (name) => ['-4', 'route', 'save', 'table', 'all', 'type', 'unicast', 'dev', name],
     restore: ['-4', 'route', 'restore'],
   },
   {
     part: 'routes6',
-    save: (name) => ['-6', 'route', 'save', 'table', 'all', 'dev', name],
+    save: (name) => ['-6', 'route', 'save', 'table', 'all', 'type', 'unicast', 'dev', name],
     restore: ['-6', 'route', 'restore'],
   },
 ]
 
-/** Rejects nothing, changes nothing. ERR_UNSUPPORTED where there is no `ip` to ask. */
+/** Changes nothing. ERR_UNSUPPORTED where there is no `ip` to ask. */
 export function saveNetConfig(name: string): NetConfig {
   const config = { addresses: '', routes: '', routes6: '' }
   for (const { part, save } of PARTS) config[part] = ip(save(name)).toString('base64')
@@ -52,14 +56,16 @@ export function isNetConfig(value: unknown): value is NetConfig {
   return PARTS.every(({ part }) => typeof (value as NetConfig)[part] === 'string')
 }
 
-function ip(args: readonly string[], input?: Buffer): Buffer {
+function ip(args: readonly string[], input = Buffer.alloc(0)): Buffer {
+  // Not a pipe: `ip route restore` reads it several times.
+  using file = Memfd.create(0)
+  writeSync(file.fd, input, 0, input.length, 0)
   try {
     return execFileSync('ip', args, {
       env: programEnvironment(),
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: [file.fd, 'pipe', 'pipe'],
       timeout: IP_MS,
       killSignal: 'SIGKILL',
-      ...(input !== undefined && { input }),
     })
   } catch (cause) {
     const { code, stderr } = cause as { code?: string; stderr?: Buffer }

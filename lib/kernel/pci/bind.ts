@@ -9,7 +9,7 @@ import { parseBdf } from './address.js'
 import { findDevice, groupOf, isBridge, type PciDevice } from './device.js'
 import { holdersOf } from './holders.js'
 import type { PciSystem } from './system.js'
-import { usesOf } from './use.js'
+import { usersOf, usesOf } from './use.js'
 
 export interface BindResult {
   /** `0000:00:11.0` */
@@ -33,7 +33,7 @@ export async function bindDevices(
   journal: UndoJournal,
 ): Promise<BindResult[]> {
   const devices = parse(addresses).map((address) => findDevice(address, system))
-  for (const device of devices) check(system, device, devices)
+  for (const device of devices) await check(system, device, devices)
   if (devices.some(({ driver }) => driver !== VFIO)) await loadModules(system)
   const changed = devices.filter(({ driver }) => driver !== VFIO)
   return together(devices, changed, journal, (device) => bind(system, device))
@@ -95,7 +95,11 @@ function parse(addresses: string | readonly string[]): string[] {
   return [...new Set(list.map((address) => parseBdf(address as string, 'addresses')))]
 }
 
-function check(system: PciSystem, device: PciDevice, named: readonly PciDevice[]): void {
+async function check(
+  system: PciSystem,
+  device: PciDevice,
+  named: readonly PciDevice[],
+): Promise<void> {
   const { address, driver, iommuGroup } = device
   if (isBridge(device)) {
     throw new P2pdmaError(`${address} is a bridge, which vfio-pci does not take`, {
@@ -110,7 +114,7 @@ function check(system: PciSystem, device: PciDevice, named: readonly PciDevice[]
     })
   }
   if (driver !== VFIO) {
-    const [first, ...more] = usesOf(system, address)
+    const [first, ...more] = [...usesOf(system, address), ...(await usersOf(system, address))]
     if (first !== undefined) {
       const what = [first, ...more].map((use) => use.what).join(', ')
       throw new P2pdmaError(`${address} (${driver ?? 'no driver'}) is in use: ${what}`, {

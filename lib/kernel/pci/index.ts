@@ -1,7 +1,7 @@
 /** The machine's PCI devices, and who drives them. */
 import { bindDevices, type BindResult, unbindDevices } from './bind.js'
 import { findDevice, listDevices, type PciDevice } from './device.js'
-import { UndoJournal } from '../undo/journal.js'
+import { processJournal } from '../undo/journal.js'
 import { PciSystem } from './system.js'
 
 export { parseBdf } from './address.js'
@@ -31,7 +31,7 @@ export function pciDevice(address: string): PciDevice {
  * where it could not be noted for that.
  */
 export async function bindToVfio(addresses: string | readonly string[]): Promise<BindResult[]> {
-  return bindDevices(addresses, new PciSystem(), new UndoJournal())
+  return bindDevices(addresses, new PciSystem(), processJournal())
 }
 
 /**
@@ -40,5 +40,5 @@ export async function bindToVfio(addresses: string | readonly string[]): Promise
  * it open: the kernel would wait for its end (vfio_unregister_group_dev).
  */
 export async function unbindFromVfio(addresses: string | readonly string[]): Promise<BindResult[]> {
-  return unbindDevices(addresses, new PciSystem(), new UndoJournal())
+  return unbindDevices(addresses, new PciSystem(), processJournal())
 }

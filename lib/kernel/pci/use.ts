@@ -1,4 +1,5 @@
 /** What a PCI device is used for now: reasons not to take it from its driver. */
+import { holdersOfFiles } from '../holders.js'
 import type { PciSystem } from './system.js'
 
 export interface Use {
@@ -17,6 +18,26 @@ export function usesOf(system: PciSystem, address: string): Use[] {
     ...interfaces(system, address),
     ...disks(system, address),
   ]
+}
+
+/**
+ * Processes that have a device file of it open: a display server, a program that does RDMA or
+ * computes on it. Needs root to see those of others.
+ */
+export async function usersOf(system: PciSystem, address: string): Promise<Use[]> {
+  const folder = system.resolve(system.device(address))
+  const files = system.list('/sys/dev/char').flatMap((number) => {
+    const path = `/sys/dev/char/${number}`
+    if (system.resolve(path)?.startsWith(`${folder}/`) !== true) return []
+    const name = /^DEVNAME=(.+)$/m.exec(system.read(`${path}/uevent`) ?? '')?.[1]
+    return name === undefined ? [] : [`/dev/${name}`]
+  })
+  if (files.length === 0) return []
+  const holders = await holdersOfFiles(system, (target) => files.includes(target))
+  return holders.map(({ pid, program }) => ({
+    what: `process ${pid} (${program}) has it open`,
+    hint: 'end it first',
+  }))
 }
 
 function display(system: PciSystem, address: string): Use[] {

@@ -176,6 +176,14 @@ export class UndoJournal {
   }
 }
 
+let ofProcess: UndoJournal | null = null
+
+/** This process's own: it has one file, so there is one journal of it. */
+export function processJournal(): UndoJournal {
+  ofProcess ??= new UndoJournal()
+  return ofProcess
+}
+
 /** Whether what is written there is this user's word, or root's. */
 function isOurs(folder: string): boolean {
   const { uid, mode } = lstatSync(folder)
