@@ -10,16 +10,27 @@ const LEAST = 1 << 20
 
 const BARS = 6
 
+/**
+ * PCI classes whose memory is there to hold what anybody writes: memory controllers, and
+ * displays. What a NIC or a disk does with it nobody knows: such a one has to be named.
+ */
+const CLASSES = [0x05, 0x03]
+
 /** PCI addresses. */
 export function memoryDevices(sysfs = '/sys/bus/pci'): string[] {
   try {
     return readdirSync(`${sysfs}/drivers/vfio-pci`)
       .filter((name) => /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/.test(name))
+      .filter((address) => CLASSES.includes(classOf(`${sysfs}/devices/${address}/class`)))
       .filter((address) => hasMemory(`${sysfs}/devices/${address}/resource`))
       .sort()
   } catch {
     return []
   }
+}
+
+function classOf(path: string): number {
+  return Number(readFileSync(path, 'utf8')) >> 16
 }
 
 /** Reading memory has no side effect, so such a BAR says that it may be prefetched. */
