@@ -74,6 +74,25 @@ export function wholeNumber(name: string, text: string, min: number, max: number
   return value
 }
 
+/** Bytes, as `4096`, `512K`, `256M`, `1G`; in the range. */
+export function byteCount(name: string, text: string, min: number, max: number): number {
+  const [, digits, unit = ''] = /^(\d+)([KMGT]?)$/i.exec(text) ?? []
+  const value = Number(digits) * 1024 ** ' KMGT'.indexOf(unit.toUpperCase() || ' ')
+  if (!(value >= min && value <= max)) {
+    throw new UsageError(`--${name} must be bytes from ${min} to ${max}, as 256M, not '${text}'`)
+  }
+  return value
+}
+
+/** A number of an option, fractions too, in its range. */
+export function decimal(name: string, text: string, min: number, max: number): number {
+  const value = Number(text)
+  if (!/^\d+(\.\d+)?$/.test(text) || !(value >= min && value <= max)) {
+    throw new UsageError(`--${name} must be a number from ${min} to ${max}, not '${text}'`)
+  }
+  return value
+}
+
 /** An error as the commands print it. */
 export function printError(error: unknown): void {
   if (error instanceof P2pdmaError) {

@@ -2,15 +2,23 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import type { P2pdmaError } from '../errors.js'
+import { processJournal } from '../kernel/undo/journal.js'
 import {
+  EFFECT_NAMES,
+  EFFECT_SCENARIOS,
+  EFFECTS,
   FAULTS,
   LIMITS,
+  parseEffects,
+  type ProfileName,
+  PROFILES,
   runSmoke,
   type SmokeOptions,
   TapWriter,
   withDefaults,
 } from '../smoke/index.js'
-import { parseOptions, UsageError, wholeNumber } from './args.js'
+import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
+import { onSignals, putBackAtExit } from './ending.js'
 
 export const summary = 'move buffers under live transfers and check every byte'
 
@@ -22,24 +30,47 @@ export const usage = `[OPTIONS]
                      two devices; verbs:DEVICE,DEVICE names them, else those are taken
                      that have an active port; one alone is both ends (software)
   --peer HOST[:PORT] with verbs: the other end is there, where \`p2pdma serve\` runs
-  --memory ADDRESS   with vfio: the device whose BAR is video memory (the one that is
-                     bound to vfio-pci and has the largest)
-  --witness          with vfio: only frames to a revoked mapping, and the IOMMU's faults
+  --memory ADDRESS   with vfio: the device whose BAR is video memory (the memory or
+                     display device that is bound to vfio-pci and has the largest)
+  --witness          with vfio: only frames to a revoked mapping, and the IOMMU's
+                     faults, which the kernel logs
   --from EXPORTER    where the buffers are made (memfd)
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
                      exporters: memfd udmabuf heap:NAME drm:DRIVER
                      vfio-bar[:ADDRESS]
-  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4194304;
-                     with vfio and verbs 524288)
+  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4M;
+                     with vfio and verbs 512K)
   --buffers N        pairs of a source and a target (2)
   --moves N          end after so many moves (200, and in software 1 GiB verified)
-  --seconds S        end after so many seconds; with --moves, whichever comes first
+  --seconds S        end after so many seconds, whatever it is at and everything
+                     included; with --moves, whichever comes first; 0: no bound
+  --max-memory BYTES end when the process, its buffers included, has more (0: no cap)
+  --max-gbps N       let the devices move so many Gbit/s at most (0: no cap)
+  --profile host     for a host on which others work: 60 s and 256 MiB at most, and
+                     nothing disruptive
+  --disruptive[=EFFECT,...]  play what touches others too, all of it or this:
+${describeEffects()}
+  --link NAME        take this interface down, whatever it carries; may be repeated.
+                     Others are not where they have an address, a route, a
+                     connection, or somebody else's RDMA
   --seed N           repeat the order of blocks and moves
   --json FILE|-      write the report as JSON; '-': to stdout, and TAP to stderr
   --inject FAULT     break one operation on purpose: ${FAULTS.join(', ')}
 
-Exit codes: 0 all is well, 1 it is not, 2 this usage, 130 interrupted, 141 nobody
-reads the output.`
+BYTES may end in K, M, G or T. Without --disruptive nothing is changed outside of
+this process: what would is skipped, and says so. A device that is bound to vfio-pci
+is given to whoever opens it: opening and closing it resets it. What was changed is
+put back at the end, on every signal, and after a kill -9 by the next run.
+
+Exit codes: 0 all is well, 1 it is not, 2 this usage, 129 to 143 ended by a signal,
+141 nobody reads the output.`
+
+function describeEffects(): string {
+  return EFFECT_NAMES.map((name) => {
+    const where = EFFECT_SCENARIOS[name].map((each) => `\n${' '.repeat(29)}'${each}'`).join('')
+    return `    ${name.padEnd(7)} ${EFFECTS[name]}:${where}`
+  }).join('\n')
+}
 
 const options = {
   engine: { type: 'string' },
@@ -52,6 +83,11 @@ const options = {
   peer: { type: 'string' },
   witness: { type: 'boolean' },
   seconds: { type: 'string' },
+  'max-memory': { type: 'string' },
+  'max-gbps': { type: 'string' },
+  profile: { type: 'string' },
+  disruptive: { type: 'string' },
+  link: { type: 'string', multiple: true },
   seed: { type: 'string' },
   json: { type: 'string' },
   inject: { type: 'string' },
@@ -59,22 +95,29 @@ const options = {
 } as const
 
 export async function run(argv: string[]): Promise<number> {
-  const values = parseOptions(argv, options)
+  // Alone it is all of them; `--disruptive=`, as of an empty variable, is none that there is.
+  const words = argv.map((word) => (word === '--disruptive' ? '--disruptive=all' : word))
+  const values = parseOptions(words, options)
   if (values.help === true) {
     process.stdout.write(`usage: p2pdma smoke ${usage}\n`)
     return 0
   }
-  const number = (name: 'size' | 'buffers' | 'moves' | 'seconds' | 'seed') => {
+  if (values.json === '') throw new UsageError('--json needs a file, or -')
+  return usageErrors(async () => smoke(settingsOf(values), values.json ?? null))
+}
+
+type Values = ReturnType<typeof parseOptions<typeof options>>
+
+function settingsOf(values: Values): SmokeOptions {
+  const number = (name: 'buffers' | 'moves' | 'seconds' | 'seed') => {
     const text = values[name]
     const { min, max } = LIMITS[name]
     return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
   }
-  const { engine, from, to, inject, json, memory, peer, witness } = values
-  if (json === '') throw new UsageError('--json needs a file, or -')
-  const fault = FAULTS.find((name) => name === inject)
-  if (inject !== undefined && fault === undefined) {
-    throw new UsageError(`--inject must be one of ${FAULTS.join(', ')}, not '${inject}'`)
-  }
+  const { engine, from, to, inject, memory, peer, witness, profile, size, disruptive } = values
+  const { 'max-memory': maxMemory, 'max-gbps': maxGbps, link = [] } = values
+  const { maxMemory: memoryLimit, maxGbps: rateLimit, size: sizeLimit } = LIMITS
+  const links = link.flatMap((names) => names.split(','))
   const settings = withDefaults({
     ...(engine !== undefined && { engine }),
     ...(from !== undefined && { from }),
@@ -82,8 +125,19 @@ export async function run(argv: string[]): Promise<number> {
     ...(memory !== undefined && { memory }),
     ...(peer !== undefined && { peer }),
     ...(witness !== undefined && { witness }),
-    ...(fault !== undefined && { inject: fault }),
-    ...number('size'),
+    ...(inject !== undefined && { inject: oneOf('inject', FAULTS, inject) }),
+    ...(profile !== undefined && {
+      profile: oneOf('profile', Object.keys(PROFILES) as ProfileName[], profile),
+    }),
+    ...(disruptive !== undefined && { disruptive: parseEffects(disruptive) }),
+    ...(size !== undefined && { size: byteCount('size', size, sizeLimit.min, sizeLimit.max) }),
+    ...(maxMemory !== undefined && {
+      maxMemory: byteCount('max-memory', maxMemory, memoryLimit.min, memoryLimit.max),
+    }),
+    ...(maxGbps !== undefined && {
+      maxGbps: decimal('max-gbps', maxGbps, rateLimit.min, rateLimit.max),
+    }),
+    links,
     ...number('buffers'),
     ...number('moves'),
     ...number('seconds'),
@@ -93,11 +147,29 @@ export async function run(argv: string[]): Promise<number> {
   if (settings.size % multipleOf !== 0) {
     throw new UsageError(`--size must be a multiple of ${multipleOf}, not '${settings.size}'`)
   }
-  return smoke(settings, json ?? null)
+  return settings
+}
+
+function oneOf<T extends string>(name: string, all: readonly T[], text: string): T {
+  const found = all.find((each) => each === text)
+  if (found !== undefined) return found
+  throw new UsageError(`--${name} must be one of ${all.join(', ')}, not '${text}'`)
+}
+
+/** What the caller has spelt wrong gets the usage, whoever finds it. */
+async function usageErrors(work: () => Promise<number>): Promise<number> {
+  try {
+    return await work()
+  } catch (error) {
+    const { code, message } = error as P2pdmaError
+    if (code !== 'ERR_INVALID_ARG_VALUE' && code !== 'ERR_OUT_OF_RANGE') throw error
+    throw new UsageError(message)
+  }
 }
 
 async function smoke(settings: SmokeOptions, json: string | null): Promise<number> {
   const interrupt = new Interrupt()
+  const keep = putBackAtExit()
   const progress = new Progress(json !== '-')
   const output = new Output((code) => interrupt.end(code))
   const stream = json === '-' ? process.stderr : process.stdout
@@ -108,7 +180,10 @@ async function smoke(settings: SmokeOptions, json: string | null): Promise<numbe
   // Before the run, so that a path that cannot be written to is known at once.
   const file = json === null || json === '-' ? null : openSync(json, 'w')
   try {
-    const result = await runSmoke(settings, { tap, progress: progress.show }, interrupt.signal)
+    const { signal } = interrupt
+    // The process's own clock: its start counts too.
+    const context = { signal, journal: processJournal(), since: 0 }
+    const result = await runSmoke(settings, { tap, progress: progress.show }, context)
     const text = `${JSON.stringify(result.report, null, 2)}\n`
     if (file !== null) writeSync(file, text)
     else if (json === '-') output.write(process.stdout, text)
@@ -122,12 +197,14 @@ async function smoke(settings: SmokeOptions, json: string | null): Promise<numbe
     if (result.hung) process.exit(code)
     return code
   } catch (error) {
-    const { code, message } = error as P2pdmaError
-    if (code !== 'ERR_INVALID_ARG_VALUE' && code !== 'ERR_OUT_OF_RANGE') throw error
-    throw new UsageError(message)
+    if ((error as P2pdmaError).code !== 'ETIMEDOUT') throw error
+    // The devices did not open, and what hangs would keep the process alive.
+    printError(error)
+    return process.exit(1)
   } finally {
     if (file !== null) closeSync(file)
     interrupt.stop()
+    keep()
   }
 }
 
@@ -176,15 +253,14 @@ class Interrupt {
   readonly #abort = new AbortController()
   /** Null where nothing ended the run. */
   exitCode: number | null = null
-  readonly #handler = (name: NodeJS.Signals) => {
-    const code = 128 + constants.signals[name]
-    if (this.#abort.signal.aborted) process.exit(code)
-    this.end(code)
-  }
+  /** Takes the handlers away. */
+  readonly stop: () => void
 
   constructor() {
-    process.on('SIGINT', this.#handler)
-    process.on('SIGTERM', this.#handler)
+    this.stop = onSignals((code) => {
+      if (this.#abort.signal.aborted) process.exit(code)
+      this.end(code)
+    })
   }
 
   /** Ends the run in good order. */
@@ -195,11 +271,6 @@ class Interrupt {
 
   get signal(): AbortSignal {
     return this.#abort.signal
-  }
-
-  stop(): void {
-    process.off('SIGINT', this.#handler)
-    process.off('SIGTERM', this.#handler)
   }
 }
 

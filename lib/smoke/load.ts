@@ -5,6 +5,7 @@
  */
 import type { Layout } from './layout.js'
 import type { Lane } from './lanes.js'
+import type { Pacer } from './pacer.js'
 import type { Pair } from './pair.js'
 
 /**
@@ -20,6 +21,7 @@ const MIN_QUEUED = 4
 export class Load {
   readonly #lane: Lane
   readonly #pairs: readonly Pair[]
+  readonly #pacer: Pacer
   readonly #offset: number
   readonly #length: number
   readonly #since = performance.now()
@@ -27,8 +29,9 @@ export class Load {
   #stopping = false
   #bytes = 0
 
-  constructor(lane: Lane, pairs: readonly Pair[], layout: Layout) {
+  constructor(lane: Lane, pairs: readonly Pair[], layout: Layout, pacer: Pacer) {
     this.#lane = lane
+    this.#pacer = pacer
     this.#pairs = pairs
     this.#offset = layout.loadSlot * layout.slotSize
     this.#length = layout.loadSlots * layout.slotSize
@@ -50,6 +53,8 @@ export class Load {
       length: this.#length,
     }
     while (!this.#stopping) {
+      await this.#pacer.take(this.#length, () => !this.#stopping)
+      if (this.#stopping) return
       const { failed } = await this.#lane.copy([copy])
       // It would fail again, at once and for ever.
       if (failed > 0) return

@@ -20,6 +20,15 @@ export async function openPlant(options: SmokeOptions, system: Placement): Promi
     throw misplaced('--memory and --witness are', options.witness ? 'witness' : 'memory', 'vfio')
   }
   if (family !== 'verbs' && options.peer !== null) throw misplaced('--peer is', 'peer', 'verbs')
+  if ((family !== 'verbs' || options.peer !== null) && options.links.length > 0) {
+    throw misplaced('--link is', 'link', 'verbs, with both ends here,')
+  }
+  if (options.links.length > 0 && !options.disruptive.includes('link')) {
+    throw new P2pdmaError('--link names what --disruptive=link may take down, which is not given', {
+      code: 'ERR_INVALID_ARG_VALUE',
+      argument: 'link',
+    })
+  }
   if (family !== '' && inject !== null) {
     throw new P2pdmaError('Faults can be made on purpose in the engine software only', {
       code: 'ERR_INVALID_ARG_VALUE',
@@ -29,7 +38,7 @@ export async function openPlant(options: SmokeOptions, system: Placement): Promi
   if (family === 'vfio') return openVfioPlant(names, options, system)
   if (family === 'verbs') {
     return options.peer === null
-      ? openVerbsPlant(names, system)
+      ? openVerbsPlant(names, options, system)
       : openPeerPlant(names, options, system)
   }
   // Whatever else there is to say of a name.

@@ -1,4 +1,6 @@
 /** What `p2pdma smoke` can be told, and what holds where it is not. */
+import { P2pdmaError } from '../errors.js'
+import type { Effect } from './effects.js'
 
 /** What `--inject` breaks on purpose. */
 export const FAULTS = ['lost', 'doubled', 'torn', 'stray'] as const
@@ -34,7 +36,25 @@ export interface SmokeOptions {
   seed: number
   /** A fault to make on purpose. */
   inject: FaultName | null
+  /** What it may do to others; nothing unless told. */
+  disruptive: readonly Effect[]
+  /** Interfaces that may be taken down whatever they carry. */
+  links: readonly string[]
+  /** Bytes that the process may have, its buffers included; null: as many as there are. */
+  maxMemory: number | null
+  /** 10^9 bits per second that its devices may move; null: as many as they can. */
+  maxGbps: number | null
+  /** What all of it was derived from; null: the single options. */
+  profile: ProfileName | null
 }
+
+/** Bounds that go together. */
+export const PROFILES = {
+  /** For a host on which others work, before a job. */
+  host: { seconds: 60, maxMemory: 256 << 20 },
+} as const
+
+export type ProfileName = keyof typeof PROFILES
 
 const DEFAULT_MOVES = 200
 const DEFAULT_BYTES = 2 ** 30
@@ -44,16 +64,22 @@ export const LIMITS = {
   size: { min: 1 << 16, max: 2 ** 40, multipleOf: 4096 },
   buffers: { min: 1, max: 1024 },
   moves: { min: 1, max: 1_000_000_000 },
-  seconds: { min: 1, max: 86_400 },
+  /** 0: no bound; so with those that follow. */
+  seconds: { min: 0, max: 86_400 },
+  maxMemory: { min: 0, max: 2 ** 50 },
+  maxGbps: { min: 0, max: 100_000 },
   seed: { min: 0, max: 2 ** 32 - 1 },
 } as const
 
 /**
  * Fills in the rest. Without `moves` and `seconds` the run is the default one:
- * 200 moves, and, in software, 1 GiB verified.
+ * 200 moves, and, in software, 1 GiB verified. ERR_INVALID_ARG_VALUE for what a
+ * profile rules out.
  */
 export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
-  const unbounded = (given.moves ?? null) === null && (given.seconds ?? null) === null
+  const profile = given.profile ?? null
+  const { seconds, maxMemory } = profile === null ? withoutProfile(given) : within(profile, given)
+  const unbounded = (given.moves ?? null) === null && (seconds === null || profile !== null)
   const engine = given.engine ?? 'software'
   const isReal = ['vfio', 'verbs'].includes(engine.split(':', 1)[0] ?? '')
   return {
@@ -65,12 +91,53 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
     size: given.size ?? (isReal ? 1 << 19 : 4 << 20),
     buffers: given.buffers ?? 2,
     moves: unbounded ? DEFAULT_MOVES : (given.moves ?? null),
-    seconds: given.seconds ?? null,
-    bytes: given.bytes ?? (unbounded && !isReal ? DEFAULT_BYTES : 0),
+    seconds,
+    bytes: given.bytes ?? (unbounded && profile === null && !isReal ? DEFAULT_BYTES : 0),
     witness: given.witness ?? false,
     seed: given.seed ?? Math.floor(Math.random() * 2 ** 32),
     inject: given.inject ?? null,
+    // Whoever names the witness asks for what it does.
+    disruptive: [
+      ...(given.disruptive ?? []),
+      ...(given.witness === true ? ['fault' as const] : []),
+    ],
+    links: given.links ?? [],
+    maxMemory,
+    maxGbps: bound(given.maxGbps),
+    profile,
   }
+}
+
+/** 0 says that there is none. */
+function bound(value: number | null | undefined): number | null {
+  return value === undefined || value === 0 ? null : value
+}
+
+function withoutProfile(given: Partial<SmokeOptions>): Pick<SmokeOptions, 'seconds' | 'maxMemory'> {
+  return { seconds: bound(given.seconds), maxMemory: bound(given.maxMemory) }
+}
+
+/** Less than the profile has is fine; more, and what is disruptive, contradicts it. */
+function within(
+  profile: ProfileName,
+  given: Partial<SmokeOptions>,
+): Pick<SmokeOptions, 'seconds' | 'maxMemory'> {
+  const bounds = PROFILES[profile]
+  const { seconds = bounds.seconds, maxMemory = bounds.maxMemory } = given
+  const wrong = {
+    disruptive: (given.disruptive ?? []).length > 0,
+    link: (given.links ?? []).length > 0,
+    witness: given.witness === true,
+    seconds: (bound(seconds) ?? Infinity) > bounds.seconds,
+    'max-memory': (bound(maxMemory) ?? Infinity) > bounds.maxMemory,
+  }
+  const argument = Object.entries(wrong).find(([, isWrong]) => isWrong)?.[0]
+  if (argument === undefined) return { seconds, maxMemory }
+  const { seconds: s, maxMemory: bytes } = bounds
+  throw new P2pdmaError(
+    `--${argument} contradicts --profile ${profile}: ${s} s and ${bytes >> 20} MiB at most, nothing disruptive`,
+    { code: 'ERR_INVALID_ARG_VALUE', argument },
+  )
 }
 
 /** The placements that a buffer passes through, in turn. */

@@ -8,6 +8,7 @@ import { P2pdmaError } from '../errors.js'
 import type { MovableBuffer } from '../move-notify/movable-buffer.js'
 import { groupSlots, type Layout, payloadOffset } from './layout.js'
 import type { Lane } from './lanes.js'
+import type { Pacer } from './pacer.js'
 import type { Pair } from './pair.js'
 import type { Random } from './random.js'
 import { CONSUMED, type Stamps, Verdict } from './stamp.js'
@@ -22,6 +23,7 @@ export interface PipelineParts {
   tally: Tally
   random: Random
   watchdog: Watchdog
+  pacer: Pacer
   /** Groups under way at most. */
   window: number
 }
@@ -91,7 +93,7 @@ export class Pipeline {
   }
 
   async #group(number: number): Promise<void> {
-    const { pairs, layout, lane, stamps, tally, random, watchdog } = this.#parts
+    const { pairs, layout, lane, stamps, tally, random, watchdog, pacer } = this.#parts
     const pair = pairs[number % pairs.length] as Pair
     const slots = groupSlots(layout, Math.floor(number / pairs.length) % layout.groups)
     const places = random.shuffled(slots)
@@ -104,6 +106,7 @@ export class Pipeline {
     await watchdog.over(`the second look at ${name}`, this.#settled(pair, places))
     const identify = (count: number) =>
       this.#identify(target.buffer, places.slice(0, count), sequences)
+    await pacer.take(slots.length * layout.payload)
     const { failed, order } = await watchdog.over(
       `copying ${name} from ${source.name} to ${target.name}`,
       lane.copy(

@@ -1,5 +1,6 @@
 /** Shares the run's moves, bytes and time out among the scenarios. */
 import { P2pdmaError } from '../errors.js'
+import { ownBytes } from './memory.js'
 import type { SmokeOptions } from './options.js'
 import { type Goal, type Scenario, scenarios } from './scenarios.js'
 
@@ -14,17 +15,21 @@ export function plan(
   options: SmokeOptions,
   now: number,
   all: readonly Scenario[] = scenarios,
+  endsAt = now + (options.seconds ?? Infinity) * 1000,
 ): Step[] {
-  const { moves, seconds, bytes, buffers } = options
+  const { moves, bytes, buffers } = options
+  const shareOf = sharing(all.map(({ share }) => share))
+  const bytesShareOf = sharing(all.map(({ bytesShare }) => bytesShare))
   let timeShare = 0
   const steps = all.map((scenario) => {
     const pairs = scenario.pairs(buffers)
     const atOnce = scenario.movesAtOnce(pairs)
-    timeShare += scenario.share
+    const share = shareOf(scenario.share)
+    timeShare += share
     const goal: Goal = {
-      moves: moves === null ? Infinity : Math.floor((moves * scenario.share) / atOnce) * atOnce,
-      bytes: bytes * scenario.bytesShare,
-      endsAt: seconds === null ? Infinity : now + seconds * 1000 * timeShare,
+      moves: moves === null ? Infinity : Math.floor((moves * share) / atOnce) * atOnce,
+      bytes: bytes * bytesShareOf(scenario.bytesShare),
+      endsAt: endsAt === Infinity ? Infinity : now + (endsAt - now) * timeShare,
     }
     return { scenario, pairs, goal }
   })
@@ -39,6 +44,21 @@ export function plan(
   return kept
 }
 
+/** Of the whole, where some are not played. */
+function sharing(shares: readonly number[]): (share: number) => number {
+  const sum = shares.reduce((a, b) => a + b, 0)
+  // What adds up to one but for rounding stays as it is.
+  return (share) => (sum === 0 || Math.abs(sum - 1) < 1e-9 ? share : share / sum)
+}
+
+/** Of the buffers, and of the new backings of those that move at once. */
+export function neededBytes(options: SmokeOptions, all: readonly Scenario[] = scenarios): number {
+  const backings = plan(options, 0, all).map(
+    ({ scenario, pairs }) => 2 * pairs + scenario.movesAtOnce(pairs),
+  )
+  return options.size * Math.max(0, ...backings)
+}
+
 /**
  * Throws ERR_OUT_OF_RANGE where the buffers, and the new backings of those that
  * move at once, do not fit into memory: shared memory that does not fit is no
@@ -48,14 +68,20 @@ export function checkMemory(
   options: SmokeOptions,
   available = process.availableMemory(),
   all: readonly Scenario[] = scenarios,
+  own = ownBytes(),
 ): void {
-  const { size, buffers } = options
-  const backings = plan(options, 0, all).map(
-    ({ scenario, pairs }) => 2 * pairs + scenario.movesAtOnce(pairs),
-  )
-  const needed = size * Math.max(...backings)
+  const { size, buffers, maxMemory } = options
+  const needed = neededBytes(options, all)
+  const mebibytes = (bytes: number) => `${Math.max(0, Math.floor(bytes / 2 ** 20))} MiB`
+  if (maxMemory !== null && needed > maxMemory - own) {
+    throw new P2pdmaError(
+      `${buffers} pairs of buffers of ${size} bytes need ${mebibytes(needed)}, and of ` +
+        `--max-memory ${mebibytes(maxMemory)} the process takes ${mebibytes(own)}: ` +
+        'a smaller --size or fewer --buffers',
+      { code: 'ERR_OUT_OF_RANGE', argument: 'max-memory' },
+    )
+  }
   if (needed <= available) return
-  const mebibytes = (bytes: number) => `${Math.floor(bytes / 2 ** 20)} MiB`
   throw new P2pdmaError(
     `${buffers} pairs of buffers of ${size} bytes need ${mebibytes(needed)}, ` +
       `and this machine has ${mebibytes(available)} to spare: a smaller --size or fewer --buffers`,

@@ -21,6 +21,8 @@ export interface Station {
   readonly target: Port
   /** Opens one more channel, or pair of them. */
   lane(form: Form, tally: Tally): Lane
+  /** Queue pairs connected anew, and devices reset, since it was opened. */
+  readonly resets: number
   /** Breaks the next operation of that lane, or the next unmap, on purpose. */
   inject(kind: FaultName, lane: Lane, layout: Layout, restBlocks: number): void
   close(): Promise<void>
@@ -51,7 +53,7 @@ export interface Plant {
   readonly bytes: number
   layOut(size: number): Layout
   /** Throws ERR_OUT_OF_RANGE where what is asked for does not fit. */
-  check(options: SmokeOptions): void
+  check(options: SmokeOptions, played: readonly Scenario[]): void
   open(): Station
   /** Closes the devices, and says what they leave behind; null where there is nothing to say. */
   conclude(): Promise<Conclusion | null>

@@ -1,19 +1,33 @@
 /** The report: the JSON object of `--json`, see smoke.schema.json. */
+import type { Recovered } from '../kernel/undo/journal.js'
 import type { Axes } from './axes.js'
+import type { Effect } from './effects.js'
 import type { Environment } from './environment.js'
+import type { KernelLogReport } from './kernel-watch.js'
 import type { FaultName, SmokeOptions } from './options.js'
-import type { Throughput } from './scenarios.js'
+import type { Planned } from './planned.js'
+import type { Scenario, Throughput } from './scenarios.js'
 import { type Counts, type Quantiles, quantiles, type Tally } from './tally.js'
 import type { ExporterReport } from './witness.js'
 
 export interface ScenarioReport extends Counts {
   name: string
   ok: boolean
+  /** What it does outside of the process. */
+  effects: Effect[]
   pauseMs: Quantiles
   throughput: Throughput | null
   durationMs: number
   /** The first few errors. */
   errors: string[]
+}
+
+/** A scenario that was not played. */
+export interface SkippedReport {
+  name: string
+  /** Why, and what would help. */
+  reason: string
+  effects: Effect[]
 }
 
 export interface SmokeReport extends Counts {
@@ -40,11 +54,33 @@ export interface SmokeReport extends Counts {
   throughput: Throughput | null
   durationMs: number
   scenarios: ScenarioReport[]
+  skipped: SkippedReport[]
+  /** Said before it began. */
+  planned: Planned
+  /** The most that the process had in memory at any time, bytes. */
+  peakMemoryBytes: number
+  /** What the kernel complained of meanwhile. */
+  kernelLog: KernelLogReport
+  /** What runs before this one had left changed. */
+  putBack: Recovered[]
   environment: Environment
 }
 
+interface Found {
+  exporters: ExporterReport[]
+  axes: readonly Axes[]
+  planned: Planned
+  putBack: Recovered[]
+  total: Tally
+  scenarios: ScenarioReport[]
+  skipped: SkippedReport[]
+  kernelLog: KernelLogReport
+  peakMemory: number
+  state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>
+}
+
 export function scenarioReport(
-  name: string,
+  { name, effects }: Pick<Scenario, 'name' | 'effects'>,
   ok: boolean,
   tally: Tally,
   throughput: Throughput | null,
@@ -53,6 +89,7 @@ export function scenarioReport(
   return {
     name,
     ok,
+    effects: [...effects],
     ...tally.counts,
     pauseMs: rounded(quantiles(tally.pausesMs)),
     throughput,
@@ -64,12 +101,9 @@ export function scenarioReport(
 export function smokeReport(
   options: SmokeOptions,
   environment: Environment,
-  exporters: ExporterReport[],
-  axes: readonly Axes[],
-  total: Tally,
-  scenarios: ScenarioReport[],
-  state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>,
+  found: Found,
 ): SmokeReport {
+  const { exporters, axes, total, scenarios, state } = found
   return {
     ok: state.ok,
     interrupted: state.interrupted,
@@ -87,6 +121,11 @@ export function smokeReport(
     throughput: scenarios.find((each) => each.throughput !== null)?.throughput ?? null,
     durationMs: Math.round(state.durationMs),
     scenarios,
+    skipped: found.skipped,
+    planned: found.planned,
+    peakMemoryBytes: found.peakMemory,
+    kernelLog: found.kernelLog,
+    putBack: found.putBack,
     environment,
   }
 }

@@ -1,4 +1,5 @@
 /** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
+import type { Effect } from './effects.js'
 import type { Form, Lane } from './lanes.js'
 import { Load } from './load.js'
 import type { Pair, Placement, Side } from './pair.js'
@@ -35,6 +36,10 @@ export interface Outcome {
 
 export interface Scenario {
   name: string
+  /** What it does outside of this process; played only where each has been asked for. */
+  effects: readonly Effect[]
+  /** Whose link, memory or whatever: `the link of eth1, four times`. */
+  touches?: string
   /** Share of the run's moves and time. */
   share: number
   /** Share of the run's bytes. */
@@ -56,6 +61,7 @@ const same = (asked: number) => asked
 export const scenarios: readonly Scenario[] = [
   {
     name: 'a buffer at a time moves under load, promise form',
+    effects: [],
     share: 0.35,
     bytesShare: 0.5,
     pairs: same,
@@ -64,6 +70,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'a buffer at a time moves under load, batch form',
+    effects: [],
     share: 0.35,
     bytesShare: 0.5,
     pairs: same,
@@ -72,6 +79,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'all buffers move together: one stop for all',
+    effects: [],
     share: 0.1,
     bytesShare: 0,
     pairs: same,
@@ -80,6 +88,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'a channel that does not use what moves is not stopped',
+    effects: [],
     share: 0.1,
     bytesShare: 0,
     pairs: () => 2,
@@ -88,6 +97,7 @@ export const scenarios: readonly Scenario[] = [
   },
   {
     name: 'throughput, steady and under moves',
+    effects: [],
     share: 0.1,
     bytesShare: 0,
     pairs: same,
@@ -98,14 +108,14 @@ export const scenarios: readonly Scenario[] = [
 
 function openPipeline(stage: Stage, lane: Lane, pairs: readonly Pair[]): Pipeline {
   const { layout, tally, random, run } = stage
-  const { stamps, watchdog } = run
+  const { stamps, watchdog, pacer } = run
   const window = run.plant.window(pairs.length)
-  return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog, window })
+  return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog, pacer, window })
 }
 
 function startLoad(stage: Stage, lane: Lane, pairs: readonly Pair[]): Load {
   stage.loaded(pairs)
-  return new Load(lane, pairs, stage.layout)
+  return new Load(lane, pairs, stage.layout, stage.run.pacer)
 }
 
 /** Interrupted, or out of time; there is time for one move in any case. */

@@ -52,6 +52,8 @@ const DEPTH = 256
 class SoftwareStation implements Station {
   readonly source: Port
   readonly target: Port
+  /** It has nothing to reset. */
+  readonly resets = 0
   readonly #engine: SoftwareEngine
   readonly #lanes: Lane[] = []
 

@@ -1,10 +1,12 @@
 /** What one scenario plays on: importers of its own, pairs of buffers, and its counts. */
 import { trace, type ChannelTransition } from '../move-notify/trace.js'
+import type { UndoJournal } from '../kernel/undo/journal.js'
 import type { Exporter } from '../move-notify/backing.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
 import { Mover } from './mover.js'
 import type { SmokeOptions } from './options.js'
+import type { Pacer } from './pacer.js'
 import { Pair } from './pair.js'
 import type { Plant, Station } from './plant.js'
 import { Random } from './random.js'
@@ -25,7 +27,11 @@ export interface Run {
   stamps: Stamps
   watchdog: Watchdog
   witness: Witness
-  /** Interrupts the run. */
+  /** What is changed outside of this process is noted there. */
+  journal: UndoJournal
+  /** Holds the devices to a rate. */
+  pacer: Pacer
+  /** Ends the run: it is interrupted, or its time is over. */
   signal: AbortSignal
 }
 
@@ -125,6 +131,7 @@ export class Stage {
   async close(): Promise<void> {
     const { watchdog } = this.run
     for (const lane of this.#lanes.splice(0)) lane.count()
+    this.tally.counts.resets = this.station.resets
     trace.channel.unsubscribe(this.#onTransition)
     for (const [i, pair] of this.pairs.splice(0).entries()) {
       await watchdog.over(`closing pair ${i}`, pair.close(this.tally))

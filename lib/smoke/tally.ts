@@ -28,6 +28,8 @@ export interface Counts {
   framesResent: number
   /** Operations of which a reset left open whether they were done; settled with the receiver. */
   outcomesUnknown: number
+  /** Ends of queue pairs that were connected anew, and devices that were reset. */
+  resets: number
 }
 
 const zero: Counts = {
@@ -46,6 +48,7 @@ const zero: Counts = {
   framesDropped: 0,
   framesResent: 0,
   outcomesUnknown: 0,
+  resets: 0,
 }
 
 export class Tally {
@@ -54,6 +57,8 @@ export class Tally {
   readonly pausesMs: number[] = []
   /** The first few errors of operations and moves. */
   readonly errors: string[] = []
+  /** The first one after which nothing more can come; null as long as there is none. */
+  fatal: Error | null = null
 
   /** A slot in which a block was due. */
   arrived(verdict: number, bytes: number): void {
@@ -79,6 +84,7 @@ export class Tally {
   failed(kind: 'failedOperations' | 'failedMoves', error: unknown): void {
     this.counts[kind]++
     if (this.errors.length < 5) this.errors.push(describe(error))
+    if (isFatal(error)) this.fatal ??= error
   }
 
   add(other: Tally): void {
@@ -86,6 +92,13 @@ export class Tally {
     this.pausesMs.push(...other.pausesMs)
     this.errors.push(...other.errors)
   }
+}
+
+/** The device is gone, or the way to it: what else is tried would fail the same way. */
+const FATAL = ['ERR_DEVICE_LOST', 'ERR_NO_PROGRESS']
+
+function isFatal(error: unknown): error is Error {
+  return FATAL.includes((error as { code?: string } | null)?.code ?? '')
 }
 
 /** The error as one line: message, code and hint. */

@@ -19,7 +19,8 @@ function smoke(...args: string[]) {
 }
 
 t.test('a BAR and system memory', async (t) => {
-  const { stdout, stderr, status } = smoke('--from', 'vfio-bar', '--to', 'udmabuf', '--moves', '16')
+  const disruptive = ['--disruptive=revoke', '--moves', '16']
+  const { stdout, stderr, status } = smoke('--from', 'vfio-bar', '--to', 'udmabuf', ...disruptive)
   t.equal(status, 0, wrong(stderr))
   const report = JSON.parse(stdout) as SmokeReport
   t.match(report, { error: null, ok: true, moves: 16, failedMoves: 0, failedOperations: 0 })
@@ -51,5 +52,11 @@ t.test('a BAR and system memory', async (t) => {
 t.test('no memory of a device', async (t) => {
   const { stderr, status } = smoke('--from', 'udmabuf', '--to', 'heap:system', '--moves', '1')
   t.equal(status, 0, wrong(stderr))
-  t.match(stderr, new RegExp(`^ok \\d+ - ${NAME} # SKIP no buffer .*: --from vfio-bar$`, 'm'))
+  t.match(
+    stderr,
+    new RegExp(
+      `^ok \\d+ - ${NAME} # SKIP no buffer .*: --from vfio-bar; and .*: --disruptive=revoke$`,
+      'm',
+    ),
+  )
 })

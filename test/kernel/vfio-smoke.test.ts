@@ -13,11 +13,10 @@ const main = join(dist, 'lib/cli/main.js')
 t.setTimeout(400_000)
 
 t.test('every scenario, with the IOMMU as a judge', async (t) => {
-  const { stdout, stderr, status } = spawnSync(
-    process.execPath,
-    [main, 'smoke', '--engine', 'vfio', '--moves', '28', '--size', '262144', '--json', '-'],
-    { encoding: 'utf8' },
-  )
+  const every = ['smoke', '--engine', 'vfio', '--disruptive', '--moves', '28', '--size', '256K']
+  const { stdout, stderr, status } = spawnSync(process.execPath, [main, ...every, '--json', '-'], {
+    encoding: 'utf8',
+  })
   t.equal(status, 0, wrong(stderr))
   const report = JSON.parse(stdout) as SmokeReport
   t.match(report, { error: null, ok: true, moves: 28, failedMoves: 0, dmaFaults: 0 })
@@ -26,6 +25,21 @@ t.test('every scenario, with the IOMMU as a judge', async (t) => {
   for (const { name, bytesVerified, moves } of report.scenarios) {
     t.ok(bytesVerified > 0 && moves > 0, name)
   }
+})
+
+t.test('unasked, no device is reset and no link goes down', async (t) => {
+  const args = ['smoke', '--engine', 'vfio', '--moves', '8', '--size', '256K', '--json', '-']
+  const { stdout, stderr, status } = spawnSync(process.execPath, [main, ...args], {
+    encoding: 'utf8',
+  })
+  t.equal(status, 0, wrong(stderr))
+  const { resets, skipped, scenarios } = JSON.parse(stdout) as SmokeReport
+  t.equal(resets, 0)
+  t.same(
+    skipped.map(({ effects }) => effects),
+    [['reset'], ['link']],
+  )
+  t.equal(scenarios.length, 5)
 })
 
 t.test('what is missing is said', async (t) => {

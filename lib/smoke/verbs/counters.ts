@@ -7,6 +7,7 @@ import { memfd } from '../../exporters/index.js'
 import { Access } from '../../move-notify/engine.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { countChannel } from '../lanes.js'
+import type { Pacer } from '../pacer.js'
 import type { Placement, Side } from '../pair.js'
 import type { Check } from '../scenarios.js'
 import type { Tally } from '../tally.js'
@@ -17,6 +18,8 @@ const COUNTERS = 8
 /** Additions under way. */
 const WINDOW = 16
 const SIZE = 4096
+/** Of an atomic and its headers, about. */
+const PACKET = 64
 
 export class Counters {
   readonly side: Side
@@ -24,16 +27,18 @@ export class Counters {
   readonly #passive: End
   readonly #keys: Keys
   readonly #tally: Tally
+  readonly #pacer: Pacer
   readonly #before = Array.from({ length: COUNTERS }, () => new Set<number>())
   #stopping = false
   #next = 0
 
-  private constructor(side: Side, active: End, passive: End, tally: Tally) {
+  private constructor(side: Side, active: End, passive: End, tally: Tally, pacer: Pacer) {
     this.side = side
     this.#active = active
     this.#passive = passive
     this.#keys = new Keys(active, passive, Access.READ | Access.WRITE)
     this.#tally = tally
+    this.#pacer = pacer
   }
 
   static async open(
@@ -41,13 +46,14 @@ export class Counters {
     active: End,
     passive: End,
     tally: Tally,
+    pacer: Pacer,
   ): Promise<Counters> {
     const buffer = await MovableBuffer.create(SIZE, from, { poison: true })
     try {
       await buffer.withCpuAccess('w', (cpu) => cpu.view().fill(0))
       const attachment = await passive.port.importer.attach(buffer)
       const side = { name: 'the counters', buffer, attachment, probe: passive.port.probe, to }
-      return new Counters(side, active, passive, tally)
+      return new Counters(side, active, passive, tally, pacer)
     } catch (error) {
       await buffer.close()
       throw error
@@ -59,6 +65,7 @@ export class Counters {
     const remote = await this.#keys.to(this.side.attachment)
     const loop = async () => {
       while (!this.#stopping) {
+        await this.#pacer.take(PACKET)
         const counter = this.#next++ % COUNTERS
         const { previous = -1 } = await this.#active.channel.fetchAdd(remote, counter * 8, 1)
         const before = this.#before[counter] as Set<number>

@@ -94,6 +94,7 @@ class PeerStation extends RdmaStation {
   readonly source: Port
   readonly target: Port
   readonly #plant: PeerPlant
+  readonly #before: number
   #peer: Peer | null = null
   #queues = 0
 
@@ -101,6 +102,11 @@ class PeerStation extends RdmaStation {
     super()
     this.#plant = plant
     this.source = this.target = verbsPort(plant.engine)
+    this.#before = plant.engine.stats().resets
+  }
+
+  get resets(): number {
+    return this.#plant.engine.stats().resets - this.#before
   }
 
   /** One more queue pair, and the peer's buffer for it. */
@@ -145,6 +151,7 @@ function peerScenarios(system: Placement): Scenario[] {
     open: (station: PeerStation, stage: Stage) => Promise<Lane>,
   ): Scenario => ({
     ...{ name, share: 1 / 3, bytesShare: 1 / 3, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    effects: [],
     placements: { source: system, target: system },
     run: (stage, goal) => underMoves(stage, goal, open),
   })

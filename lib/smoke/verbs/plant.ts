@@ -5,6 +5,7 @@ import type { Exporter } from '../../move-notify/backing.js'
 import { Importer } from '../../move-notify/importer.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
+import type { SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
 import type { Port } from '../plant.js'
 import { Probe } from '../probe.js'
@@ -12,13 +13,18 @@ import type { Scenario } from '../scenarios.js'
 import type { Tally } from '../tally.js'
 import { castVerbsDevices } from './devices.js'
 import { type End, openEnds } from './ends.js'
+import { chooseLink, type Link } from './links.js'
 import { MessageLane } from './message-lane.js'
 import { OneSidedLane } from './one-sided-lane.js'
 import { pinnedBytes, RdmaPlant, RdmaStation } from './rdma-plant.js'
 import { askRigMover } from './rig-mover.js'
 import { verbsScenarios } from './scenarios.js'
 
-export async function openVerbsPlant(names: string, system: Placement): Promise<VerbsPlant> {
+export async function openVerbsPlant(
+  names: string,
+  options: SmokeOptions,
+  system: Placement,
+): Promise<VerbsPlant> {
   const pinned = pinnedBytes()
   const cast = await castVerbsDevices(names)
   const engines: VerbsEngine[] = []
@@ -27,7 +33,11 @@ export async function openVerbsPlant(names: string, system: Placement): Promise<
     const [first, second] = engines as [VerbsEngine, VerbsEngine]
     const peers = await first.pair(second)
     const axes = await askAxes(engines, system.to)
-    return new VerbsPlant([first, second], peers, axes, system, pinned)
+    const devices = engines.map(({ device }) => device)
+    // Where nobody has asked for it, nobody needs to know.
+    const isAsked = options.disruptive.includes('link')
+    const link = isAsked ? await chooseLink(devices, options.links) : UNASKED
+    return new VerbsPlant([first, second], peers, { axes, system, pinned, link })
   } catch (error) {
     for (const engine of engines) await engine.close()
     throw error
@@ -60,7 +70,20 @@ export async function askAxes(
   return [...axes.values(), ...(await askRigMover([...known.values()]))]
 }
 
+/** Whose link is left alone in any case: see `whyUnasked()`. */
+const UNASKED = ''
+
+interface Parts {
+  axes: readonly Axes[]
+  system: Placement
+  /** Bytes, before the devices were opened. */
+  pinned: number
+  /** The one that may be taken down; or why there is none. */
+  link: Link | string
+}
+
 export class VerbsPlant extends RdmaPlant {
+  readonly link: Link | string
   readonly engines: readonly [VerbsEngine, VerbsEngine]
   readonly peers: readonly [Peer, Peer]
   readonly facts: readonly string[]
@@ -69,13 +92,12 @@ export class VerbsPlant extends RdmaPlant {
   constructor(
     engines: readonly [VerbsEngine, VerbsEngine],
     peers: readonly [Peer, Peer],
-    axes: readonly Axes[],
-    system: Placement,
-    pinned: number,
+    { axes, system, pinned, link }: Parts,
   ) {
     super(axes, pinned)
     this.engines = engines
     this.peers = peers
+    this.link = link
     this.scenarios = verbsScenarios(this, system)
     const [first, second] = engines.map(({ device }) => device.name)
     this.facts = [
@@ -100,6 +122,7 @@ export class VerbsStation extends RdmaStation {
   readonly source: Port
   readonly target: Port
   readonly #plant: VerbsPlant
+  readonly #before: number
 
   constructor(plant: VerbsPlant) {
     super()
@@ -107,11 +130,12 @@ export class VerbsStation extends RdmaStation {
     const [first, second] = plant.engines
     this.source = verbsPort(first)
     this.target = verbsPort(second)
+    this.#before = resetsOf(plant)
   }
 
-  /** How often queue pairs have been connected anew. */
+  /** How often ends of queue pairs have been connected anew. */
   get resets(): number {
-    return this.#plant.engines.reduce((sum, engine) => sum + engine.stats().resets, 0)
+    return resetsOf(this.#plant) - this.#before
   }
 
   /** The same of all but these. */
@@ -140,6 +164,11 @@ export class VerbsStation extends RdmaStation {
     await this.source.importer.close()
     await this.target.importer.close()
   }
+}
+
+function resetsOf({ engines }: VerbsPlant): number {
+  // One device alone is both ends.
+  return [...new Set(engines)].reduce((sum, engine) => sum + engine.stats().resets, 0)
 }
 
 export function verbsPort(engine: VerbsEngine): Port {

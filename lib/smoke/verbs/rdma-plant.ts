@@ -36,8 +36,8 @@ export abstract class RdmaPlant implements Plant {
     this.#pinned = pinned
   }
 
-  check(options: SmokeOptions): void {
-    checkMemory(options, undefined, this.scenarios)
+  check(options: SmokeOptions, played: readonly Scenario[]): void {
+    checkMemory(options, undefined, played)
   }
 
   abstract open(): Station
@@ -54,6 +54,7 @@ export abstract class RdmaPlant implements Plant {
 export abstract class RdmaStation implements Station {
   abstract readonly source: Port
   abstract readonly target: Port
+  abstract readonly resets: number
 
   lane(): Lane {
     throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })

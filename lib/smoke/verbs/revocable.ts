@@ -9,6 +9,7 @@ import { Access } from '../../move-notify/engine.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
 import { countChannel } from '../lanes.js'
+import type { Pacer } from '../pacer.js'
 import type { Tally } from '../tally.js'
 import type { End } from './ends.js'
 import { Keys } from './one-sided-lane.js'
@@ -20,6 +21,12 @@ const WRITERS = 4
 const BEFORE = 6
 /** Writes that go on for so long after that were not made to fail, ms. */
 const LIMIT_MS = 30_000
+
+/** Of the scenario and the run. */
+interface Counting {
+  tally: Tally
+  pacer: Pacer
+}
 
 /** What a round of writes came to. */
 interface Round {
@@ -37,6 +44,7 @@ export class Revocable {
   readonly #remote: RemoteAttachment
   readonly #ends: readonly [End, End]
   readonly #tally: Tally
+  readonly #pacer: Pacer
   #round = 0
 
   private constructor(
@@ -45,7 +53,7 @@ export class Revocable {
     from: Attachment,
     remote: RemoteAttachment,
     ends: readonly [End, End],
-    tally: Tally,
+    { tally, pacer }: Counting,
   ) {
     this.buffer = buffer
     this.#bar = bar
@@ -54,13 +62,14 @@ export class Revocable {
     this.#remote = remote
     this.#ends = ends
     this.#tally = tally
+    this.#pacer = pacer
   }
 
   /** The first end writes to the second one's memory. */
   static async open(
     bar: VfioBarExporter,
     ends: readonly [End, End],
-    tally: Tally,
+    counting: Counting,
   ): Promise<Revocable> {
     const [active, passive] = ends
     const buffer = await MovableBuffer.create(BLOCKS * BLOCK, bar, { poison: true })
@@ -69,7 +78,7 @@ export class Revocable {
       const from = await active.port.importer.attach(source, { access: Access.READ })
       const attachment = await passive.port.importer.attach(buffer, { access: Access.WRITE })
       const remote = await new Keys(active, passive, Access.WRITE).to(attachment)
-      return new Revocable(bar, [buffer, source], from, remote, ends, tally)
+      return new Revocable(bar, [buffer, source], from, remote, ends, counting)
     } catch (error) {
       await source.close()
       await buffer.close()
@@ -123,6 +132,7 @@ export class Revocable {
       for (let block = next(); block !== null; block = next()) {
         const at = block * BLOCK
         try {
+          await this.#pacer.take(BLOCK)
           await channel.copy(this.#from, at, this.#remote, at, BLOCK)
           round.written.add(block)
         } catch (error) {

@@ -1,6 +1,7 @@
 /** RDMA between two buffers while the one, the other or both of them move. */
 import { memfd, VfioBarExporter } from '../../exporters/index.js'
 import type { Exporter } from '../../move-notify/backing.js'
+import type { Effect } from '../effects.js'
 import type { Form } from '../lanes.js'
 import type { Placement, Side } from '../pair.js'
 import {
@@ -12,7 +13,6 @@ import {
 } from '../scenarios.js'
 import type { Stage } from '../stage.js'
 import { Counters } from './counters.js'
-import { NetLink } from './net-link.js'
 import type { Kind, VerbsPlant, VerbsStation } from './plant.js'
 import {
   linkDown,
@@ -32,16 +32,11 @@ const WHO: Record<Moving, string> = {
   both: 'both move',
 }
 
-/** In equal shares among those that are played; the first one gets what the sharing leaves over. */
+/** In equal shares. */
 export function verbsScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
-  const all = listScenarios(plant, system)
-  const share = 1 / all.filter(({ skip }) => skip === undefined).length
-  return all.map((each) => ({ ...each, share, bytesShare: share }))
-}
-
-function listScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
   const scenario = (name: string, run: Scenario['run']): Scenario => ({
-    ...{ name, share: 0, bytesShare: 0, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    ...{ name, share: 1, bytesShare: 1, pairs: (asked) => asked, movesAtOnce: () => 1 },
+    effects: [],
     placements: { source: system, target: system },
     run,
   })
@@ -49,10 +44,12 @@ function listScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
     scenario(`${NAMES[kind]}, ${WHO[moving]}, ${form} form`, (stage, goal) =>
       underMoves(plant, stage, goal, { kind, moving, form }),
     )
-  const troubled = (name: string, kind: Kind, makeTrouble: MakeTrouble) =>
-    scenario(`${name}, ${NAMES[kind]}`, (stage, goal) =>
+  const troubled: Troubled = (name, kind, effects, makeTrouble) => ({
+    ...scenario(`${name}, ${NAMES[kind]}`, (stage, goal) =>
       underMoves(plant, stage, goal, { kind, moving: 'both', form: 'promise', makeTrouble }),
-    )
+    ),
+    effects,
+  })
   const kinds: Kind[] = ['write', 'read', 'message']
   return [
     ...kinds.flatMap((kind) => [
@@ -66,13 +63,19 @@ function listScenarios(plant: VerbsPlant, system: Placement): Scenario[] {
       ),
     ),
     linkScenario(plant, troubled),
-    troubled('queue pairs fail', 'message', queuePairError),
-    troubled('another peer is killed', 'write', peerKilled),
+    // Queue pairs of our own.
+    troubled('queue pairs fail', 'message', [], queuePairError),
+    troubled('another peer is killed', 'write', ['kill'], peerKilled),
     revocationScenario(plant, system, troubled),
   ]
 }
 
-type Troubled = (name: string, kind: Kind, makeTrouble: MakeTrouble) => Scenario
+type Troubled = (
+  name: string,
+  kind: Kind,
+  effects: readonly Effect[],
+  makeTrouble: MakeTrouble,
+) => Scenario
 
 /** In memory of a device; what goes on beside it is elsewhere. */
 function revocationScenario(plant: VerbsPlant, system: Placement, troubled: Troubled): Scenario {
@@ -81,13 +84,14 @@ function revocationScenario(plant: VerbsPlant, system: Placement, troubled: Trou
   const bar = [system.from, ...system.to].find(isBar)
   const skip = whyNotRevoked(plant, bar)
   if (bar === undefined || skip !== null) {
-    return { ...troubled(name, 'write', () => noTrouble), skip: skip ?? '' }
+    return { ...troubled(name, 'write', ['revoke'], () => noTrouble), skip: skip ?? '' }
   }
   const others = system.to.filter((each) => !isBar(each))
   const [first = memfd()] = others
   const beside = { from: first, to: others.length > 0 ? others : [first] }
   return {
-    ...troubled(name, 'write', memoryRevoked(bar)),
+    ...troubled(name, 'write', ['revoke'], memoryRevoked(bar)),
+    touches: `the memory of the device behind ${bar.placement}`,
     placements: { source: beside, target: beside },
   }
 }
@@ -101,17 +105,13 @@ function whyNotRevoked({ engines, axes }: VerbsPlant, bar: Exporter | undefined)
   return `${name} does not register ${bar.placement} as a dma-buf: ${found?.reason ?? 'it is not there'}`
 }
 
-/** By the first link that is ours to take down. */
-function linkScenario({ engines }: VerbsPlant, troubled: Troubled): Scenario {
+function linkScenario({ link }: VerbsPlant, troubled: Troubled): Scenario {
   const name = 'the link goes down and comes up'
-  const reasons: string[] = []
-  for (const { device } of engines) {
-    const link = NetLink.of(device)
-    if (link instanceof NetLink) return troubled(name, 'write', linkDown(link, device))
-    reasons.push(link)
+  if (typeof link === 'string') {
+    return { ...troubled(name, 'write', ['link'], () => noTrouble), skip: link }
   }
-  const skip = [...new Set(reasons)].join('; ')
-  return { ...troubled(name, 'write', () => noTrouble), skip }
+  const touches = `the link of ${link.interface.name}, and what it carries`
+  return { ...troubled(name, 'write', ['link'], linkDown(link)), touches }
 }
 
 const NAMES: Record<Kind, string> = {
@@ -167,7 +167,7 @@ async function atomics(
   const station = stage.station as VerbsStation
   const lane = stage.adopt(await station.open('write', 'promise', tally))
   const [source, target] = await station.ends()
-  const counters = await Counters.open(system, source, target, tally)
+  const counters = await Counters.open(system, source, target, tally, stage.run.pacer)
   try {
     const adding = counters.run()
     adding.catch(() => {})

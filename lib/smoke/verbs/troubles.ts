@@ -1,10 +1,13 @@
 /** What goes wrong in the middle of the traffic, on purpose. */
 import type { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { VfioBarExporter } from '../../exporters/index.js'
-import type { VerbsDevice } from '../../kernel/verbs/index.js'
+import { saveNetConfig } from '../../kernel/net/config.js'
+import { netNamespace } from '../../kernel/net/interface.js'
+import { waitUntil } from '../../kernel/patience.js'
+import type { LinkChange } from '../../kernel/undo/changes.js'
 import { type Check, type Goal, sleep } from '../scenarios.js'
 import type { Stage } from '../stage.js'
-import type { NetLink } from './net-link.js'
+import type { Link } from './links.js'
 import type { VerbsPlant, VerbsStation } from './plant.js'
 import { Revocable } from './revocable.js'
 import { Victim } from './victim.js'
@@ -28,6 +31,7 @@ export type MakeTrouble = (scene: Scene, goal: Goal) => Trouble
 const DOWN_MS = 150
 /** How long what has to come of it may take. */
 const WAIT_MS = 30_000
+const TICK_MS = 5
 
 /** Which moves of a scenario some trouble comes before: a few, well apart. */
 function isTroubled(move: number, { moves }: Goal, times: number): boolean {
@@ -61,39 +65,47 @@ function meanwhile(
 export const noTrouble: Trouble = { before: () => {}, end: () => Promise.resolve([]) }
 
 /** The link of one device goes down for a moment. */
-export function linkDown(link: NetLink, device: VerbsDevice): MakeTrouble {
-  return (_scene, goal) => {
+export function linkDown({ device, interface: nic }: Link): MakeTrouble {
+  const { name: link, index } = nic
+  return ({ stage: { run } }, goal) => {
+    const { journal, signal } = run
     let made = 0
     let seen = 0
     const flap = async () => {
+      const config = saveNetConfig(link)
+      const down: LinkChange = {
+        kind: 'link',
+        name: link,
+        index,
+        namespace: netNamespace(),
+        config,
+      }
+      journal.note(down)
       made++
-      link.set(false)
       try {
-        if (await until(() => device.port().state !== 'active')) seen++
+        nic.set(false)
+        if (await until(() => device.port().state !== 'active', signal)) seen++
         await sleep(DOWN_MS)
       } finally {
-        link.set(true)
+        journal.undo(down)
       }
-      await until(() => device.port().state === 'active')
+      await until(() => device.port().state === 'active', signal)
     }
     return meanwhile(goal, 4, flap, () => {
-      const name = `${link.name} taken down ${made} times, and ${seen} times the port was`
+      const name = `${link} taken down ${made} times, and ${seen} times the port was`
       return Promise.resolve([{ ok: made > 0 && seen === made, name }])
     })
   }
 }
 
-async function until(reached: () => boolean): Promise<boolean> {
-  const deadline = performance.now() + WAIT_MS
-  while (!reached()) {
-    if (performance.now() > deadline) return false
-    await sleep(5)
-  }
-  return true
+/** Not beyond the end of the run. */
+async function until(reached: () => boolean, signal: AbortSignal): Promise<boolean> {
+  return (await waitUntil(() => signal.aborted || reached(), WAIT_MS, TICK_MS)) && reached()
 }
 
 /** A queue pair goes to error behind everybody's back: at the source's end and the target's in turn. */
-export const queuePairError: MakeTrouble = ({ plant, station }, goal) => {
+export const queuePairError: MakeTrouble = ({ plant, station, stage }, goal) => {
+  const { signal } = stage.run
   const { resets } = station
   let made = 0
   return {
@@ -101,12 +113,12 @@ export const queuePairError: MakeTrouble = ({ plant, station }, goal) => {
       if (!isTroubled(move, goal, 4)) return
       const engine = plant.engines[made % 2] as VerbsEngine
       // Not one that is being connected anew.
-      if (await until(() => engine.inject({ kind: 'queue-pair-error' }) > 0)) made++
+      if (await until(() => engine.inject({ kind: 'queue-pair-error' }) > 0, signal)) made++
     },
     end: async () => {
       // Who sends nothing does not notice: nobody may have met the last one.
       const least = 2 * Math.max(1, made - 1)
-      await until(() => station.resets - resets >= least)
+      await until(() => station.resets - resets >= least, signal)
       const seen = station.resets - resets
       const name = `${made} queue pairs sent to error, ${seen} ends connected anew`
       return [{ ok: made > 0 && seen >= least, name }]
@@ -118,7 +130,7 @@ export const queuePairError: MakeTrouble = ({ plant, station }, goal) => {
 export const peerKilled: MakeTrouble = ({ plant, station, stage }, goal) => {
   const checks: Check[] = []
   const kill = async () => {
-    const victim = await Victim.open(plant, station)
+    const victim = await Victim.open(plant, station, stage.run)
     try {
       const pair = stage.pairs[0]
       if (pair === undefined) return
@@ -138,7 +150,7 @@ export const peerKilled: MakeTrouble = ({ plant, station, stage }, goal) => {
  * and gives it back. Traffic elsewhere goes on meanwhile.
  */
 export function memoryRevoked(bar: VfioBarExporter): MakeTrouble {
-  return ({ station, stage: { tally } }, goal) => {
+  return ({ station, stage: { tally, run } }, goal) => {
     const codes = new Set<string>()
     let [made, failed, wrong, elsewhere, resets] = [0, 0, 0, 0, 0]
     let isRefused = true
@@ -153,7 +165,7 @@ export function memoryRevoked(bar: VfioBarExporter): MakeTrouble {
         failed += round.errors.length
         isRefused &&= await refuses(victim)
         const { bytesVerified } = tally.counts
-        if (await until(() => tally.counts.bytesVerified > bytesVerified)) elsewhere++
+        if (await until(() => tally.counts.bytesVerified > bytesVerified, run.signal)) elsewhere++
         await off.on()
         await victim.remap()
         wrong += await victim.countWrong(round)
@@ -165,7 +177,9 @@ export function memoryRevoked(bar: VfioBarExporter): MakeTrouble {
     return {
       before: async (move) => {
         if (!isTroubled(move, goal, 2)) return
-        revocable ??= station.ends().then((ends) => Revocable.open(bar, ends, tally))
+        revocable ??= station
+          .ends()
+          .then((ends) => Revocable.open(bar, ends, { tally, pacer: run.pacer }))
         await revoke(await revocable)
       },
       end: async () => {

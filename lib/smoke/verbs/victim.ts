@@ -6,11 +6,12 @@ import { fileURLToPath } from 'node:url'
 import type { Peer } from '../../engines/verbs/peer.js'
 import { P2pdmaError } from '../../errors.js'
 import type { Channel } from '../../move-notify/channel.js'
-import { withDeadline } from '../../move-notify/deadline.js'
+import { withDeadline, withSignal } from '../../move-notify/deadline.js'
 import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
 import { type Layout, payloadOffset } from '../layout.js'
 import type { Side } from '../pair.js'
 import { DEPTH } from './ends.js'
+import type { Run } from '../stage.js'
 import type { VerbsPlant, VerbsStation } from './plant.js'
 import { SERVED } from './serve.js'
 
@@ -26,35 +27,50 @@ const BEFORE = 32
 
 const main = fileURLToPath(new URL('../../cli/main.js', import.meta.url))
 
+interface Parts {
+  child: ChildProcess
+  peer: Peer
+  channel: Channel
+  remote: RemoteAttachment
+  run: Run
+}
+
 export class Victim {
   readonly #child: ChildProcess
   readonly #peer: Peer
   readonly #channel: Channel
   readonly #remote: RemoteAttachment
+  readonly #run: Run
 
-  private constructor(child: ChildProcess, peer: Peer, channel: Channel, remote: RemoteAttachment) {
+  private constructor({ child, peer, channel, remote, run }: Parts) {
     this.#child = child
     this.#peer = peer
     this.#channel = channel
     this.#remote = remote
+    this.#run = run
   }
 
   /** Starts one on the target's device, and connects the source's to it. */
-  static async open({ engines }: VerbsPlant, { source }: VerbsStation): Promise<Victim> {
+  static async open({ engines }: VerbsPlant, { source }: VerbsStation, run: Run): Promise<Victim> {
     const [first, second] = engines
     const device = second.device.name
     const args = [main, 'serve', '--device', device, '--host', '127.0.0.1', '--port', '0']
     args.push('--once', '--still')
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
     try {
-      const port = await readyPort(child)
-      const peer = await first.connect({ host: '127.0.0.1', port, timeoutMs: HELLO_MS })
+      const port = await withSignal(readyPort(child), run.signal)
+      const peer = await first.connect({
+        host: '127.0.0.1',
+        port,
+        timeoutMs: HELLO_MS,
+        signal: run.signal,
+      })
       // It is told by what waits for it; nobody else may listen.
       peer.on('closed', () => {})
       const queue = await peer.openQueue({ depth: DEPTH })
       const channel = source.importer.channel({ queue, depth: DEPTH })
       const remote = (await peer.offered(`${SERVED}-0`)).attach(source.importer)
-      return new Victim(child, peer, channel, remote)
+      return new Victim({ child, peer, channel, remote, run })
     } catch (error) {
       child.kill('SIGKILL')
       throw error
@@ -72,6 +88,7 @@ export class Victim {
     const loop = async () => {
       try {
         while (error === null) {
+          await this.#run.pacer.take(layout.payload)
           await this.#channel.copy(attachment, offset, this.#remote, offset, layout.payload)
           if (++written === BEFORE) this.#child.kill('SIGKILL')
         }
@@ -82,7 +99,7 @@ export class Victim {
     const loops = Promise.all(Array.from({ length: WINDOW }, loop))
     const late = () =>
       new P2pdmaError('nobody was told that the peer is gone', { code: 'ETIMEDOUT' })
-    await withDeadline(loops, TELL_MS, late)
+    await withSignal(withDeadline(loops, TELL_MS, late), this.#run.signal)
     return { written, error }
   }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { P2pdmaError } from '../../errors.js'
 import { drivers, pciId } from '../../engines/vfio/drivers.js'
+import { memoryDevices } from '../../exporters/memory-devices.js'
 import { parseBdf, pciDevice, pciDevices, type PciDevice } from '../../kernel/pci/index.js'
 import { rigCommand } from '../environment.js'
 
@@ -32,7 +33,7 @@ export function castDevices(nics: string, memory: string | null): Cast {
   const found = all.filter((each) => isDriven(each) && !named.includes(each.address))
   const [sender, receiver] = [...named, ...found.map(({ address }) => address)]
   if (sender === undefined || receiver === undefined) throw tooFew(sender)
-  return { sender, receiver, memory: memory === null ? largest(all) : bound(memory, 'memory') }
+  return { sender, receiver, memory: memory === null ? largest() : bound(memory, 'memory') }
 }
 
 function bound(text: string, argument: string): string {
@@ -67,11 +68,10 @@ function isDriven({ vendor, device }: PciDevice): boolean {
   return drivers.some(({ ids }) => ids.includes(pciId(vendor, device)))
 }
 
-/** The one with the largest BAR of those that we have no driver for. */
-function largest(all: readonly PciDevice[]): string | null {
-  const sized = all
-    .filter((each) => !isDriven(each))
-    .map(({ address }) => ({ address, size: largestBar(address) }))
+/** The one with the largest BAR of those whose memory may be written to. */
+function largest(): string | null {
+  const sized = memoryDevices()
+    .map((address) => ({ address, size: largestBar(address) }))
     .filter(({ size }) => size > 0)
     .sort((a, b) => b.size - a.size)
   return sized[0]?.address ?? null

@@ -1,9 +1,9 @@
 /** Two NICs, one of which sends what the other receives, and a device with memory. */
 import { readFileSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { VfioEngine } from '../../engines/index.js'
 import { P2pdmaError } from '../../errors.js'
 import { type VfioBarExporter, vfioBar } from '../../exporters/index.js'
+import { waitUntil } from '../../kernel/patience.js'
 import { Importer } from '../../move-notify/importer.js'
 import type { Form, Lane } from '../lanes.js'
 import { type Layout, layOutFrames } from '../layout.js'
@@ -55,16 +55,11 @@ async function openMemory(address: string): Promise<VfioBarExporter> {
 }
 
 async function untilLinkIsUp(engine: VfioEngine): Promise<void> {
-  const deadline = performance.now() + LINK_MS
-  while (engine.link?.isUp !== true) {
-    if (performance.now() > deadline) {
-      throw new P2pdmaError(`${engine.name} has no link`, {
-        code: 'ERR_NO_LINK',
-        hint: 'connect the two NICs to each other',
-      })
-    }
-    await sleep(20)
-  }
+  if (await waitUntil(() => engine.link?.isUp === true, LINK_MS, 20)) return
+  throw new P2pdmaError(`${engine.name} has no link`, {
+    code: 'ERR_NO_LINK',
+    hint: 'connect the two NICs to each other',
+  })
 }
 
 /** What is pinned for DMA counts as locked: vfio_iommu_type1.c, vfio_lock_acct(). */
@@ -120,8 +115,8 @@ export class VfioPlant implements Plant {
     return this.receiver.stats().device['goodOctetsReceived'] ?? 0
   }
 
-  check(options: SmokeOptions): void {
-    checkMemory(options, undefined, this.scenarios)
+  check(options: SmokeOptions, played: readonly Scenario[]): void {
+    checkMemory(options, undefined, played)
   }
 
   open(): Station {
@@ -181,12 +176,22 @@ class VfioStation implements Station {
   readonly target: Port
   readonly #sender: VfioEngine
   readonly #receiver: VfioEngine
+  readonly #before: number
 
   constructor(sender: VfioEngine, receiver: VfioEngine) {
     this.#sender = sender
     this.#receiver = receiver
     this.source = port(sender)
     this.target = port(receiver)
+    this.#before = this.#total
+  }
+
+  get #total(): number {
+    return this.#sender.stats().resets + this.#receiver.stats().resets
+  }
+
+  get resets(): number {
+    return this.#total - this.#before
   }
 
   lane(form: Form, tally: Tally): Lane {

@@ -1,6 +1,7 @@
 /** Frames between two NICs while the buffers that they leave and reach move. */
 import type { VfioEngine } from '../../engines/index.js'
 import type { Exporter } from '../../move-notify/backing.js'
+import type { Effect } from '../effects.js'
 import type { Form } from '../lanes.js'
 import type { Placement } from '../pair.js'
 import {
@@ -35,9 +36,11 @@ export function frameScenarios(
     form: Form,
     source: Placement,
     target: Placement,
+    effects: readonly Effect[] = [],
     trouble?: MakeTrouble,
   ): Scenario => ({
     ...{ name, share, bytesShare: share, pairs: same, movesAtOnce: one },
+    effects,
     placements: { source, target },
     run: (stage, goal) => underMoves(plant, stage, goal, form, trouble),
   })
@@ -58,8 +61,8 @@ export function frameScenarios(
   }
   const best = memory === null ? system : { from: memory, to: [first, memory] }
   scenarios.push(
-    frames('surprise resets of both NICs', 0.1, 'promise', best, system, resets),
-    frames('the link goes down and comes up', 0.1, 'batch', best, system, linkDown),
+    frames('surprise resets of both NICs', 0.1, 'promise', best, system, ['reset'], resets),
+    frames('the link goes down and comes up', 0.1, 'batch', best, system, ['link'], linkDown),
   )
   return scenarios
 }
@@ -68,6 +71,7 @@ export function frameScenarios(
 export function witnessScenario(plant: VfioPlant, system: Placement): Scenario {
   return {
     ...{ name: 'the IOMMU as a witness', share: 1, bytesShare: 1, pairs: one, movesAtOnce: one },
+    effects: ['fault'],
     placements: { source: system, target: system },
     run: (stage, goal) => witness(plant, stage, goal),
   }

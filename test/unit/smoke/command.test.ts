@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Parser } from 'tap-parser'
 import t from 'tap'
-import type { SmokeReport } from '../../../lib/smoke/index.js'
+import { EFFECT_SCENARIOS, type SmokeReport } from '../../../lib/smoke/index.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
 const schema = JSON.parse(readFileSync(join(root, 'lib/smoke/smoke.schema.json'), 'utf8')) as object
@@ -82,7 +82,7 @@ void t.test('a clean run', async (t) => {
   t.ok(figures.operationsParked > 0, 'work waited at closed gates')
   t.ok(figures.pauseMs.max !== null && figures.throughput !== null)
   t.equal(figures.scenarios.length, 5)
-  t.match(tap(run.stderr), { ok: true, count: 6 }, 'with --json -, the TAP is on stderr')
+  t.match(tap(run.stderr), { ok: true, count: 7 }, 'with --json -, the TAP is on stderr')
   t.match(run.stderr, /^TAP version 14\n# p2pdma smoke/)
   t.match(run.stderr, /# engine software: embedded/)
   t.match(run.stderr, /# exporter memfd: embedded/)
@@ -107,12 +107,12 @@ void t.test('the report goes to a file, the TAP to stdout', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'p2pdma-smoke-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   const file = join(folder, 'report.json')
-  const run = await smoke('--seconds', '1', '--buffers', '1', '--size', '1048576', '--json', file)
+  const run = await smoke('--seconds', '8', '--buffers', '1', '--size', '1048576', '--json', file)
   const figures = report(readFileSync(file, 'utf8'))
   t.match(figures, { size: 1_048_576, buffers: 1, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
   t.equal(run.code, figures.ok ? 0 : 1)
   t.equal(tap(run.stdout).ok, figures.ok)
-  t.match(run.stdout, /# .*1 s at most/)
+  t.match(run.stdout, /# .*8 s at most/)
   t.equal(run.stderr, '', 'no progress where stderr is no terminal')
 })
 
@@ -139,6 +139,25 @@ void t.test('what cannot be understood: usage on stderr, exit 2', async (t) => {
     ['--seed', '4294967296'],
     ['--inject', 'everything'],
     ['--json', ''],
+    ['--disruptive=', '--moves', '1'],
+    ['--disruptive=everything'],
+    ['--disruptive=link,'],
+    ['--disruptive', 'link'],
+    ['--link', 'p2p0'],
+    ['--engine', 'verbs', '--link', 'p2p0'],
+    ['--max-memory', '-1'],
+    ['--max-memory', '1E'],
+    ['--max-memory', '1M'],
+    ['--max-gbps', '-1'],
+    ['--max-gbps', '1e9'],
+    ['--profile', ''],
+    ['--profile', 'cloud'],
+    ['--profile', 'host', '--disruptive'],
+    ['--profile', 'host', '--disruptive=kill'],
+    ['--profile', 'host', '--seconds', '61'],
+    ['--profile', 'host', '--seconds', '0'],
+    ['--profile', 'host', '--max-memory', '257M'],
+    ['--profile', 'host', '--engine', 'vfio', '--witness'],
   ]
   for (const args of wrong) {
     const run = await smoke(...args)
@@ -146,6 +165,70 @@ void t.test('what cannot be understood: usage on stderr, exit 2', async (t) => {
     t.match(run.stderr, /usage: p2pdma smoke/, `${args.join(' ')}: usage`)
   }
   t.match((await smoke('--moves', '-3')).stderr, /--moves must be a whole number .*, not '-3'/)
+})
+
+void t.test('what it uses, and what it does to others, is said beforehand', async (t) => {
+  const run = await smoke('--profile', 'host', '--moves', '10', '--json', '-')
+  t.equal(run.code, 0, run.stderr)
+  const { planned, peakMemoryBytes, durationMs, skipped, kernelLog } = report(run.stdout)
+  const bounds = { profile: 'host', seconds: 60, maxMemoryBytes: 256 << 20, maxGbps: null }
+  t.match(planned, { ...bounds, effects: [], touches: [] })
+  t.ok(planned.memoryBytes < 256 << 20, `${planned.memoryBytes} bytes planned`)
+  t.ok(peakMemoryBytes > 0 && peakMemoryBytes <= 256 << 20, `${peakMemoryBytes} bytes at most`)
+  t.ok(durationMs <= 60_000)
+  t.same(skipped, [])
+  t.equal(kernelLog.complaints === null, kernelLog.unreadable !== null)
+  const [beforehand = ''] = run.stderr.split('\n1..')
+  t.match(beforehand, /# will use about \d+ MiB of memory \(256 MiB at most\), .*, 60 s at most/)
+  t.match(beforehand, /# will change nothing outside of this process/)
+  t.match(run.stderr, /^ok \d - \d+ MiB of memory at most, of 256 MiB$/m)
+})
+
+void t.test(
+  '--seconds bounds all of it: what does not fit is not played, and says so',
+  async (t) => {
+    const { code, stdout, stderr } = await smoke('--seconds', '1', '--size', '64M', '--json', '-')
+    const figures = report(stdout)
+    t.equal(code, figures.ok ? 0 : 1)
+    const all = figures.scenarios.length + figures.skipped.length
+    // Where even opening took the second, none was begun.
+    t.ok(all === 5 || figures.error !== null, `${all} of 5`)
+    for (const { name, reason } of figures.skipped) {
+      t.equal(reason, 'no time was left: --seconds 1')
+      t.match(stderr, `${name} # SKIP ${reason}`)
+    }
+  },
+)
+
+void t.test('--max-gbps holds what the device moves to a rate', async (t) => {
+  const args = ['--seconds', '4', '--size', '1M', '--max-gbps', '0.02', '--json', '-']
+  const { stdout } = await smoke(...args)
+  const { scenarios, planned } = report(stdout)
+  t.equal(planned.maxGbps, 0.02)
+  const bytesPerMs = 0.02e9 / 8 / 1000
+  t.ok(scenarios.length > 0)
+  for (const { name, bytesVerified, durationMs } of scenarios) {
+    // What a rest has saved up, and the window that was let through with it.
+    const most = bytesPerMs * (durationMs + 1000) + (4 << 20)
+    t.ok(
+      bytesVerified > 0 && bytesVerified <= most,
+      `${name}: ${bytesVerified} in ${durationMs} ms`,
+    )
+  }
+})
+
+void t.test('more memory than it may have ends it', async (t) => {
+  const huge = await smoke('--max-memory', '300M', '--size', '64M')
+  t.match(huge, { code: 2, stdout: '', stderr: /--max-memory 300 MiB .* a smaller --size/ })
+})
+
+void t.test('the help names what each effect is, and which scenarios have it', async (t) => {
+  const { code, stdout } = await smoke('--help')
+  t.equal(code, 0)
+  for (const [effect, names] of Object.entries(EFFECT_SCENARIOS)) {
+    t.match(stdout, new RegExp(`^ +${effect} `, 'm'))
+    for (const name of names) t.match(stdout, `'${name}'`)
+  }
 })
 
 void t.test('a reader that goes away ends it in good order', async (t) => {
@@ -194,6 +277,7 @@ void t.test('options of one engine are not for another', async (t) => {
     [['--engine', 'vfio', '--peer', 'localhost'], /--peer is for the engine verbs/],
     [['--engine', 'verbs', '--memory', '0000:00:10.0'], /for the engine vfio/],
     [['--engine', 'verbs', '--witness'], /for the engine vfio/],
+    [['--disruptive=link', '--link', 'lo'], /--link is for the engine verbs/],
     [['--engine', 'verbs', '--inject', 'lost'], /in the engine software only/],
     [['--engine', 'verbs:a,b,c'], /the names of one or two RDMA devices/],
     [['--engine', 'verbs:../x'], /the names of one or two RDMA devices/],
@@ -230,6 +314,25 @@ void t.test('SIGINT: stops, says what was verified, exit 130', async (t) => {
   t.match(figures, { ok: false, interrupted: true, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
   t.ok(figures.bytesVerified > 0)
   t.match(tap(run.stderr), { ok: false, bailedOut: /^interrupted; \d+ bytes verified/ })
+})
+
+void t.test('SIGHUP is a signal like the others', async (t) => {
+  const { child, ended } = start(['--seconds', '600', '--json', '-'])
+  child.stderr?.once('data', () => child.kill('SIGHUP'))
+  const run = await ended
+  t.equal(run.code, 129)
+  t.match(report(run.stdout), { ok: false, interrupted: true })
+})
+
+void t.test('a process that was stopped for a while has not hung', async (t) => {
+  const { child, ended } = start(['--moves', '60', '--json', '-'])
+  child.stderr?.once('data', () => {
+    child.kill('SIGSTOP')
+    setTimeout(() => child.kill('SIGCONT'), 5000)
+  })
+  const run = await ended
+  t.equal(run.code, 0, run.stderr)
+  t.match(report(run.stdout), { ok: true, error: null, forcedStops: 0, moves: 60 })
 })
 
 void t.test('a second SIGINT ends it at once', async (t) => {

@@ -1,6 +1,10 @@
 import t from 'tap'
 import { Parser } from 'tap-parser'
 import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
+import { withConsent } from '../../../lib/smoke/run.js'
+import { type Effect, EFFECT_NAMES, parseEffects } from '../../../lib/smoke/effects.js'
+import { Pacer } from '../../../lib/smoke/pacer.js'
+import { type Scenario, scenarios } from '../../../lib/smoke/scenarios.js'
 import { rotation, withDefaults } from '../../../lib/smoke/options.js'
 import { checkMemory, plan } from '../../../lib/smoke/plan.js'
 import { Random } from '../../../lib/smoke/random.js'
@@ -33,6 +37,12 @@ void t.test('what does not fit into memory is refused', async (t) => {
     argument: 'size',
     message: /need 12 MiB, .* has 11 MiB/,
   })
+  t.throws(() => checkMemory({ ...options, maxMemory: 100 << 20 }, Infinity, undefined, 89 << 20), {
+    code: 'ERR_OUT_OF_RANGE',
+    argument: 'max-memory',
+    message: /need 12 MiB, .* 100 MiB the process takes 89 MiB/,
+  })
+  checkMemory({ ...options, maxMemory: 100 << 20 }, Infinity, undefined, 88 << 20)
   // Too few moves for all of them together: one at a time.
   checkMemory(withDefaults({ size: 1 << 20, buffers: 3, moves: 2 }), 7 << 20)
 })
@@ -53,6 +63,72 @@ void t.test('the moves asked for are shared out, all of them', async (t) => {
   const timed = plan(withDefaults({ seconds: 10 }), 1000)
   t.ok(timed.every(({ goal }) => goal.moves === Infinity && goal.bytes === 0))
   t.equal(Math.round(timed.at(-1)?.goal.endsAt ?? 0), 11_000)
+})
+
+void t.test('what is not played leaves its share to the others', async (t) => {
+  const some = scenarios.slice(2)
+  const steps = plan(withDefaults({ moves: 400, buffers: 2 }), 0, some)
+  t.equal(
+    steps.reduce((sum, { goal }) => sum + goal.moves, 0),
+    400,
+  )
+  const moves = steps.map(({ goal }) => goal.moves)
+  t.ok(Math.min(...moves) >= 132, `${moves.join(', ')}: the first does not get all the rest`)
+  const timed = plan(withDefaults({ seconds: 10 }), 1000, some)
+  t.equal(Math.round(timed.at(-1)?.goal.endsAt ?? 0), 11_000)
+  t.same(plan(withDefaults({ moves: 4 }), 0, []), [])
+})
+
+void t.test('nothing is done to others unless each effect was asked for', async (t) => {
+  const scenario = (name: string, effects: Effect[], skip?: string): Scenario => ({
+    ...{ ...(scenarios[0] as Scenario), name, effects },
+    ...(skip !== undefined && { skip }),
+  })
+  const all = [
+    scenario('harmless', []),
+    scenario('one', ['link']),
+    scenario('two', ['link', 'kill']),
+    scenario('not here', ['revoke'], 'no such device: bind one'),
+  ]
+  const skips = (asked: Effect[]) => withConsent(all, asked).map(({ skip = '' }) => skip)
+  t.match(skips([]), [
+    /^$/,
+    /^it takes a network link down for a moment, which nobody has asked for: --disruptive=link$/,
+    /--disruptive=link,kill$/,
+    /^no such device: bind one; and it switches .*: --disruptive=revoke$/,
+  ])
+  t.match(skips(['link']), [/^$/, /^$/, /--disruptive=kill$/, /^no such device/])
+  t.match(skips(['link', 'kill', 'revoke']), [/^$/, /^$/, /^$/, /^no such device: bind one$/])
+  t.same(parseEffects('all'), EFFECT_NAMES)
+  t.same(parseEffects('kill,link,kill'), ['kill', 'link'])
+  for (const wrong of ['', 'link,', 'Link', 'toString', '__proto__']) {
+    t.throws(() => parseEffects(wrong), { code: 'ERR_INVALID_ARG_VALUE', argument: 'disruptive' })
+  }
+})
+
+void t.test('a pace is kept, first come first served, by one timer', async (t) => {
+  // 8 Mbit/s: a byte in a microsecond.
+  const pacer = new Pacer(0.008)
+  const order: number[] = []
+  const start = performance.now()
+  const turns = Array.from({ length: 20 }, async (_, i) => {
+    await pacer.take(10_000, () => i !== 7)
+    order.push(i)
+  })
+  await Promise.all(turns)
+  t.same(
+    order,
+    turns.map((_, i) => i),
+  )
+  // 190,000 bytes, 50 ms at most saved up, and the last one does not wait for its own.
+  t.ok(performance.now() - start >= 190 - 50 - 10 - 1, `${performance.now() - start} ms`)
+  t.equal(new Pacer(null).take(2 ** 40), null, 'without a rate nobody waits')
+  const slow = new Pacer(1e-6)
+  void slow.take(1e9)
+  const late = slow.take(1)
+  slow.release()
+  await late
+  t.equal(slow.take(1e9), null, 'nor at the end')
 })
 
 void t.test('buffers come by --from again', async (t) => {
@@ -145,3 +221,30 @@ void t.test('the watchdog names what hangs, and only that', async (t) => {
   t.equal(watchdog.isTripped, true)
   watchdog.close()
 })
+
+void t.test('the watchdog blames nobody for what is known', async (t) => {
+  const explain = () => 'queue pairs were reset 40 times'
+  const watchdog = new Watchdog(60_000, { endsAt: performance.now() + 40, explain })
+  const waiting = watchdog.race('copying', new Promise(() => {}))
+  await t.rejects(waiting, {
+    code: 'ETIMEDOUT',
+    message: 'the time is over, while copying',
+    hint: /^queue pairs were reset 40 times: /,
+  })
+  watchdog.close()
+})
+
+void t.test(
+  'time in which the process was busy is not held against what it waits for',
+  async (t) => {
+    const watchdog = new Watchdog(200)
+    let done = () => {}
+    const work = watchdog.over('the work', new Promise<void>((resolve) => (done = resolve)))
+    const until = performance.now() + 1000
+    while (performance.now() < until);
+    setTimeout(done, 1)
+    await work
+    t.equal(watchdog.isTripped, false)
+    watchdog.close()
+  },
+)
