@@ -1,4 +1,5 @@
 /** Which RDMA devices the run is about. */
+import { existsSync } from 'node:fs'
 import { P2pdmaError } from '../../errors.js'
 import { VerbsDevice, verbsDevices } from '../../kernel/verbs/index.js'
 import { rigCommand } from '../environment.js'
@@ -21,6 +22,8 @@ export async function castVerbsDevices(names: string): Promise<[string, string]>
       hint: 'as in verbs:mlx5_0 or verbs:rxe0,rxe1',
     })
   }
+  // To ask libibverbs would have the kernel load ib_core, by its netlink family (netlink.c).
+  if (!existsSync('/sys/class/infiniband')) throw noDevice([])
   for (const name of named) await checkUsable(name)
   const found: string[] = []
   const missing: unknown[] = []
