@@ -1,5 +1,5 @@
 /** The smoke test between two RDMA devices, and between two hosts. */
-import { spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -95,6 +95,24 @@ t.test('the other end on another host, whose buffers move too', async (t) => {
     t.match({ error, failedMoves, strayWrites }, { error: null, failedMoves: 0, strayWrites: 0 })
   }
   t.ok(gone.some(({ moves }) => moves > 0))
+})
+
+t.test('a path that lets nothing through ends it, with what is likely', async (t) => {
+  const tc = (...args: string[]) => void execFileSync('tc', args)
+  execFileSync('modprobe', ['-a', 'sch_ingress', 'cls_u32', 'act_gact'])
+  tc('qdisc', 'add', 'dev', 'p2p0', 'clsact')
+  t.teardown(() => tc('qdisc', 'delete', 'dev', 'p2p0', 'clsact'))
+  const roce = 'match ip protocol 17 0xff match ip dport 4791 0xffff action drop'
+  tc(...'filter add dev p2p0 egress protocol ip u32'.split(' '), ...roce.split(' '))
+  const { stdout, stderr, status } = smoke('--engine', 'verbs', '--moves', '30')
+  t.equal(status, 1)
+  const { error, resets, scenarios, kernelLog } = JSON.parse(stdout) as SmokeReport
+  t.match(error, /ERR_NO_PROGRESS\); hint: .*4791/)
+  t.ok(resets > 0, `${resets} resets`)
+  t.equal(scenarios.length, 1, 'the next one would meet the same')
+  t.match(kernelLog, { complaints: [] })
+  t.match(stderr, /^Bail out! .*ERR_NO_PROGRESS/m)
+  t.notMatch(stderr, /the library hangs/)
 })
 
 t.test('what is missing is said', async (t) => {

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Parser } from 'tap-parser'
+import { P2pdmaError } from '../../../lib/errors.js'
 import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
 import { withConsent } from '../../../lib/smoke/run.js'
 import { type Effect, EFFECT_NAMES, parseEffects } from '../../../lib/smoke/effects.js'
@@ -161,6 +162,17 @@ void t.test('each verdict is counted under its own name', async (t) => {
   tally.settled(Verdict.INTACT)
   tally.settled(Verdict.FOREIGN)
   t.match(tally.counts, { bytesVerified: 200, lost: 1, doubled: 2, torn: 1, strayWrites: 2 })
+})
+
+void t.test('what nothing can come after is known from what one operation met', async (t) => {
+  const tally = new Tally()
+  tally.failed('failedOperations', new P2pdmaError('late', { code: 'ETIMEDOUT' }))
+  tally.failed('failedMoves', null)
+  t.equal(tally.fatal, null)
+  const first = new P2pdmaError('nothing got through', { code: 'ERR_NO_PROGRESS' })
+  tally.failed('failedOperations', first)
+  tally.failed('failedOperations', new P2pdmaError('gone', { code: 'ERR_DEVICE_LOST' }))
+  t.equal(tally.fatal, first)
 })
 
 void t.test('quantiles', async (t) => {
