@@ -1,6 +1,6 @@
 /** What a command does when it is ended before its time: what it has changed is put back. */
 import { constants } from 'node:os'
-import { processJournal, type Recovered } from '../kernel/undo/journal.js'
+import { describeRecovered, processJournal } from '../kernel/undo/journal.js'
 
 /** Those that end a process, and can be caught: signal(7). */
 const SIGNALS = [
@@ -44,10 +44,7 @@ export function putBackAtExit(): () => void {
 
 /** For those that say it in a report of their own there is `UndoJournal.recover()`. */
 export function putBackWhatIsLeft(): void {
-  for (const each of processJournal().recover()) process.stderr.write(`p2pdma: ${told(each)}\n`)
-}
-
-function told({ pid, what, error }: Recovered): string {
-  const outcome = error === null ? 'put back' : `could not be put back: ${error}`
-  return `process ${pid} was ended before its time: ${what}; ${outcome}`
+  for (const each of processJournal().recover()) {
+    process.stderr.write(`p2pdma: ${describeRecovered(each)}\n`)
+  }
 }

@@ -1,6 +1,6 @@
 /** Runs the scenarios and reports: TAP as they end, and the whole as one object. */
 import { exporterByName } from '../exporters/index.js'
-import type { Recovered, UndoJournal } from '../kernel/undo/journal.js'
+import { describeRecovered, type Recovered, type UndoJournal } from '../kernel/undo/journal.js'
 import type { Exporter } from '../move-notify/backing.js'
 import { type Effect, whyUnasked } from './effects.js'
 import { environment } from './environment.js'
@@ -113,10 +113,7 @@ async function guarded(
     const will = planned(options, played)
     const here = environment()
     tap.version()
-    for (const { pid, what, error } of putBack) {
-      const outcome = error === null ? 'put back' : `could not be put back: ${error}`
-      tap.comment(`process ${pid} was ended before its time: ${what}; ${outcome}`)
-    }
+    for (const each of putBack) tap.comment(describeRecovered(each))
     const lines = [...preface(options, here, exporters, plant), ...describePlanned(will)]
     for (const line of lines) tap.comment(line)
     const witness = new Witness(exporters)

@@ -36,6 +36,12 @@ export interface Recovered {
   error: string | null
 }
 
+/** One line for a reader. */
+export function describeRecovered({ pid, what, error }: Recovered): string {
+  const outcome = error === null ? 'put back' : `could not be put back: ${error}`
+  return `process ${pid} was ended before its time: ${what}; ${outcome}`
+}
+
 interface Record {
   version: 1
   owner: Owner
