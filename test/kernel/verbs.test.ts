@@ -16,6 +16,8 @@ import {
   WcOpcode,
   WorkCompletions,
 } from '../../lib/kernel/verbs/index.js'
+import * as index from '../../lib/index.js'
+import { someBadValues, rowOf, walkArguments, walkReceivers } from '../unit/surface-walk.js'
 import { openFds, settled } from './support.js'
 import {
   close,
@@ -427,6 +429,83 @@ t.test('posts in a state that takes none: librxe does not say where it stopped',
   t.throws(() => end.qp.post(three), { ...refused, syscall: 'ibv_post_send' })
   t.equal(end.qp.postReceive(receives(end, 3)), 3)
   await close(end)
+})
+
+t.test('without types: wrong receivers, arguments left out, what only looks right', async (t) => {
+  const engines = [await index.VerbsEngine.open('rxe0'), await index.VerbsEngine.open('rxe1')]
+  const [engine, other] = engines as [index.VerbsEngine, index.VerbsEngine]
+  const [peer] = await engine.pair(other)
+  const device = await VerbsDevice.open('rxe0')
+  const manager = await index.ConnectionManager.open()
+  const domain = await device.protectionDomain()
+  const channel = await device.completionChannel()
+  const cq = await device.completionQueue(64)
+  const srq = await domain.sharedReceiveQueue(4)
+  const qp = await domain.queuePair({ sendCq: cq })
+  const window = await domain.memoryWindow(1)
+  const gid = device.gid()
+  const path = { dgid: gid.gid, sgidIndex: gid.index }
+  const address = await domain.addressHandle(path)
+  using memfd = Memfd.create(8192)
+  using mapping = memfd.map()
+  using dmaBuf = await Udmabuf.create(memfd, 0, 8192)
+  const region = await domain.register(mapping)
+  const sends = new SendBatch(4)
+  const receives = new index.ReceiveBatch(4)
+  const out = new WorkCompletions(4)
+  const listener = () => undefined
+  const rows = {
+    'VerbsDevice.open': rowOf(VerbsDevice.open, 'nothing0'),
+    'VerbsDevice#port': rowOf(device.port.bind(device), 1),
+    'VerbsDevice#activePort': rowOf(device.activePort.bind(device), 1),
+    'VerbsDevice#gid': rowOf(device.gid.bind(device), {}),
+    'VerbsDevice#completionQueue': rowOf(device.completionQueue.bind(device), 4, {}),
+    'VerbsDevice#onAsyncEvent': rowOf(device.onAsyncEvent.bind(device), listener),
+    'ProtectionDomain#register': rowOf(domain.register.bind(domain), mapping, {}),
+    'ProtectionDomain#registerNow': rowOf(domain.registerNow.bind(domain), mapping, {}),
+    'ProtectionDomain#registerDmabuf': rowOf(domain.registerDmabuf.bind(domain), dmaBuf, {}),
+    'ProtectionDomain#registerDmabufNow': rowOf(domain.registerDmabufNow.bind(domain), dmaBuf, {}),
+    'ProtectionDomain#queuePair': rowOf(domain.queuePair.bind(domain), { sendCq: cq }),
+    'ProtectionDomain#sharedReceiveQueue': rowOf(domain.sharedReceiveQueue.bind(domain), 4),
+    'ProtectionDomain#addressHandle': rowOf(domain.addressHandle.bind(domain), path),
+    'ProtectionDomain#memoryWindow': rowOf(domain.memoryWindow.bind(domain), 1),
+    'MemoryRegion#advise': rowOf(region.advise.bind(region), 0, 0, 64),
+    'CompletionChannel#hold': rowOf(channel.hold.bind(channel), false),
+    'CompletionQueue#poll': rowOf(cq.poll.bind(cq), out, 1),
+    'CompletionQueue#arm': rowOf(cq.arm.bind(cq), false),
+    'SharedReceiveQueue#postReceive': rowOf(srq.postReceive.bind(srq), receives, 0, 0),
+    'SharedReceiveQueue#setLimit': rowOf(srq.setLimit.bind(srq), 0),
+    'QueuePair#post': rowOf(qp.post.bind(qp), sends, 0, 0),
+    'QueuePair#postReceive': rowOf(qp.postReceive.bind(qp), receives, 0, 0),
+    'QueuePair#bind': rowOf(qp.bind.bind(qp), window, region, { access: 0 }),
+    'QueuePair#modify': rowOf(qp.modify.bind(qp), { qpState: QpState.INIT }),
+    'QueuePair#modifyNow': rowOf(qp.modifyNow.bind(qp), { qpState: QpState.INIT }),
+    'QueuePair#toInit': rowOf(qp.toInit.bind(qp), {}),
+    'QueuePair#toRtr': rowOf(qp.toRtr.bind(qp), { destQpNum: 1, rqPsn: 0, ahAttr: path }),
+    'QueuePair#toRts': rowOf(qp.toRts.bind(qp), { sqPsn: 0 }),
+    'QueuePair#toSqd': rowOf(qp.toSqd.bind(qp), true),
+    'ConnectionManager#listen': rowOf(manager.listen.bind(manager), listener, {}),
+    'VerbsEngine.open': rowOf(index.VerbsEngine.open, 'nothing0', {}),
+    'VerbsEngine#axes': rowOf(engine.axes.bind(engine), engine),
+    'VerbsEngine#listen': rowOf(engine.listen.bind(engine), {}, listener),
+    'VerbsEngine#pair': rowOf(engine.pair.bind(engine), other),
+    'VerbsEngine#stats': rowOf(engine.stats.bind(engine), {}),
+    'VerbsEngine#inject': rowOf(engine.inject.bind(engine), { kind: 'queue-pair-error' }),
+    'VerbsEngine#importer': rowOf(engine.importer.bind(engine), {}),
+    'Peer#openQueue': rowOf(peer.openQueue.bind(peer), { depth: 4 }),
+    'Peer#offered': { ...rowOf(peer.offered.bind(peer), 'label', {}), mayWait: true },
+    'Peer#grant': rowOf(peer.grant.bind(peer), engine, region, {}),
+  }
+  const args = await walkArguments(rows, someBadValues(), () => undefined)
+  t.comment(`${args.calls} calls`)
+  t.same(args.wrong, [])
+  const instances = [engine, peer, device, manager, domain, channel, cq, srq, qp, window]
+  const known = [...instances, address, region].map((instance) => {
+    return { type: instance.constructor, instance }
+  })
+  const receivers = await walkReceivers(known, () => undefined)
+  t.same(receivers.wrong, [])
+  await Promise.all([engine, other, device, manager].map((each) => each.close()))
 })
 
 t.test('closing in every order, and while calls are under way', async (t) => {

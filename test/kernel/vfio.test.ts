@@ -4,8 +4,9 @@ import { spawnSync } from 'node:child_process'
 import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { DrmDevice, PciCommand, PciConfig, VfioDevice } from '../../lib/kernel/index.js'
+import { DrmDevice, Memfd, PciCommand, PciConfig, VfioDevice } from '../../lib/kernel/index.js'
 import { pciDevice, unbindFromVfio, bindToVfio } from '../../lib/kernel/pci/index.js'
+import { someBadValues, rowOf, walkArguments, walkReceivers } from '../unit/surface-walk.js'
 import { listFds, openFds, page, settled } from './support.js'
 
 const MEMORY = '0000:00:10.0'
@@ -204,6 +205,48 @@ t.test('a mapping that is gone', async (t) => {
   await closing
   await using again = await VfioDevice.open(MEMORY)
   t.equal(again.vendorId, 0x1af4)
+})
+
+t.test('without types: wrong receivers, arguments left out, what only looks right', async (t) => {
+  const device = await VfioDevice.open(NIC)
+  const { config, interrupts, space } = device
+  const registers = device.openRegisters(0)
+  using memfd = Memfd.create(page)
+  using mapping = memfd.map()
+  const iova = space.iovas.allocate(page)
+  // Reads only, and writes of what is there: what may go through is harmless.
+  const rows = {
+    'VfioDevice#region': rowOf(device.region.bind(device), 0),
+    'VfioDevice#mapRegion': rowOf(device.mapRegion.bind(device), 0),
+    'VfioDevice#openRegisters': rowOf(device.openRegisters.bind(device), 0),
+    'VfioDevice#exportDmaBuf': rowOf(device.exportDmaBuf.bind(device), 0, [
+      { offset: 0, size: page },
+    ]),
+    'ConfigSpace#read8': rowOf(config.read8.bind(config), 0),
+    'ConfigSpace#read16': rowOf(config.read16.bind(config), 0),
+    'ConfigSpace#read32': rowOf(config.read32.bind(config), 0),
+    'ConfigSpace#setMaster': rowOf(config.setMaster.bind(config), false),
+    'Interrupts#count': rowOf(interrupts.count.bind(interrupts), 'msi'),
+    'Interrupts#enable': rowOf(interrupts.enable.bind(interrupts), 'none', [() => undefined]),
+    'Interrupts#hold': rowOf(interrupts.hold.bind(interrupts), 0, false),
+    'Registers#read8': rowOf(registers.read8.bind(registers), 0),
+    'Registers#read16': rowOf(registers.read16.bind(registers), 0),
+    'Registers#read32': rowOf(registers.read32.bind(registers), 0),
+    'Registers#read64': rowOf(registers.read64.bind(registers), 0),
+    'IommuSpace#map': rowOf(space.map.bind(space), iova, mapping, 0, page, 3),
+    'IommuSpace#mapNow': rowOf(space.mapNow.bind(space), iova, mapping, 0, page, 3),
+    'IommuSpace#unmap': rowOf(space.unmap.bind(space), iova, page),
+    'IommuSpace#unmapNow': rowOf(space.unmapNow.bind(space), iova, page),
+    'IovaAllocator#allocate': rowOf(space.iovas.allocate.bind(space.iovas), page),
+  }
+  const args = await walkArguments(rows, someBadValues(), () => undefined)
+  t.comment(`${args.calls} calls`)
+  t.same(args.wrong, [])
+  const known = [device, config, interrupts, registers, space, space.iovas].map((instance) => {
+    return { type: instance.constructor, instance }
+  })
+  t.same((await walkReceivers(known, () => undefined)).wrong, [])
+  await device.close()
 })
 
 t.test('what cannot be opened', async (t) => {
