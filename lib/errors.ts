@@ -5,6 +5,8 @@
  * or permit. A function that returns a promise rejects with it, and never throws
  * (brand.ts).
  */
+import { types } from 'node:util'
+
 export interface ErrorDetails {
   code: string
   errno?: number | undefined
@@ -149,13 +151,23 @@ function isRevoked(value: object): boolean {
   }
 }
 
-/** Checks a `signal` option. */
+const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')
+
+/**
+ * Checks a `signal` option by asking the platform: what only looks like a signal (an object
+ * with half of its methods or its prototype, a proxy) may never tell, or may throw when it
+ * is listened to.
+ */
 export function checkSignal(value: unknown): void {
   if (value === undefined) return
-  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
-  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function') {
-    throw typeError('signal', 'an AbortSignal', value)
+  try {
+    // Throws unless it is one, or a proxy: which may do with it whatever it likes.
+    aborted?.get?.call(value)
+    if (!types.isProxy(value)) return
+  } catch {
+    // It is none.
   }
+  throw typeError('signal', 'an AbortSignal', value)
 }
 
 /** Checks a time in milliseconds, which may be a fraction; returns it. */

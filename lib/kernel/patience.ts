@@ -19,6 +19,8 @@ export class Patience implements Disposable {
   readonly #slice: number
   readonly #onEnd: () => void
   #left: number
+  /** Of the slice under way. */
+  #start = 0
   #timer: NodeJS.Timeout | undefined
   #turn: NodeJS.Immediate | undefined
 
@@ -31,15 +33,23 @@ export class Patience implements Disposable {
   }
 
   #wait(): void {
-    const start = performance.now()
-    const ms = Math.min(this.#slice, this.#left)
+    this.#start = performance.now()
     this.#timer = setTimeout(() => {
-      // A timer that was set late in a long turn fires at once.
-      this.#left -= Math.min(ms, performance.now() - start)
+      this.#left = this.left
       if (this.#left >= 1) this.#wait()
       // Timers come before I/O in a turn of the loop, immediates after it.
       else this.#turn = setImmediate(this.#onEnd)
-    }, ms)
+    }, this.#next)
+  }
+
+  get #next(): number {
+    return Math.min(this.#slice, this.#left)
+  }
+
+  /** What is left of the bound, ms. */
+  get left(): number {
+    // A timer that was set late in a long turn fires at once: what counts is the clock.
+    return this.#left - Math.min(this.#next, performance.now() - this.#start)
   }
 
   /** What was waited for has come: there will be no call. */

@@ -2,7 +2,7 @@ import { brand } from '../brand.js'
 import { checkInteger, closedError, P2pdmaError, typeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { CpuWindow } from './backing.js'
-import { withDeadline, withSignal } from './deadline.js'
+import { withSignal } from './deadline.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { FENCE_TIMEOUT_MS, Usage } from './reservation.js'
 
@@ -55,8 +55,16 @@ export class CpuAccess {
 /** A mover's turn: no new bracket opens until it is released. */
 export interface HoldOff {
   /** Resolves when no bracket is open. */
-  idle(timeoutMs: number, signal: AbortSignal | undefined): Promise<void>
+  idle(): Promise<void>
   release(): void
+}
+
+/** The brackets hold a move off for too long. */
+export function cpuTimedOut(timeoutMs: number): P2pdmaError {
+  return new P2pdmaError(`the CPU did not end its access within ${timeoutMs} ms`, {
+    code: 'ETIMEDOUT',
+    hint: 'end the bracket of CPU access before the move; a move inside it waits for itself',
+  })
 }
 
 /** A buffer's brackets. A mover that waits goes before brackets that are not open yet. */
@@ -81,10 +89,9 @@ export class CpuBrackets {
     await buffer.reservation.lock(undefined, { signal })
     try {
       buffer.checkOpen()
-      await buffer.reservation.wait(Usage.KERNEL, { signal })
       // dma_resv_usage_rw(): a reader waits for writers, a writer for readers too.
       const others = mode === 'r' ? Usage.WRITE : Usage.READ
-      await buffer.reservation.waitSettled(others, { timeoutMs: FENCE_TIMEOUT_MS, signal })
+      await buffer.reservation.waitForOthers(others, { timeoutMs: FENCE_TIMEOUT_MS, signal })
       const window = await buffer.backing.openCpuWindow(mode)
       // A close ends the brackets that it finds, and then waits for the lock.
       if (buffer.isClosed) {
@@ -106,14 +113,7 @@ export class CpuBrackets {
     this.#holdOffs++
     let released = false
     return {
-      idle: (timeoutMs, signal) => {
-        const late = () =>
-          new P2pdmaError(`the CPU did not end its access within ${timeoutMs} ms`, {
-            code: 'ETIMEDOUT',
-            hint: 'end the bracket of CPU access before the move; a move inside it waits for itself',
-          })
-        return withSignal(withDeadline(this.#idle(), timeoutMs, late), signal)
-      },
+      idle: () => this.#idle(),
       release: () => {
         if (released) return
         released = true

@@ -19,30 +19,57 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortError(signal)
 }
 
+/** One time limit for several waits, one after the other. */
+export class Allowance {
+  #left: number
+
+  /** `ms` may be Infinity: no limit. */
+  constructor(ms: number) {
+    this.#left = ms
+  }
+
+  /**
+   * `work`'s outcome; the rejection with `late()` when it has none within what is left; or
+   * ABORT_ERR as soon as the signal says so. The work itself goes on. No timer and no
+   * listener is left.
+   */
+  spend<T>(work: Promise<T>, late: () => Error, signal?: AbortSignal): Promise<T> {
+    if (signal === undefined && this.#left === Infinity) return work
+    if (signal?.aborted === true) {
+      work.catch(() => {})
+      return Promise.reject(abortError(signal))
+    }
+    return new Promise<T>((resolve, reject) => {
+      const patience = new Patience(this.#left, () => {
+        end()
+        reject(late())
+      })
+      const onAbort = () => {
+        end()
+        if (signal !== undefined) reject(abortError(signal))
+      }
+      const end = () => {
+        patience.end()
+        signal?.removeEventListener('abort', onAbort)
+        if (this.#left !== Infinity) this.#left = Math.max(0, patience.left)
+      }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      work.then(resolve, reject).finally(end)
+    })
+  }
+}
+
 /**
  * `work`'s outcome, or the rejection with `late()` when it has none after `ms` milliseconds
  * in which the event loop was free to see it, and one more turn (see Patience).
  */
 export function withDeadline<T>(work: Promise<T>, ms: number, late: () => Error): Promise<T> {
-  if (ms === Infinity) return work
-  return new Promise<T>((resolve, reject) => {
-    const patience = new Patience(ms, () => reject(late()))
-    work.then(resolve, reject).finally(() => patience.end())
-  })
+  return new Allowance(ms).spend(work, late)
 }
 
 /** `work`'s outcome, or ABORT_ERR as soon as the signal says so; the work itself goes on. */
 export function withSignal<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work
-  if (signal.aborted) {
-    work.catch(() => {})
-    return Promise.reject(abortError(signal))
-  }
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = () => reject(abortError(signal))
-    signal.addEventListener('abort', onAbort, { once: true })
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
+  return new Allowance(Infinity).spend(work, () => new Error('never'), signal)
 }
 
 export function sleep(ms: number): Promise<void> {

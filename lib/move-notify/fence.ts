@@ -7,12 +7,40 @@ import {
   looksLike,
   typeError,
 } from '../errors.js'
-import { withDeadline, withSignal } from './deadline.js'
+import { Allowance, throwIfAborted } from './deadline.js'
 
 export interface WaitOptions {
   signal?: AbortSignal | undefined
   /** Milliseconds; unbounded when absent. */
   timeoutMs?: number | undefined
+}
+
+/** @internal */
+export interface CheckedWait {
+  signal: AbortSignal | undefined
+  timeoutMs: number
+}
+
+/** Checks a wait's options; throws ABORT_ERR where it is over before it begins. @internal */
+export function checkWait(options: WaitOptions): CheckedWait {
+  const { signal, timeoutMs = Infinity } = checkOptions(options)
+  checkSignal(signal)
+  checkMilliseconds('timeoutMs', timeoutMs)
+  throwIfAborted(signal)
+  return { signal, timeoutMs }
+}
+
+/** Bounds a wait for one or more fences as a whole. @internal */
+export function boundedWait(
+  work: Promise<void>,
+  { signal, timeoutMs }: CheckedWait,
+): Promise<void> {
+  const late = () =>
+    new P2pdmaError(`a fence was not signalled within ${timeoutMs} ms`, {
+      code: 'ETIMEDOUT',
+      hint: 'the work behind it hangs; its memory is quarantined, not reused',
+    })
+  return new Allowance(timeoutMs).spend(work, late, signal)
 }
 
 /**
@@ -27,23 +55,27 @@ export class Fence {
 
   #signaled = false
   #error: Error | null = null
+  /** Never rejects. */
   readonly #done: Promise<void>
 
   private constructor(work: Promise<unknown>) {
     if (!looksLike(work, { then: 'function' })) throw typeError('work', 'a promise', work)
-    const onDone = () => {
-      this.#signaled = true
-    }
-    const onFailed = (error: unknown) => {
-      this.#signaled = true
-      this.#error = fenceError(error)
-    }
     try {
-      this.#done = work.then(onDone, onFailed)
+      this.#done = work.then(
+        () => this.#signal(null),
+        (error: unknown) => this.#signal(fenceError(error)),
+      )
     } catch {
       // An object with a promise's prototype.
       throw typeError('work', 'a Promise', work)
     }
+  }
+
+  /** Once: as dma_fence_signal(), a second time changes nothing. */
+  #signal(error: Error | null): void {
+    if (this.#signaled) return
+    this.#signaled = true
+    this.#error = error
   }
 
   /** Signalled when `work` settles; with its error when it rejects. */
@@ -51,13 +83,15 @@ export class Fence {
     return new Fence(work)
   }
 
-  /** A fence signalled by hand, and the function that signals it. */
+  /** A fence signalled by hand, and the function that signals it: it is so when that returns. */
   static create(): { fence: Fence; signal: (error?: Error) => void } {
-    let signal: (error?: Error) => void = () => {}
-    const work = new Promise<void>((resolve, reject) => {
-      signal = (error) => (error === undefined ? resolve() : reject(error))
-    })
-    return { fence: new Fence(work), signal }
+    let resolve = () => {}
+    const fence = new Fence(new Promise<void>((done) => (resolve = done)))
+    const signal = (error?: Error) => {
+      fence.#signal(error === undefined ? null : fenceError(error))
+      resolve()
+    }
+    return { fence, signal }
   }
 
   get signaled(): boolean {
@@ -71,26 +105,24 @@ export class Fence {
 
   /** Resolves once signalled; rejects with ERR_FENCE_FAILED, ETIMEDOUT or ABORT_ERR. */
   async wait(options: WaitOptions = {}): Promise<void> {
-    const { signal, timeoutMs = Infinity } = checkOptions(options)
-    checkSignal(signal)
-    checkMilliseconds('timeoutMs', timeoutMs)
-    if (!this.#signaled) {
-      const late = () =>
-        new P2pdmaError(`a fence was not signalled within ${timeoutMs} ms`, {
-          code: 'ETIMEDOUT',
-          hint: 'the work behind it hangs; its memory is quarantined, not reused',
-        })
-      const bounded = withDeadline(this.#done, timeoutMs, late)
-      await withSignal(bounded, signal)
-    }
+    const limits = checkWait(options)
+    if (!this.#signaled) await boundedWait(this.#done, limits)
     if (this.#error !== null) throw this.#error
+  }
+
+  /** Resolves once signalled, with an error or without. @internal */
+  get done(): Promise<void> {
+    return this.#done
   }
 }
 
 function fenceError(cause: unknown): P2pdmaError {
   const why = cause instanceof Error ? cause.message : String(cause)
+  const { errno, syscall } = (cause ?? {}) as { errno?: unknown; syscall?: unknown }
   return new P2pdmaError(`a fence was signalled with an error: ${why}`, {
     code: 'ERR_FENCE_FAILED',
+    errno: typeof errno === 'number' ? errno : undefined,
+    syscall: typeof syscall === 'string' ? syscall : undefined,
     cause,
   })
 }

@@ -159,7 +159,7 @@ export class MovableBuffer implements BackingHolder {
     try {
       this.checkUsable()
       // A copy under way may fail yet, and then the buffer goes back where it was.
-      await this.reservation.wait(Usage.KERNEL, { signal })
+      await this.reservation.wait(Usage.KERNEL, { signal, timeoutMs: FENCE_TIMEOUT_MS })
       this.#pins++
     } finally {
       this.reservation.unlock()

@@ -8,7 +8,8 @@ import {
   typeError,
 } from '../errors.js'
 import type { Backing, Exporter } from './backing.js'
-import { throwIfAborted, withDeadline } from './deadline.js'
+import { cpuTimedOut } from './cpu-access.js'
+import { Allowance, throwIfAborted, withDeadline } from './deadline.js'
 import { allocate } from './exporting.js'
 import { Fence } from './fence.js'
 import type { MovableBuffer } from './movable-buffer.js'
@@ -29,7 +30,7 @@ export interface MoveOptions {
   context?: AcquireContext
   /**
    * How long the copy may take before the move counts as failed, ms; as long it waits
-   * beforehand for the fences of others. Default 60,000.
+   * beforehand for the fences of others, all together. Default 60,000.
    */
   copyTimeoutMs?: number
   /**
@@ -146,7 +147,7 @@ async function exchange(
     if (!copied) {
       // Signalled within the deadline, in any case: who holds the reservation may wait for it.
       fence = Fence.of(bounded(copy, options))
-      buffer.reservation.addFence(fence, Usage.KERNEL)
+      buffer.reservation.addMoveFence(fence)
     }
     buffer.publish(fresh)
     generation = buffer.generation
@@ -163,6 +164,7 @@ async function exchange(
   } catch (failure) {
     const error = timedOut(failure) ?? (failure as P2pdmaError)
     if (!keep) await buffer.reservation.lock()
+    if (fence !== null) buffer.reservation.forget(fence)
     await takeBack(buffer, fresh, old, generation, error).finally(unlock)
     throw error
   }
@@ -186,12 +188,15 @@ async function lockForMove(buffer: MovableBuffer, options: MoveOptions): Promise
   const { reservation } = buffer
   const { context, signal } = options
   const cpuTimeoutMs = options.cpuTimeoutMs ?? 30_000
+  const allowance = new Allowance(cpuTimeoutMs)
   const mine = context !== undefined && reservation.holder === context
   for (;;) {
     const admitted = buffer.cpuBrackets?.holdOff()
     try {
       // Before the lock: whoever is in a bracket may need the lock to get out.
-      if (admitted !== undefined) await admitted.idle(cpuTimeoutMs, signal)
+      if (admitted !== undefined) {
+        await allowance.spend(admitted.idle(), () => cpuTimedOut(cpuTimeoutMs), signal)
+      }
       throwIfAborted(signal)
       if (!mine) await reservation.lock(context, signal && { signal })
     } finally {
@@ -226,8 +231,7 @@ async function lockForMove(buffer: MovableBuffer, options: MoveOptions): Promise
 async function waitForOthers(buffer: MovableBuffer, options: MoveOptions): Promise<void> {
   const { reservation } = buffer
   const timeoutMs = options.copyTimeoutMs ?? FENCE_TIMEOUT_MS
-  await reservation.wait(Usage.KERNEL, { signal: options.signal, timeoutMs })
-  await reservation.waitSettled(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
+  await reservation.waitForOthers(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
 }
 
 /** Step 1: tells every attachment, then waits for all of them once. Undefined when done at once. */

@@ -2,9 +2,13 @@
 type Listener = () => void
 
 export class ModelSignal {
-  aborted = false
+  #aborted = false
   reason: unknown = undefined
   readonly #listeners: Listener[] = []
+
+  get aborted(): boolean {
+    return this.#aborted
+  }
 
   addEventListener(_type: 'abort', listener: Listener): void {
     if (!this.#listeners.includes(listener)) this.#listeners.push(listener)
@@ -25,8 +29,8 @@ export class ModelSignal {
   }
 
   fire(reason: unknown): void {
-    if (this.aborted) return
-    this.aborted = true
+    if (this.#aborted) return
+    this.#aborted = true
     this.reason = reason
     for (const listener of this.#listeners.splice(0)) listener()
   }

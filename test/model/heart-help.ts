@@ -10,6 +10,12 @@ export type Bounds = Omit<Partial<Exploration<HeartOptions>>, 'options'>
 const WHOLE_BOUNDS: Patch[] = [
   { file: 'lib/kernel/patience.ts', find: 'SLICE_MS = 100', replace: 'SLICE_MS = Infinity' },
   { file: 'lib/kernel/patience.ts', find: 'SLICES = 4', replace: 'SLICES = 1' },
+  // Where nobody gives a time there is none: it would be one more thing that can happen at any time.
+  {
+    file: 'lib/move-notify/reservation.ts',
+    find: 'FENCE_TIMEOUT_MS = 60_000',
+    replace: 'FENCE_TIMEOUT_MS = Infinity',
+  },
 ]
 
 export function heart(options: HeartOptions, bounds: Bounds = {}): Exploration<HeartOptions> {

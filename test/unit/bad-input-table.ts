@@ -268,6 +268,10 @@ export function rows(w: World): Record<string, Row> {
       call: engine.openChannel.bind(engine),
       params: [only({ depth: 1, onCompletion: () => 1 })],
     },
+    'SoftwareEngine#canMap': {
+      call: engine.canMap.bind(engine),
+      params: [only(buffer.backing)],
+    },
     'SoftwareEngine#map': {
       call: engine.map.bind(engine),
       params: [

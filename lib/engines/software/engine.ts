@@ -70,7 +70,14 @@ export class SoftwareEngine implements Engine {
     return channel
   }
 
-  canMap({ mapping }: Backing): string | null {
+  canMap(backing: Backing): string | null {
+    if (!looksLike(backing, { size: 'number', offset: 'number' })) {
+      throw typeError('backing', 'a Backing', backing)
+    }
+    const mapping: unknown = backing.mapping
+    if (mapping !== null && !(mapping instanceof Mapping)) {
+      throw typeError('backing.mapping', 'a Mapping', mapping)
+    }
     return mapping === null ? 'it needs a placement that the CPU can map' : null
   }
 
@@ -79,22 +86,18 @@ export class SoftwareEngine implements Engine {
     this.#checkOpen()
     checkInteger('id', id, 0, MAX_ID)
     checkInteger('access', access, 1, 3)
-    if (!looksLike(backing, { size: 'number', offset: 'number' })) {
-      throw typeError('backing', 'a Backing', backing)
-    }
+    const refusal = this.canMap(backing)
     const { mapping, offset } = backing
     checkInteger('backing.size', backing.size, 0)
     checkInteger('backing.offset', offset, 0)
     checkInteger('size', size, 0, backing.size)
-    const refusal = this.canMap(backing)
-    if (refusal !== null) {
+    if (mapping === null || refusal !== null) {
       throw new P2pdmaError(`The software engine cannot reach a backing in ${backing.placement}`, {
         code: 'ERR_UNSUPPORTED',
         argument: 'backing',
-        hint: refusal,
+        hint: refusal ?? undefined,
       })
     }
-    if (!(mapping instanceof Mapping)) throw typeError('backing.mapping', 'a Mapping', mapping)
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
   }
 
