@@ -3,6 +3,7 @@
  * of dying of it. What a device did (a DMA fault, a PCIe error) is no complaint,
  * nor is memory that was asked for and not there.
  */
+import { brand } from '../brand.js'
 import { typeError } from '../errors.js'
 
 /** Where warnings begin (include/asm-generic/bug.h, CUT_HERE) and end (kernel/panic.c, print_oops_end_marker(); lib/ubsan.c). */
@@ -101,6 +102,10 @@ interface Report {
  * once is mixed in the log, and so here.
  */
 export class KernelComplaints {
+  static {
+    brand(this, (value) => #found in value)
+  }
+
   readonly #found: KernelComplaint[] = []
   #report: Report | null = null
 

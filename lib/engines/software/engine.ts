@@ -71,7 +71,7 @@ export class SoftwareEngine implements Engine {
   }
 
   canMap(backing: Backing): string | null {
-    if (!looksLike(backing, { size: 'number', offset: 'number' })) {
+    if (!looksLike(backing, { mapping: 'object' })) {
       throw typeError('backing', 'a Backing', backing)
     }
     const mapping: unknown = backing.mapping
