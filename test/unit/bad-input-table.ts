@@ -32,6 +32,8 @@ const fn = (good: () => unknown): Param => ({ good, takes: (value) => typeof val
 
 export async function world() {
   const engine = new index.SoftwareEngine()
+  // What the heart asks of an engine is asked of one without it: nobody seals its attachments.
+  const bare = new index.SoftwareEngine()
   const importer = engine.importer()
   const buffer = await index.MovableBuffer.create(2 * page, index.memfd())
   const attachment = await importer.attach(buffer)
@@ -52,6 +54,7 @@ export async function world() {
   const drm = make(index.DrmDevice, memfd.dup().handle, 'vgem', new Map()) as index.DrmDevice
   return {
     engine,
+    bare,
     importer,
     buffer,
     attachment,
@@ -99,7 +102,7 @@ function allocators(exporters: Record<string, index.MappedExporter>): Record<str
 }
 
 export function rows(w: World): Record<string, Row> {
-  const { engine, importer, buffer, attachment, channel, batching, rings, frame } = w
+  const { engine, bare, importer, buffer, attachment, channel, batching, rings, frame } = w
   const { memfd, mapping, dmaBuf, syncFile, log, dmaHeap, drm } = w
   const fence = index.Fence.of(Promise.resolve())
   const reservation = new index.Reservation()
@@ -265,15 +268,15 @@ export function rows(w: World): Record<string, Row> {
     'WwMutex#unlock': { call: mutex.unlock.bind(mutex), params: [optional(only(context))] },
     'SoftwareEngine#importer': { call: engine.importer.bind(engine), params: [options()] },
     'SoftwareEngine#openChannel': {
-      call: engine.openChannel.bind(engine),
+      call: bare.openChannel.bind(bare),
       params: [only({ depth: 1, onCompletion: () => 1 })],
     },
     'SoftwareEngine#canMap': {
-      call: engine.canMap.bind(engine),
+      call: bare.canMap.bind(bare),
       params: [only(buffer.backing)],
     },
     'SoftwareEngine#map': {
-      call: engine.map.bind(engine),
+      call: bare.map.bind(bare),
       params: [
         whole(9, 0, 2 ** 32 - 1),
         only(buffer.backing),
@@ -281,11 +284,11 @@ export function rows(w: World): Record<string, Row> {
         whole(3, 1, 3),
       ],
     },
-    'SoftwareEngine#seal': { call: engine.seal.bind(engine), params: [whole(9)] },
-    'SoftwareEngine#unseal': { call: engine.unseal.bind(engine), params: [whole(9)] },
-    'SoftwareEngine#unmap': { call: engine.unmap.bind(engine), params: [whole(9)] },
-    'SoftwareEngine#isMapped': { call: engine.isMapped.bind(engine), params: [whole(9)] },
-    'SoftwareEngine#inject': { call: engine.inject.bind(engine), params: [only({ kind: 'lost' })] },
+    'SoftwareEngine#seal': { call: bare.seal.bind(bare), params: [whole(9)] },
+    'SoftwareEngine#unseal': { call: bare.unseal.bind(bare), params: [whole(9)] },
+    'SoftwareEngine#unmap': { call: bare.unmap.bind(bare), params: [whole(9)] },
+    'SoftwareEngine#isMapped': { call: bare.isMapped.bind(bare), params: [whole(9)] },
+    'SoftwareEngine#inject': { call: bare.inject.bind(bare), params: [only({ kind: 'lost' })] },
     KernelLog: { call: build(index.KernelLog), params: [only(memfd.handle)] },
     'KernelLog#readable': { call: log.readable.bind(log), params: [options()] },
     parseDmarFault: { call: index.parseDmarFault, params: [text('line')] },

@@ -146,6 +146,7 @@ void t.test('bad values in every place', async (t) => {
   t.equal(await w.buffer.withCpuAccess('r', (cpu) => cpu.view().every((b) => b === 0)), true)
   await w.rings.close()
   await w.engine.close()
+  await w.bare.close()
   await w.buffer.close()
   w.mapping.unmap()
   for (const each of [w.memfd, w.dmaBuf, w.syncFile, w.log, w.dmaHeap, w.drm]) each.close()
@@ -181,4 +182,5 @@ void t.test('columns that are not what they seem', async (t) => {
   t.equal(await post(forged({ capacity: -1 })), null)
   t.equal(await post(forged({ capacity: 0 })), null, 'no such row')
   await w.engine.close()
+  await w.bare.close()
 })

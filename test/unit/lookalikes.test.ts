@@ -20,6 +20,7 @@ const promising = declaredPromises()
 async function close(w: World): Promise<void> {
   await w.rings.close()
   await w.engine.close()
+  await w.bare.close()
   await w.buffer.close()
   w.mapping.unmap()
   for (const each of [w.memfd, w.dmaBuf, w.syncFile, w.log, w.dmaHeap, w.drm]) each.close()

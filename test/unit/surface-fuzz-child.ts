@@ -81,9 +81,12 @@ const property = fc.asyncProperty(fc.array(call, { minLength: 1, maxLength: 8 })
   if (done.flat().length > 0) throw new Error(done.flat().join('\n'))
 })
 const outcome = await fc.check(property, { seed, numRuns, endOnFailure: true })
-if (outcome.failed) fail(fc.defaultReportMessage(outcome) ?? 'failed')
+if (outcome.failed) {
+  fail(`${fc.defaultReportMessage(outcome)}\n${String(outcome.errorInstance)}`)
+}
 await w.rings.close()
 await w.engine.close()
+await w.bare.close()
 await w.buffer.close()
 console.log(`${calls} calls`)
 process.exit(0)
