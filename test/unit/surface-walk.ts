@@ -96,14 +96,12 @@ export function complaintOf(name: string, outcome: Outcome, promising: Promising
   return typeof value.code === 'string' ? null : `without a code: ${String(value)}`
 }
 
-const REVOKED = 'a revoked proxy'
-
 export function show(value: unknown): string {
   try {
     if (typeof value === 'object' && value !== null) return Object.prototype.toString.call(value)
     return String(value)
   } catch {
-    return REVOKED
+    return 'a revoked proxy'
   }
 }
 
@@ -248,11 +246,7 @@ function* optionTries(
     const what = `argument ${place}, ${key}`
     const having = (descriptor: PropertyDescriptor) =>
       at(Object.defineProperty({ ...real }, key, { enumerable: true, ...descriptor }))
-    for (const value of bad) {
-      // A signal's own contract has a table of its own.
-      if (key === 'signal' && show(value) === REVOKED) continue
-      yield [`${what}: ${show(value)}`, having({ value }), true]
-    }
+    for (const value of bad) yield [`${what}: ${show(value)}`, having({ value }), true]
     const fail = () => {
       throw ownError
     }
