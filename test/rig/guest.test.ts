@@ -9,7 +9,7 @@ await runInGuest('guest', 'rig', [
   // errors. On a hub of their own: QEMU keeps a hub's frames for each port that is off.
   ...['--device', '-netdev hubport,id=lost,hubid=1'],
   ...['--device', '-netdev hubport,id=partner,hubid=1'],
-  ...['--device', 'pcie-root-port,id=port,chassis=9,addr=0x18'],
-  ...['--device', 'e1000e,bus=port,netdev=lost,mac=52:54:00:12:34:58'],
+  ...['--device', 'pcie-root-port,id=rp,chassis=9,addr=0x18'],
+  ...['--device', 'e1000e,bus=rp,netdev=lost,mac=52:54:00:12:34:58'],
   ...['--device', 'e1000e,addr=0x19,netdev=partner,mac=52:54:00:12:34:59'],
 ])
