@@ -139,17 +139,7 @@ export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
       () => [...this.#mappings].some((mapping) => !mapping.closed),
     )
     this.interrupts = new Interrupts(address, () => this.#handle)
-    // Listening does not keep it from being collected.
-    const self = new WeakRef(this)
-    const stopListening = listenToNotices(fd, {
-      request: () => self.deref()?.onRequest(),
-      error: () => self.deref()?.onError(),
-    })
-    const { abandon } = this.interrupts
-    this.#abandon = () => {
-      abandon()
-      stopListening()
-    }
+    this.#abandon = listenFor(new WeakRef(this), fd, this.interrupts.abandon)
     forgotten.register(this, { fd, space, address, abandon: this.#abandon }, this)
   }
 
@@ -429,4 +419,20 @@ function rangePairs(
     pairs.push(BigInt(offset), BigInt(length))
   }
   return BigUint64Array.from(pairs)
+}
+
+/**
+ * Listens for a device without keeping it from being collected: its constructor's own
+ * functions would, since they share what any one of them captures. Returns what ends that
+ * and calls `abandon`.
+ */
+function listenFor(device: WeakRef<VfioDevice>, fd: NativeFd, abandon: () => void): () => void {
+  const stopListening = listenToNotices(fd, {
+    request: () => device.deref()?.onRequest(),
+    error: () => device.deref()?.onError(),
+  })
+  return () => {
+    abandon()
+    stopListening()
+  }
 }
