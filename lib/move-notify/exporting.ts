@@ -19,6 +19,10 @@ export function checkExporter(exporter: unknown): void {
   }
 }
 
+export function checkBacking(argument: string, backing: unknown): void {
+  if (!looksLike(backing, BACKING)) throw typeError(argument, 'a Backing', backing)
+}
+
 /** Allocates; ERR_INVALID_RETURN_VALUE where that gave no backing of at least `size` bytes. */
 export async function allocate(exporter: Exporter, size: number): Promise<Backing> {
   checkExporter(exporter)

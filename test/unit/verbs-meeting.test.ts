@@ -24,7 +24,7 @@ async function listen(t: Test, options: ListenOptions) {
   const links: Link[] = []
   const waiting: ((link: Link) => void)[] = []
   const listener = await listenForPeers(
-    { host, ...options },
+    checkListen({ host, ...options }),
     greetAs('accepter'),
     (link) => {
       links.push(link)

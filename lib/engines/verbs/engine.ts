@@ -17,6 +17,7 @@ import {
 import type { Backing } from '../../move-notify/backing.js'
 import { withDeadline } from '../../move-notify/deadline.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import { checkBacking } from '../../move-notify/exporting.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { checkChannelOptions } from '../channel-options.js'
@@ -169,10 +170,10 @@ export class VerbsEngine implements Engine {
    * attached to a dma-buf (debugfs, dma_buf/bufinfo), not who has pinned it.
    */
   axes(of: Backing | MovableBuffer): Axes {
-    if (typeof of !== 'object' || of === null) {
-      throw typeError('of', 'a Backing or a MovableBuffer', of)
+    if (!(of instanceof MovableBuffer)) {
+      checkBacking('of', of)
+      return this.#registrar.axes(of)
     }
-    if (!(of instanceof MovableBuffer)) return this.#registrar.axes(of)
     const axes = this.#registrar.axes(of.backing)
     if (!of.isPinned) return axes
     return { ...axes, mover: 'nobody', decidedBy: 'the buffer is pinned: MovableBuffer.pin()' }
@@ -187,9 +188,7 @@ export class VerbsEngine implements Engine {
    * device registers no dma-bufs.
    */
   async tryMoving(backing: Backing, move: MoveOnCommand): Promise<Axes> {
-    if (typeof backing !== 'object' || backing === null) {
-      throw typeError('backing', 'a Backing', backing)
-    }
+    checkBacking('backing', backing)
     if (typeof move !== 'function') throw typeError('move', 'a function', move)
     this.#checkOpen()
     const { registration, reason } = this.#registrar.axes(backing)
@@ -229,11 +228,11 @@ export class VerbsEngine implements Engine {
 
   /** Has peers connect; those that say nothing that can be understood are not told of. */
   async listen(options: ListenOptions, onPeer: (peer: Peer) => void): Promise<VerbsListener> {
-    checkListen(options)
+    const request = checkListen(options)
     if (typeof onPeer !== 'function') throw typeError('onPeer', 'a function', onPeer)
     this.#checkOpen()
     const listener = await listenForPeers(
-      options,
+      request,
       (socket, greeting) => this.#open(socket, false, greeting),
       onPeer,
       (each) => void this.#listeners.delete(each),

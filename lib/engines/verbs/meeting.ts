@@ -93,15 +93,13 @@ function lateError(host: string, port: number, ms: number): P2pdmaError {
 }
 
 function connectError(host: string, port: number, error: unknown): P2pdmaError {
+  return socketError(`No peer at ${host}, port ${port}`, 'start it there: p2pdma serve', error)
+}
+
+function socketError(what: string, hint: string | undefined, error: unknown): P2pdmaError {
   const cause = error as NodeJS.ErrnoException
   const { code = 'ERR_PEER_LOST', errno, syscall } = cause
-  return new P2pdmaError(`No peer at ${host}, port ${port}: ${cause.message}`, {
-    code,
-    ...(errno !== undefined && { errno }),
-    ...(syscall !== undefined && { syscall }),
-    hint: 'start it there: p2pdma serve',
-    cause,
-  })
+  return new P2pdmaError(`${what}: ${cause.message}`, { code, errno, syscall, hint, cause })
 }
 
 /** Connections on their way to a hello. */
@@ -144,12 +142,11 @@ class Handshakes {
  * nothing in time, are not told of.
  */
 export async function listenForPeers<Peer>(
-  options: ListenOptions,
+  { host, port, maxHandshakes, handshakeTimeoutMs }: ReturnType<typeof checkListen>,
   open: (socket: Socket, greeting: Greeting) => Promise<Peer>,
   onPeer: (peer: Peer) => void,
   onClose: (listener: VerbsListener) => void,
 ): Promise<VerbsListener> {
-  const { host, port = 0, maxHandshakes = 64, handshakeTimeoutMs = DEFAULT_MS } = options
   const handshakes = new Handshakes(maxHandshakes)
   const server = createServer((socket) => {
     socket.setNoDelay(true)
@@ -161,7 +158,7 @@ export async function listenForPeers<Peer>(
   })
   await new Promise<void>((resolve, reject) => {
     // Also of an accept that fails later (EMFILE): the one who connects sees it.
-    server.on('error', reject)
+    server.on('error', (error) => reject(socketError('Nobody can connect', undefined, error)))
     server.listen({ port, ...(host !== undefined && { host }) }, resolve)
   })
   const address = server.address()
@@ -180,11 +177,12 @@ export async function listenForPeers<Peer>(
   return listener
 }
 
-export function checkListen(options: ListenOptions): ListenOptions {
-  const { host, port = 0, maxHandshakes = 64, handshakeTimeoutMs = 0 } = checkOptions(options)
+export function checkListen(options: ListenOptions) {
+  const { host, port = 0, maxHandshakes = 64 } = checkOptions(options)
+  const { handshakeTimeoutMs = DEFAULT_MS } = options
   checkInteger('port', port, 0, 65_535)
   if (host !== undefined && typeof host !== 'string') throw typeError('host', 'a string', host)
   checkInteger('maxHandshakes', maxHandshakes, 1)
   checkMilliseconds('handshakeTimeoutMs', handshakeTimeoutMs)
-  return options
+  return { host, port, maxHandshakes, handshakeTimeoutMs }
 }

@@ -1,5 +1,5 @@
 /** A device's ports and their GIDs. */
-import { P2pdmaError, checkInteger, checkOptions } from '../../errors.js'
+import { P2pdmaError, checkInteger, checkOptions, typeError } from '../../errors.js'
 import type { NativeGid, NativePort } from '../../native-verbs.js'
 import { formatGid } from './gid.js'
 
@@ -80,6 +80,9 @@ export function chooseGid(device: string, gids: readonly GidEntry[], choice: Gid
   const { portNum = 1, index, type } = checkOptions(choice)
   checkInteger('portNum', portNum, 1, 255)
   if (index !== undefined) checkInteger('index', index, 0, 255)
+  if (type !== undefined && !types.includes(type)) {
+    throw typeError('type', `one of ${types.join(', ')}`, type)
+  }
   const fitting = gids.filter(
     (each) =>
       each.portNum === portNum &&
