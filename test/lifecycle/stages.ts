@@ -8,24 +8,30 @@ import { turn } from './support.js'
 
 const SIZE = 1 << 20
 
-/** memfds whose copies have to wait. */
-class SlowCopies implements Exporter {
+/** memfds whose copies wait until they are let. */
+class HeldCopies implements Exporter {
   readonly placement = 'memfd'
   readonly kind = 'embedded'
-  readonly #ms: number
-
-  constructor(ms: number) {
-    this.#ms = ms
-  }
+  #begun = () => {}
+  #let = () => {}
+  /** A move has come to its copy: what used the buffer is stopped. */
+  readonly begun = new Promise<void>((resolve) => (this.#begun = resolve))
+  readonly #allowed = new Promise<void>((resolve) => (this.#let = resolve))
 
   async allocate(size: number): Promise<Backing> {
     const backing = await memfd().allocate(size)
     const copyFrom = backing.copyFrom.bind(backing)
     backing.copyFrom = async (source) => {
-      await turn(this.#ms)
+      this.#begun()
+      await this.#allowed
       await copyFrom(source)
     }
     return backing
+  }
+
+  /** Lets them go on, after so many milliseconds. */
+  letGo(ms = 0): void {
+    setTimeout(this.#let, ms)
   }
 }
 
@@ -38,6 +44,8 @@ interface Scene {
   copy: (ms: number) => Promise<unknown>
   /** Resolves in the channel's state. */
   reach: (state: string) => Promise<void>
+  /** In `restoring`, behind the held copy of a move that has met a copy in flight. */
+  restoring: () => Promise<{ work: Promise<unknown>[]; held: HeldCopies }>
 }
 
 async function scene(): Promise<Scene> {
@@ -60,7 +68,22 @@ async function scene(): Promise<Scene> {
   const reach = async (state: string) => {
     while (importer.channels[0]?.state !== state) await turn(0)
   }
-  return { engine, importer, source, target, copy, reach }
+  const restoring = async () => {
+    const work: Promise<unknown>[] = []
+    for (;;) {
+      const held = new HeldCopies()
+      work.push(copy(20), target.move(held))
+      await held.begun
+      // On a busy machine the copy may have ended before the move came: then nobody was stopped.
+      if (importer.channels[0]?.state !== 'running') {
+        await reach('restoring')
+        return { work, held }
+      }
+      held.letGo()
+      await Promise.all(work)
+    }
+  }
+  return { engine, importer, source, target, copy, reach, restoring }
 }
 
 /** Each resolves at its stage, with what is in progress there. */
@@ -78,11 +101,10 @@ export const stages: Record<string, () => Promise<Promise<unknown>[]>> = {
     return []
   },
   queued: async () => {
-    const { copy, target, reach } = await scene()
-    const first = copy(20)
-    const move = target.move(new SlowCopies(20))
-    await reach('restoring')
-    return [first, move, copy(1)]
+    const { copy, restoring } = await scene()
+    const { work, held } = await restoring()
+    held.letGo(20)
+    return [...work, copy(1)]
   },
   'in flight': async () => {
     const { copy, engine } = await scene()
@@ -100,23 +122,21 @@ export const stages: Record<string, () => Promise<Promise<unknown>[]>> = {
     return [done, move]
   },
   stopped: async () => {
-    const { copy, importer, source, target, reach } = await scene()
-    const done = copy(20)
-    // Somebody holds the lock that the restore worker wants.
-    const move = target.move(new SlowCopies(20))
-    await reach('restoring')
-    const second = source.move(new SlowCopies(20))
-    while (!importer.channels[0]?.stats.stops || source.attachments[0]?.state === 'mapped') {
-      await turn(0)
-    }
-    return [done, move, second]
+    const { source, restoring } = await scene()
+    const { work, held } = await restoring()
+    // What the device holds names the source, too: its move cancels that restore.
+    const other = new HeldCopies()
+    const second = source.move(other)
+    await other.begun
+    held.letGo(20)
+    other.letGo(20)
+    return [...work, second]
   },
   restoring: async () => {
-    const { copy, target, reach } = await scene()
-    const done = copy(20)
-    const move = target.move(new SlowCopies(40))
-    await reach('restoring')
-    return [done, move]
+    const { restoring } = await scene()
+    const { work, held } = await restoring()
+    held.letGo(40)
+    return work
   },
   moving: async () => {
     const { target } = await scene()
