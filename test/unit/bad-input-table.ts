@@ -74,6 +74,15 @@ export async function world() {
 
 export type World = Awaited<ReturnType<typeof world>>
 
+export async function closeWorld(w: World): Promise<void> {
+  await w.rings.close()
+  await w.engine.close()
+  await w.bare.close()
+  await w.buffer.close()
+  w.mapping.unmap()
+  for (const each of [w.memfd, w.dmaBuf, w.syncFile, w.log, w.dmaHeap, w.drm]) each.close()
+}
+
 const build =
   (type: unknown) =>
   (...args: never[]) =>

@@ -7,7 +7,7 @@ import t from 'tap'
 import { P2pdmaError } from '../../lib/errors.js'
 import * as index from '../../lib/index.js'
 import { back, usage } from '../lifecycle/support.js'
-import { rows, world } from './bad-input-table.js'
+import { closeWorld, rows, world } from './bad-input-table.js'
 import { accepts, badValues, show, type Row } from './surface-walk.js'
 
 const bad = badValues()
@@ -144,12 +144,7 @@ void t.test('bad values in every place', async (t) => {
   t.equal(w.importer.error, null)
   t.same(w.channel.stats.waiting + w.channel.stats.inFlight, 0, 'nothing was begun')
   t.equal(await w.buffer.withCpuAccess('r', (cpu) => cpu.view().every((b) => b === 0)), true)
-  await w.rings.close()
-  await w.engine.close()
-  await w.bare.close()
-  await w.buffer.close()
-  w.mapping.unmap()
-  for (const each of [w.memfd, w.dmaBuf, w.syncFile, w.log, w.dmaHeap, w.drm]) each.close()
+  await closeWorld(w)
   const after = await back(before)
   t.ok(after.fds <= before.fds && after.mappings <= before.mappings, 'nothing leaks')
 })
@@ -181,6 +176,5 @@ void t.test('columns that are not what they seem', async (t) => {
   t.equal(await post(forged({ op: batch.length })), null, 'of another type')
   t.equal(await post(forged({ capacity: -1 })), null)
   t.equal(await post(forged({ capacity: 0 })), null, 'no such row')
-  await w.engine.close()
-  await w.bare.close()
+  await closeWorld(w)
 })

@@ -9,22 +9,13 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import * as index from '../../lib/index.js'
 import { back, usage } from '../lifecycle/support.js'
-import { rows, world, type World } from './bad-input-table.js'
+import { closeWorld, rows, world, type World } from './bad-input-table.js'
 import { declaredPromises } from './surface-types.js'
 import { badValues, walkArguments, walkReceivers, type Known } from './surface-walk.js'
 
 t.setTimeout(600_000)
 
 const promising = declaredPromises()
-
-async function close(w: World): Promise<void> {
-  await w.rings.close()
-  await w.engine.close()
-  await w.bare.close()
-  await w.buffer.close()
-  w.mapping.unmap()
-  for (const each of [w.memfd, w.dmaBuf, w.syncFile, w.log, w.dmaHeap, w.drm]) each.close()
-}
 
 /** All classes that are exported, and those that are only handed out. */
 async function classes(w: World): Promise<Known[]> {
@@ -62,7 +53,7 @@ void t.test('every method and accessor, on what only looks like its receiver', a
   const { wrong, calls } = await walkReceivers(await classes(w), promising)
   t.comment(`${calls} calls`)
   t.same(wrong, [])
-  await close(w)
+  await closeWorld(w)
 })
 
 void t.test('arguments left out, lookalikes, and each option wrong', async (t) => {
@@ -75,7 +66,7 @@ void t.test('arguments left out, lookalikes, and each option wrong', async (t) =
   t.equal(w.importer.size, 1, 'no attachment is left')
   t.notOk(w.buffer.reservation.locked || w.buffer.isPinned || w.buffer.isHinted)
   t.equal(w.channel.stats.waiting + w.channel.stats.inFlight, 0)
-  await close(w)
+  await closeWorld(w)
   const after = await back(before)
   t.ok(after.fds <= before.fds && after.mappings <= before.mappings, 'nothing leaks')
 })

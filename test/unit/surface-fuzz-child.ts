@@ -6,7 +6,7 @@
  *   node surface-fuzz-child.js SEED RUNS
  */
 import fc from 'fast-check'
-import { rows, world } from './bad-input-table.js'
+import { closeWorld, rows, world } from './bad-input-table.js'
 import { attempt, badValues, lookalikes } from './surface-walk.js'
 
 const [seed = 1, numRuns = 100] = process.argv.slice(2).map(Number)
@@ -82,9 +82,6 @@ const outcome = await fc.check(property, { seed, numRuns, endOnFailure: true })
 if (outcome.failed) {
   fail(`${fc.defaultReportMessage(outcome)}\n${String(outcome.errorInstance)}`)
 }
-await w.rings.close()
-await w.engine.close()
-await w.bare.close()
-await w.buffer.close()
+await closeWorld(w)
 console.log(`${calls} calls`)
 process.exit(0)
