@@ -1,5 +1,6 @@
 /** /dev/iommu, with the device file that VFIO has for it: an address space as a file. */
 import { constants } from 'node:fs'
+import { brand } from '../../brand.js'
 import { P2pdmaError } from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
 import { call, callAsync, translate } from '../call.js'
@@ -16,6 +17,10 @@ export const IOMMUFD = '/dev/iommu'
 const open = new Map<string, IommufdSpace>()
 
 export class IommufdSpace extends DmaSpace {
+  static {
+    brand(this, (value) => #iommufd in value)
+  }
+
   readonly kind = 'iommufd'
   readonly group: string
   protected readonly mapHints = {

@@ -1,5 +1,6 @@
 /** VFIO's container with the type1 (v2) IOMMU, and the group of the device that it is for. */
 import { constants } from 'node:fs'
+import { brand } from '../../brand.js'
 import { P2pdmaError } from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
 import { call, callAsync, translate } from '../call.js'
@@ -14,6 +15,10 @@ export const CONTAINER = '/dev/vfio/vfio'
 const open = new Map<string, Type1Space>()
 
 export class Type1Space extends DmaSpace {
+  static {
+    brand(this, (value) => #container in value)
+  }
+
   readonly kind = 'type1'
   readonly group: string
   readonly pageSize: number
