@@ -40,7 +40,9 @@ t.test('the core suite, as a table and as JSON', (t) => {
     t.match(stderr, new RegExp(`^${name} `, 'm'), 'the table gives way to the JSON')
   }
   for (const { name, median, spread, unit, parameters } of results) {
-    t.ok(median > 0 && spread.length === 2 && unit !== '' && parameters !== null, name)
+    // A few attachments take less than what a collection of code meanwhile gives back.
+    const isFigure = unit === 'B' ? Number.isFinite(median) : median > 0
+    t.ok(isFigure && spread.length === 2 && unit !== '' && parameters !== null, name)
   }
   t.end()
 })
