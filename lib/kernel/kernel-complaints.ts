@@ -5,6 +5,7 @@
  */
 import { brand } from '../brand.js'
 import { typeError } from '../errors.js'
+import type { KernelLog } from './kmsg.js'
 
 /** Where warnings begin (include/asm-generic/bug.h, CUT_HERE) and end (kernel/panic.c, print_oops_end_marker(); lib/ubsan.c). */
 const CUT_HERE = /^-{12}\[ cut here \]-{12}$/
@@ -198,4 +199,13 @@ function summaryOf({ lines, isCut, named }: Report): string {
 
 function unique(lines: string[]): string[] {
   return [...new Set(lines.map((line) => line.trim()).filter((line) => line !== ''))]
+}
+
+/** Takes in all that there is to read now, of the kernel's own: a program may write there, too. @internal */
+export function readComplaints(log: KernelLog, complaints: KernelComplaints): void {
+  for (let records = log.read(); records.length > 0; records = log.read()) {
+    for (const { facility, text, timeUs } of records) {
+      if (facility === 0) complaints.add(text, timeUs)
+    }
+  }
 }

@@ -1,7 +1,7 @@
 /** What the kernel had to complain of meanwhile, by its log. */
 import type { P2pdmaError } from '../errors.js'
 import { KernelLog } from '../kernel/index.js'
-import { KernelComplaints } from '../kernel/kernel-complaints.js'
+import { KernelComplaints, readComplaints } from '../kernel/kernel-complaints.js'
 
 export interface KernelLogReport {
   /** Each as one line; null where the log cannot be read. */
@@ -37,9 +37,7 @@ export class KernelWatch {
   look(): void {
     const log = this.#log
     if (log === null || log.closed) return
-    for (let records = log.read(); records.length > 0; records = log.read()) {
-      for (const { text, timeUs } of records) this.#complaints.add(text, timeUs)
-    }
+    readComplaints(log, this.#complaints)
     this.#lost = log.lost
   }
 

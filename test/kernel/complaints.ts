@@ -1,5 +1,6 @@
 /** The kernel's complaints while tests run: which ones a test means to provoke, and a watch for the others. */
 import { type KernelComplaint, KernelComplaints, KernelLog } from '../../lib/kernel/index.js'
+import { readComplaints } from '../../lib/kernel/kernel-complaints.js'
 
 interface Expected {
   /** The programs that provoke it, as `npm test` names them in the guest. */
@@ -58,13 +59,6 @@ export class KernelWatch {
   }
 
   #read(): void {
-    for (;;) {
-      const records = this.#log.read()
-      if (records.length === 0) return
-      for (const { facility, text, timeUs } of records) {
-        // A program may write there, too.
-        if (facility === 0) this.#complaints.add(text, timeUs)
-      }
-    }
+    readComplaints(this.#log, this.#complaints)
   }
 }
