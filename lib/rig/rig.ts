@@ -5,7 +5,6 @@ import {
   closeSync,
   mkdtempSync,
   openSync,
-  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
@@ -21,6 +20,7 @@ import { type KernelComplaint, KernelComplaints } from '../kernel/kernel-complai
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
 import { findKernel, type Kernel } from './kernel.js'
+import { newLog } from './logs.js'
 import { kernelWithModules, type BuiltModules } from './modules.js'
 import {
   defaultAddresses,
@@ -119,7 +119,7 @@ export async function runInRig(
       kernel,
       folder,
       smp,
-      log: newLog(),
+      log: newLog(cachePath('logs')),
       memory,
       accelerator: 'tcg',
       icount,
@@ -350,15 +350,4 @@ function complaintsOf(log: string, allowed: readonly RegExp[]): KernelComplaint[
 function guestError(code: string, message: string, log: string): P2pdmaError {
   const tail = readFileSync(log, 'utf8').trim().split(/\r?\n/).slice(-20).join('\n')
   return new P2pdmaError(`${message}\n${tail}`, { code, hint: `the boot's log is ${log}` })
-}
-
-/** A file for the console; the ten newest are kept. */
-function newLog(): string {
-  const folder = cachePath('logs')
-  for (const old of readdirSync(folder).sort().slice(0, -9))
-    rmSync(join(folder, old), { force: true })
-  const stamp = new Date().toISOString().replace(/[-:]|\..*/g, '')
-  const path = join(folder, `${stamp}-${process.pid}.log`)
-  writeFileSync(path, '')
-  return path
 }

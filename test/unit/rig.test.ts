@@ -1,6 +1,6 @@
 /** The rig's parts that need no machine. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,6 +9,7 @@ import { splitCommand } from '../../lib/cli/args.js'
 import { CpioArchive } from '../../lib/rig/cpio.js'
 import { withoutSignature } from '../../lib/rig/initramfs.js'
 import { compareVersions, matchesVersion } from '../../lib/rig/kernel.js'
+import { newLog } from '../../lib/rig/logs.js'
 import { deviceArguments, qemuArguments } from '../../lib/rig/qemu.js'
 import { runInRig } from '../../lib/rig/index.js'
 import { isMountPoint } from '../../lib/rig/toolchain.js'
@@ -43,6 +44,19 @@ function entries(archive: Buffer) {
   }
   return found
 }
+
+t.test('a log goes when newer ones have come, but never that of a guest that runs', async (t) => {
+  const logs = mkdtempSync(join(folder, 'logs-'))
+  const ended = spawnSync('true').pid
+  const name = (day: number, pid: number) => `202001${day}T000000-${pid}.log`
+  const old = Array.from({ length: 12 }, (_, day) => name(day + 10, ended))
+  const running = name(9, process.pid).replace('2020019', '20200109')
+  for (const each of [running, ...old, 'build.log']) writeFileSync(join(logs, each), '')
+  const made = newLog(logs)
+  t.match(made, new RegExp(`/\\d{8}T\\d{6}-${process.pid}\\.log$`))
+  const wanted = [running, ...old.slice(-9), made.slice(logs.length + 1), 'build.log']
+  t.strictSame(readdirSync(logs).sort(), wanted.sort())
+})
 
 t.test('a cpio archive reads back', async (t) => {
   const archive = new CpioArchive()
