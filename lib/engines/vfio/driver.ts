@@ -69,7 +69,8 @@ export interface DriverDevice {
   statistics(): Readonly<Record<string, number>>
   /** What of the statistics are frames that the device dropped. */
   readonly dropped: number
-  close(): void
+  /** Halts the device and switches its interrupts off; resolves when it is quiet. */
+  close(): Promise<void>
 }
 
 /** Bytes of a queue's operations. */

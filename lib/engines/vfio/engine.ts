@@ -388,9 +388,13 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     for (const channel of [...this.#channels.values()]) channel.close()
     await Promise.allSettled([this.#reviving, this.#memory.end()])
     this.stats()
-    this.#driver?.close()
+    const driver = this.#driver
     this.#driver = null
-    await this.#device.close()
+    try {
+      await driver?.close()
+    } finally {
+      await this.#device.close()
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
