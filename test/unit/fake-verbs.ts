@@ -3,6 +3,7 @@
  * make a real one fail there. Never a source of figures.
  */
 import { P2pdmaError } from '../../lib/errors.js'
+import { QpState } from '../../lib/kernel/verbs/index.js'
 import type { Queue, QueueParts } from '../../lib/engines/verbs/queue.js'
 import { Link } from '../../lib/engines/verbs/link/link.js'
 import { memoryPair } from '../../lib/engines/verbs/link/memory-pair.js'
@@ -18,6 +19,8 @@ export class FakeVerbs {
   readonly calls: string[] = []
   /** The number of the call that fails; -1: none. */
   failing = -1
+  /** What queue pairs are in, asked for it. */
+  qpState: number = QpState.RTS
   /** What could not be closed, and what is of it. */
   readonly #stuck: object[] = []
   readonly error = new P2pdmaError('fake: no memory', {
@@ -86,6 +89,7 @@ export class FakeVerbs {
         toRts: step('toRts'),
         toReset: step('toReset'),
         modifyNow: () => {},
+        query: () => ({ qpState: this.qpState }),
       },
       parent,
     )

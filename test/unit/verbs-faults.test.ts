@@ -17,6 +17,7 @@ import { P2pdmaError } from '../../lib/errors.js'
 import { memfd, slab } from '../../lib/exporters/index.js'
 import type { MappedExporter } from '../../lib/exporters/slab.js'
 import type { Mapping } from '../../lib/kernel/mapping.js'
+import { QpState } from '../../lib/kernel/verbs/index.js'
 import type {
   CompletionChannel,
   ProtectionDomain,
@@ -290,6 +291,9 @@ class FakeChannel {
 
   onEvent(): void {}
 
+  /** Of a peer's device that has refused something: set to what happens then. */
+  hearRefusal = (): Promise<void> => Promise.resolve()
+
   settle(): void {}
 
   /** In the life that begins it sends; and its device says at once that it is of no use. */
@@ -315,7 +319,7 @@ async function fruitless(limits: { maxResets?: number; resetTimeoutMs?: number }
   await near.peer.openQueue()
   await accepted
   const [[ours], [theirs]] = ends.map(({ queues }) => [...queues]) as [[Queue], [Queue]]
-  return { near, far, ours, theirs, channel: new FakeChannel(ours) }
+  return { fake, near, far, ours, theirs, channel: new FakeChannel(ours) }
 }
 
 for (const [what, limits] of [
@@ -380,6 +384,45 @@ t.test('a queue pair that has nothing to send is reset as often as need be', asy
   t.equal(near.fruitless, 0)
   await near.peer.close()
 })
+
+for (const refuser of ['opener', 'accepter']) {
+  for (const order of ['heard, then asked', 'heard with no ask', 'not heard']) {
+    t.test(`a request that the ${refuser}'s device refuses: ${order}`, async (t) => {
+      const { fake, near, ours, theirs, channel } = await fruitless({})
+      channel.outcome = 'idle'
+      const other = new FakeChannel(theirs)
+      other.outcome = 'idle'
+      const [refusing, sending] = refuser === 'opener' ? [ours, theirs] : [theirs, ours]
+      const waited: boolean[] = []
+      const heard = sending === ours ? channel : other
+      heard.hearRefusal = async () => {
+        waited.push(sending.isReady)
+        await sleep(5)
+        if (order !== 'not heard') sending.break('REM_ACCESS_ERR')
+        // Its own ask goes out meanwhile.
+        if (order === 'heard, then asked') await sleep(20)
+      }
+      fake.qpState = QpState.ERR
+      refusing.onFatal('QP_ACCESS_ERR')
+      await until(() => ours.isReady && theirs.isReady && ours.counts.life > 1)
+      t.same(waited, [true], 'before it is cut off')
+      // One that is told of late is of a life that is over.
+      fake.qpState = QpState.RTS
+      refusing.onFatal('QP_ACCESS_ERR')
+      await sleep(50)
+      for (const each of [ours, theirs]) {
+        t.equal(each.counts.life, 2)
+        t.ok(each.isReady)
+        t.equal(each.error, null)
+      }
+      // The next one is of another kind.
+      refusing.break('forced')
+      await until(() => ours.isReady && theirs.isReady && ours.counts.life > 2)
+      t.equal(waited.length, 1)
+      await near.peer.close()
+    })
+  }
+}
 
 t.test('a device that is lost: both ends say so, each in its words', async (t) => {
   const fake = new FakeVerbs()

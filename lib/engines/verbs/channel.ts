@@ -359,11 +359,24 @@ export class VerbsChannel implements EngineChannel {
 
   // --- errors ---
 
+  /**
+   * The peer's device has refused a request: until ours has heard which. An atomic that is cut
+   * off before is one of which nobody knows. @internal
+   */
+  hearRefusal(): Promise<void> {
+    const { counts } = this.#queue
+    return this.#waitForErrors(() => this.#work.sends.handed === 0 || !counts.isReady)
+  }
+
   /** Until everything that the broken queue pair had has been flushed. @internal */
-  async drainErrors(): Promise<void> {
+  drainErrors(): Promise<void> {
+    return this.#waitForErrors(() => this.#outstanding <= this.#flushed)
+  }
+
+  async #waitForErrors(isTrue: () => boolean): Promise<void> {
     let isOver = false
-    const drained = this.#wait(() => this.#outstanding <= this.#flushed || isOver)
-    await withDeadline(drained, ERRORS_MS, late).catch(() => {
+    const come = this.#wait(() => isTrue() || isOver)
+    await withDeadline(come, ERRORS_MS, late).catch(() => {
       isOver = true
       this.#look()
     })

@@ -122,7 +122,7 @@ export class VerbsEngine implements Engine {
     )
     device.onAsyncEvent(({ of, number, name }) => {
       if (of !== 'queue-pair' || !FATAL.has(name)) return
-      for (const queue of this.#queues.values()) if (queue.qpn === number) queue.break(name)
+      for (const queue of this.#queues.values()) if (queue.qpn === number) queue.onFatal(name)
     })
   }
 

@@ -285,7 +285,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       case 'credit':
         return queue.onCredit(message.posted)
       case 'reset':
-        void queue.onReset(message.n, message.psn, message.received)
+        void queue.onReset(message)
         return
       case 'reset-ok':
         return queue.onResetOk(message.n, message.psn, message.received)

@@ -16,7 +16,7 @@ import type { Mapping } from '../../kernel/mapping.js'
 import { sleep, withDeadline } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
 import { Counts } from './counts.js'
-import type { QueueMessage, Update } from './link/messages.js'
+import type { MessageOf, QueueMessage, Update } from './link/messages.js'
 import { type PathFacts, Progress, type ProgressLimits } from './progress.js'
 
 /**
@@ -81,6 +81,8 @@ export class Queue {
   #onPaused: (() => void) | null = null
   #resets = 0
   #resetAsked = 0
+  /** In this life the device has refused a request of the peer's. */
+  #hasRefused = false
   #onResetOk: ((psn: number, received: number) => void) | null = null
   /** Nobody waits for the answer any more. */
   #endAsk: (() => void) | null = null
@@ -222,6 +224,22 @@ export class Queue {
     void this.#askForReset()
   }
 
+  /** An asynchronous event after which a queue pair is in ERR; it may come late, in the next life. */
+  onFatal(name: string): void {
+    if (this.#state !== 'ready' || !this.#isInError()) return
+    this.#hasRefused = name === 'QP_ACCESS_ERR'
+    this.break(name)
+  }
+
+  #isInError(): boolean {
+    try {
+      return this.parts.qp.query().qpState === QpState.ERR
+    } catch (cause) {
+      this.#peer.onRefused(cause)
+      return true
+    }
+  }
+
   #fall(): void {
     this.#state = 'broken'
     this.progress.begin()
@@ -262,7 +280,8 @@ export class Queue {
     })
     const { psn } = this
     const { received } = this.counts
-    this.#peer.send({ type: 'reset', queue: this.id, n, psn, received })
+    const refused = this.#hasRefused && { refused: true as const }
+    this.#peer.send({ type: 'reset', queue: this.id, n, psn, received, ...refused })
     const ms = this.progress.limits.resetTimeoutMs + ANSWER_MS
     withDeadline(answered, ms, () => unanswered(this.name, ms)).catch((error: unknown) => {
       if (this.#resetAsked === n) this.lose(error as P2pdmaError)
@@ -308,13 +327,16 @@ export class Queue {
     answer?.(psn, received)
   }
 
-  async onReset(n: number, psn: number, received: number): Promise<void> {
-    if (this.#state === 'lost' || this.#isClosed) return
-    // Both asked at once: the opener's counts.
-    if (this.#onResetOk !== null && this.#peer.isOpener) return
-    this.#cancelAsk()
+  async onReset({ n, psn, received, refused }: MessageOf<'reset'>): Promise<void> {
+    if (this.#isOver) return
+    const { life } = this.counts
     // What has come of what the peer refused is judged before all counts as cut off.
     this.channel?.onEvent()
+    if (refused === true) await this.channel?.hearRefusal()
+    // Meanwhile both may have asked: the opener's counts, and that may be answered already.
+    if (this.#isOver || this.counts.life !== life) return
+    if (this.#onResetOk !== null && this.#peer.isOpener) return
+    this.#cancelAsk()
     if (this.#state === 'ready') this.#fall()
     await this.channel?.drainErrors()
     if (this.#isOver || !this.#judge()) return
@@ -342,6 +364,7 @@ export class Queue {
     this.channel?.settle(received)
     this.counts.beginLife()
     this.#resetAsked = 0
+    this.#hasRefused = false
   }
 
   /** Tried again for a while: there is no way to the peer while its link, or ours, is down. */

@@ -151,6 +151,8 @@ export interface Reset {
   psn: number
   /** Messages that the sender's queue pair has received: settles the other end's sends. */
   received: number
+  /** The sender's device has refused a request: the other end's is about to hear which. */
+  refused?: true
 }
 
 export interface ResetDone {
@@ -222,7 +224,7 @@ const table: Table = {
   paused: { queue: uint32, n: count },
   resume: { queue: uint32, n: count, updates: listOf(UPDATES_MAX, update), more: onlyTrue() },
   credit: { queue: uint32, posted: count },
-  reset: { queue: uint32, n: count, psn: uint24, received: count },
+  reset: { queue: uint32, n: count, psn: uint24, received: count, refused: onlyTrue() },
   'reset-ok': { queue: uint32, n: count, psn: uint24, received: count },
   bye: { message: optional(text) },
 }
