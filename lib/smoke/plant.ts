@@ -51,6 +51,8 @@ export interface Plant {
   readonly header: Uint8Array
   /** Bytes that the devices have moved so far, by their own count. */
   readonly bytes: number
+  /** Faults that they have made on purpose so far, by their own count. */
+  readonly injected: number
   layOut(size: number): Layout
   /** Throws ERR_OUT_OF_RANGE where what is asked for does not fit. */
   check(options: SmokeOptions, played: readonly Scenario[]): void

@@ -47,7 +47,8 @@ export function preface(
   lines.push(
     `a move waits up to ${plant.aimMs} ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would`,
   )
-  if (options.inject !== null) lines.push(`one operation is broken on purpose: ${options.inject}`)
+  if (options.inject !== null)
+    lines.push(`one operation will be broken on purpose: ${options.inject}`)
   return lines
 }
 

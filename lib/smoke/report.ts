@@ -45,8 +45,10 @@ export interface SmokeReport extends Counts {
   /** Pairs of a source and a target. */
   buffers: number
   seed: number
-  /** The fault that was made on purpose. */
+  /** The fault that was to be made on purpose. */
   inject: FaultName | null
+  /** How many were made, by the device's own count; of a run with `inject`, none is a failure. */
+  injected: number
   /** Of our devices; null where there is no IOMMU to judge, or its log cannot be read. */
   dmaFaults: number | null
   pauseMs: Quantiles
@@ -76,6 +78,7 @@ interface Found {
   skipped: SkippedReport[]
   kernelLog: KernelLogReport
   peakMemory: number
+  injected: number
   state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>
 }
 
@@ -115,6 +118,7 @@ export function smokeReport(
     buffers: options.buffers,
     seed: options.seed,
     inject: options.inject,
+    injected: found.injected,
     ...total.counts,
     dmaFaults: state.dmaFaults,
     pauseMs: rounded(quantiles(total.pausesMs)),

@@ -150,6 +150,7 @@ async function guarded(
       skipped: session.skipped,
       kernelLog: kernel.report(),
       peakMemory: peakMemory(),
+      injected: plant.injected,
       state: {
         ok: error === null && !interrupted && session.isOk,
         interrupted,

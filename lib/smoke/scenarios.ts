@@ -128,11 +128,11 @@ function isOver(stage: Stage, goal: Goal): boolean {
 async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean): Promise<Outcome> {
   const lane = stage.lane(form)
   const load = startLoad(stage, stage.lane(form), stage.pairs)
-  const faultAt =
-    injects && stage.run.options.inject !== null ? Math.floor(finite(goal.moves) / 2) : -1
+  const breaks = injects && stage.run.options.inject !== null
   try {
     await stampedUnderMoves(stage, goal, lane, (move, pipeline) => {
-      if (move !== faultAt) return 0
+      // At the first: nobody knows how many there will be.
+      if (!breaks || move > 0) return 0
       stage.inject(lane, pipeline.restBlocks)
       // So that each slot is looked at again.
       return pipeline.done + 3 * pipeline.lap
@@ -172,17 +172,16 @@ export async function stampedUnderMoves(
       groups = Math.max(groups, await before(move, pipeline))
       await mover.moveOne(sides)
     }
-    await until(() => tally.counts.bytesVerified >= goal.bytes && pipeline.done >= groups)
+    await until(() => tally.counts.bytesVerified >= goal.bytes)
+    // Out of its own time too: what was done on purpose has to be seen.
+    while (pipeline.done < groups && !stage.run.signal.aborted && !pipeline.ended) {
+      await pipeline.progress()
+    }
   } finally {
     pipeline.stop()
     await Promise.allSettled([running])
   }
   await running
-}
-
-/** Where the number of moves is open, an early one is as good as any. */
-function finite(moves: number): number {
-  return Number.isFinite(moves) ? moves : 4
 }
 
 /** The load on one channel, and every buffer moves at the same time. */

@@ -3,6 +3,7 @@ import { P2pdmaError } from '../errors.js'
 import type { Exporter } from '../move-notify/backing.js'
 import type { Effect } from './effects.js'
 import { rigCommand } from './environment.js'
+import { checkFault } from './fault-check.js'
 import type { KernelWatch } from './kernel-watch.js'
 import { type MemoryCap, mebibytes, peakMemory } from './memory.js'
 import { plan, type Step } from './plan.js'
@@ -79,7 +80,8 @@ export class Session {
     const played = this.#scenarios.filter(({ skip }) => skip === undefined)
     const steps = plan(options, performance.now(), played, bound.workEndsAt)
     const skipped = this.#scenarios.filter(({ skip }) => skip !== undefined)
-    const atTheEnd = 2 + (plant.concludes ? 1 : 0) + (options.maxMemory === null ? 0 : 1)
+    const sometimes = [plant.concludes, options.maxMemory !== null, options.inject !== null]
+    const atTheEnd = 2 + sometimes.filter((each) => each).length
     this.#output.tap.plan(skipped.length + steps.length + atTheEnd)
     for (const { name, skip = '', effects } of skipped) this.#skip(name, skip, effects)
     for (const [index, step] of steps.entries()) {
@@ -90,6 +92,7 @@ export class Session {
     }
     if (this.#isEnded) return
     this.#checkPower()
+    this.#checkFault()
     await this.#conclude(plant)
     this.#checkMemory()
     this.#checkKernel()
@@ -108,6 +111,13 @@ export class Session {
   #test(ok: boolean, name: string): void {
     this.isOk &&= ok
     this.#output.tap.test(ok, name)
+  }
+
+  #checkFault(): void {
+    const { options, plant } = this.#run
+    if (options.inject === null) return
+    const { ok, name } = checkFault(options.inject, plant.injected, this.#done.counts)
+    this.#test(ok, name)
   }
 
   #checkMemory(): void {

@@ -26,6 +26,10 @@ export class SoftwarePlant implements Plant {
     return this.#engine.stats().bytes
   }
 
+  get injected(): number {
+    return this.#engine.stats().injected
+  }
+
   constructor(engine: SoftwareEngine) {
     this.#engine = engine
   }

@@ -28,6 +28,8 @@ export abstract class RdmaPlant implements Plant {
   readonly concludes = true
   /** No device counts them; the scenario that would ask is not among these. */
   readonly bytes = 0
+  /** No device does as it is told there. */
+  readonly injected = 0
   readonly #pinned: number
 
   /** `pinned`: bytes, before the devices were opened. */
@@ -60,7 +62,6 @@ export abstract class RdmaStation implements Station {
     throw new P2pdmaError('a lane over RDMA is opened by its kind', { code: 'ERR_UNSUPPORTED' })
   }
 
-  /** No device does as it is told there. */
   inject(): void {}
 
   abstract close(): Promise<void>

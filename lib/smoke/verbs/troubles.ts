@@ -142,7 +142,9 @@ export const peerKilled: MakeTrouble = ({ plant, station, stage }, goal) => {
       await victim.close()
     }
   }
-  return meanwhile(goal, 2, kill, () => Promise.resolve(checks))
+  return meanwhile(goal, 2, kill, () =>
+    Promise.resolve(checks.length > 0 ? checks : [{ ok: false, name: 'no peer was killed' }]),
+  )
 }
 
 /**

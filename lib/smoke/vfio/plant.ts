@@ -91,6 +91,8 @@ export class VfioPlant implements Plant {
   readonly header: Uint8Array
   readonly layOut = layOutFrames
   readonly concludes = true
+  /** No device of these does as it is told there. */
+  readonly injected = 0
   /** Addresses in use with nothing attached. */
   readonly #idle: readonly number[]
   readonly #locked: number
@@ -207,7 +209,6 @@ class VfioStation implements Station {
     )
   }
 
-  /** No device of these does as it is told there. */
   inject(_kind: unknown, _lane: Lane, _layout: Layout): void {}
 
   async close(): Promise<void> {

@@ -95,13 +95,32 @@ for (const [fault, counter] of Object.entries(kinds)) {
   void t.test(`one ${fault} operation is counted under its own name alone`, async (t) => {
     const run = await smoke('--inject', fault, '--moves', '12', '--json', '-')
     t.equal(run.code, 1)
-    const { ok, lost, doubled, torn, strayWrites, inject } = report(run.stdout)
+    const { ok, lost, doubled, torn, strayWrites, inject, injected } = report(run.stdout)
     const expected = { lost: 0, doubled: 0, torn: 0, strayWrites: 0, [counter]: 1 }
     t.strictSame({ lost, doubled, torn, strayWrites }, expected)
-    t.match({ ok, inject }, { ok: false, inject: fault })
+    t.match({ ok, inject, injected }, { ok: false, inject: fault, injected: 1 })
     t.equal(tap(run.stderr).ok, false)
+    t.match(run.stderr, new RegExp(`^ok \\d+ - the fault was made, and 1 ${fault} counted$`, 'm'))
   })
 }
+
+void t.test('a fault that was asked for and not made is a failure', async (t) => {
+  // More moves than there is time for; and no time at all.
+  const short = [
+    ['--seconds', '3', '--moves', '1000000'],
+    ['--seconds', '1', '--size', '64M'],
+  ]
+  for (const args of short) {
+    const run = await smoke('--inject', 'stray', ...args, '--json', '-')
+    t.equal(run.code, 1)
+    const { ok, injected, strayWrites, error } = report(run.stdout)
+    t.match({ ok, injected, strayWrites }, { ok: false, injected: strayWrites })
+    // Where even opening took the time, that is the error.
+    const said =
+      injected === 0 ? /^not ok \d+ - the fault was not made: stray$/m : /^ok \d+ - the f/m
+    if (error === null) t.match(run.stderr, said)
+  }
+})
 
 void t.test('the report goes to a file, the TAP to stdout', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'p2pdma-smoke-'))

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Parser } from 'tap-parser'
 import { P2pdmaError } from '../../../lib/errors.js'
+import { checkFault } from '../../../lib/smoke/fault-check.js'
 import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
 import { withConsent } from '../../../lib/smoke/run.js'
 import { type Effect, EFFECT_NAMES, parseEffects } from '../../../lib/smoke/effects.js'
@@ -173,6 +174,14 @@ void t.test('what nothing can come after is known from what one operation met', 
   tally.failed('failedOperations', first)
   tally.failed('failedOperations', new P2pdmaError('gone', { code: 'ERR_DEVICE_LOST' }))
   t.equal(tally.fatal, first)
+})
+
+void t.test('a fault that was to be made has to be made, and counted as what it is', async (t) => {
+  const { counts } = new Tally()
+  t.same(checkFault('lost', 0, counts), { ok: false, name: 'the fault was not made: lost' })
+  // Another count does not stand for it.
+  t.match(checkFault('stray', 1, { ...counts, lost: 1 }), { ok: false, name: /unnoticed/ })
+  t.match(checkFault('stray', 1, { ...counts, strayWrites: 1 }), { ok: true })
 })
 
 void t.test('quantiles', async (t) => {
