@@ -1,6 +1,4 @@
 /** `p2pdma smoke`: buffers move while transfers run between them, and every byte is checked. */
-import { closeSync, openSync, writeSync } from 'node:fs'
-import { constants } from 'node:os'
 import type { P2pdmaError } from '../errors.js'
 import { processJournal } from '../kernel/undo/journal.js'
 import {
@@ -14,11 +12,14 @@ import {
   PROFILES,
   runSmoke,
   type SmokeOptions,
+  type SmokeReport,
   TapWriter,
   withDefaults,
 } from '../smoke/index.js'
 import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
 import { onSignals, putBackAtExit } from './ending.js'
+import { Output } from './output.js'
+import { ReportFile } from './report-file.js'
 
 export const summary = 'move buffers under live transfers and check every byte'
 
@@ -62,8 +63,9 @@ this process: what would is skipped, and says so. A device that is bound to vfio
 is given to whoever opens it: opening and closing it resets it. What was changed is
 put back at the end, on every signal, and after a kill -9 by the next run.
 
-Exit codes: 0 all is well, 1 it is not, 2 this usage, 129 to 143 ended by a signal,
-141 nobody reads the output.`
+Exit codes: 0 all is well, 1 it is not, or the report could not be written, 2 this
+usage, 77 it cannot be tested here (no such device, no permission, a kernel without
+it), 129 to 143 ended by a signal, 141 nobody reads the output.`
 
 function describeEffects(): string {
   return EFFECT_NAMES.map((name) => {
@@ -168,83 +170,56 @@ async function usageErrors(work: () => Promise<number>): Promise<number> {
 }
 
 async function smoke(settings: SmokeOptions, json: string | null): Promise<number> {
+  // Before the run, so that a path that cannot be written to is known at once.
+  const file = json === null || json === '-' ? null : new ReportFile(json)
   const interrupt = new Interrupt()
   const keep = putBackAtExit()
   const progress = new Progress(json !== '-')
-  const output = new Output((code) => interrupt.end(code))
+  const output = new Output('smoke', (code) => interrupt.end(code))
   const stream = json === '-' ? process.stderr : process.stdout
   const tap = new TapWriter((text) => {
     progress.show('')
     output.write(stream, text)
   })
-  // Before the run, so that a path that cannot be written to is known at once.
-  const file = json === null || json === '-' ? null : openSync(json, 'w')
   try {
     const { signal } = interrupt
     // The process's own clock: its start counts too.
     const context = { signal, journal: processJournal(), since: 0 }
-    const result = await runSmoke(settings, { tap, progress: progress.show }, context)
-    const text = `${JSON.stringify(result.report, null, 2)}\n`
-    if (file !== null) writeSync(file, text)
-    else if (json === '-') output.write(process.stdout, text)
-    const { error, ok } = result.report
-    if (error !== null) {
-      output.write(process.stderr, `p2pdma smoke: ${error.replaceAll('; hint: ', '\nhint: ')}\n`)
+    const { report, hung } = await runSmoke(settings, { tap, progress: progress.show }, context)
+    const text = `${JSON.stringify(report, null, 2)}\n`
+    if (json === '-') output.write(process.stdout, text)
+    const why = report.error ?? report.untestable
+    if (why !== null) {
+      output.write(process.stderr, `p2pdma smoke: ${why.replaceAll('; hint: ', '\nhint: ')}\n`)
     }
     await output.flushed()
-    const code = interrupt.exitCode ?? (ok ? 0 : 1)
+    const isWritten = await written(file, text)
+    const code = interrupt.exitCode ?? (isWritten ? exitCode(report) : 1)
     // What hangs would keep the process alive.
-    if (result.hung) process.exit(code)
+    if (hung) process.exit(code)
     return code
-  } catch (error) {
-    if ((error as P2pdmaError).code !== 'ETIMEDOUT') throw error
-    // The devices did not open, and what hangs would keep the process alive.
-    printError(error)
-    return process.exit(1)
   } finally {
-    if (file !== null) closeSync(file)
     interrupt.stop()
     keep()
   }
 }
 
-/**
- * Writes to stdout and stderr. When nobody reads any more, or the disk is full,
- * it calls `failed` with an exit code, once, and drops the rest.
- */
-class Output {
-  readonly #failed: (code: number) => void
-  #broken = false
-  #last: Promise<void> = Promise.resolve()
+/** As automake and meson have it: of a test that cannot be run here. */
+const UNTESTABLE = 77
 
-  constructor(failed: (code: number) => void) {
-    this.#failed = failed
-    // Beside the callback of a write the stream emits the error as well.
-    for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  }
+function exitCode({ ok, untestable }: SmokeReport): number {
+  if (untestable !== null) return UNTESTABLE
+  return ok ? 0 : 1
+}
 
-  write(stream: NodeJS.WriteStream, text: string): void {
-    if (this.#broken) return
-    this.#last = new Promise((resolve) => {
-      stream.write(text, (error) => {
-        if (error !== null && error !== undefined) this.#break(error)
-        resolve()
-      })
-    })
-  }
-
-  /** All that was written has arrived, or has failed. */
-  flushed(): Promise<void> {
-    return this.#last
-  }
-
-  #break(error: NodeJS.ErrnoException): void {
-    if (this.#broken) return
-    this.#broken = true
-    // As a signal would have ended us.
-    if (error.code === 'EPIPE') return this.#failed(128 + constants.signals.SIGPIPE)
-    process.stderr.write(`p2pdma smoke: the output cannot be written: ${error.message}\n`)
-    this.#failed(1)
+/** False where it could not be, which has been said then. */
+async function written(file: ReportFile | null, text: string): Promise<boolean> {
+  try {
+    await file?.write(text)
+    return true
+  } catch (error) {
+    printError(error)
+    return false
   }
 }
 
@@ -263,9 +238,9 @@ class Interrupt {
     })
   }
 
-  /** Ends the run in good order. */
+  /** Ends the run in good order; what ends it first says how. */
   end(code: number): void {
-    this.exitCode = code
+    this.exitCode ??= code
     this.#abort.abort()
   }
 

@@ -9,13 +9,16 @@ import { openPeerPlant } from './verbs/peer-plant.js'
 import { openVerbsPlant } from './verbs/plant.js'
 import { openVfioPlant } from './vfio/plant.js'
 
-/**
- * Opens what the scenarios run on; `system` is where the options have the
- * buffers. Rejects with a typed error for what is not there.
- */
-export async function openPlant(options: SmokeOptions, system: Placement): Promise<Plant> {
-  const { engine, inject } = options
+/** `verbs` and `mlx5_0` of `verbs:mlx5_0`; empty for engines of no devices. */
+function split(engine: string): { family: string; names: string } {
   const [, family = '', names = ''] = /^(vfio|verbs)(?::(.*))?$/.exec(engine) ?? []
+  return { family, names }
+}
+
+/** Throws ERR_INVALID_ARG_VALUE for options that do not go together. Looks at nothing else. */
+export function checkEngineOptions(options: SmokeOptions): void {
+  const { engine, inject } = options
+  const { family } = split(engine)
   if (family !== 'vfio' && (options.witness || options.memory !== null)) {
     throw misplaced('--memory and --witness are', options.witness ? 'witness' : 'memory', 'vfio')
   }
@@ -35,6 +38,15 @@ export async function openPlant(options: SmokeOptions, system: Placement): Promi
       argument: 'inject',
     })
   }
+}
+
+/**
+ * Opens what the scenarios run on; `system` is where the options have the
+ * buffers. Rejects with a typed error for what is not there.
+ */
+export async function openPlant(options: SmokeOptions, system: Placement): Promise<Plant> {
+  const { engine } = options
+  const { family, names } = split(engine)
   if (family === 'vfio') return openVfioPlant(names, options, system)
   if (family === 'verbs') {
     return options.peer === null

@@ -1,32 +1,26 @@
 /** The first lines: what is real, what is embedded, and what would make more of it real. */
 import { availableExporters } from '../exporters/index.js'
-import type { Exporter } from '../move-notify/backing.js'
 import { describeAxes } from './axes.js'
 import { type Environment, rigCommand } from './environment.js'
+import type { CheckedExporter } from './exporter-check.js'
 import type { SmokeOptions } from './options.js'
 import type { Plant } from './plant.js'
 
 export function preface(
   options: SmokeOptions,
   environment: Environment,
-  exporters: readonly Exporter[],
-  plant: Pick<Plant, 'facts' | 'axes' | 'aimMs'>,
+  checked: readonly CheckedExporter[],
+  plant: Pick<Plant, 'facts' | 'axes'> | null,
 ): string[] {
   const { kernel, arch, cpus, hypervisor, node, version } = environment
   const machine = hypervisor ? 'a virtual machine' : 'a machine'
   const lines = [
     `p2pdma smoke ${version}: Linux ${kernel} ${arch} on ${machine} with ${cpus} CPUs, node ${node}`,
-    ...plant.facts,
+    ...(plant?.facts ?? [`engine ${options.engine}: not opened`]),
+    ...checked.map(describeExporter),
   ]
-  for (const { placement, kind } of exporters) {
-    lines.push(
-      kind === 'kernel'
-        ? `exporter ${placement}: real, dma-bufs of this kernel`
-        : `exporter ${placement}: embedded, plain shared memory and no dma-buf`,
-    )
-  }
-  for (const axes of plant.axes ?? []) lines.push(describeAxes(axes))
-  const used = new Set(exporters.map(({ placement }) => placement))
+  for (const axes of plant?.axes ?? []) lines.push(describeAxes(axes))
+  const used = new Set(checked.flatMap(({ name, exporter }) => [name, exporter?.placement]))
   const statuses = availableExporters()
   for (const { placement, available, hint } of statuses) {
     if (used.has(placement)) continue
@@ -41,15 +35,27 @@ export function preface(
       `a kernel with the exporters, in a virtual machine: ${rigCommand()} p2pdma smoke --from udmabuf --to heap:system`,
     )
   }
-  lines.push(
-    `${describeGoal(options)}; ${options.buffers} pairs of buffers of ${options.size} bytes; seed ${options.seed}`,
-  )
-  lines.push(
-    `a move waits up to ${plant.aimMs} ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would`,
-  )
-  if (options.inject !== null)
-    lines.push(`one operation will be broken on purpose: ${options.inject}`)
   return lines
+}
+
+/** What will be done. */
+export function describeRun(options: SmokeOptions, { aimMs }: Pick<Plant, 'aimMs'>): string[] {
+  const { buffers, size, seed, inject } = options
+  const lines = [
+    `${describeGoal(options)}; ${buffers} pairs of buffers of ${size} bytes; seed ${seed}`,
+    `a move waits up to ${aimMs} ms for work in flight on its buffer: how many met some says what was tested, not how often a random move would`,
+  ]
+  if (inject !== null) lines.push(`one operation will be broken on purpose: ${inject}`)
+  return lines
+}
+
+/** Real is what could be opened. */
+function describeExporter({ name, exporter, error, isDmaBuf }: CheckedExporter): string {
+  if (error !== null) return error.message
+  const what = exporter?.kind === 'embedded' ? 'embedded, plain shared memory' : 'real, memory'
+  return `exporter ${exporter?.placement ?? name}: ${
+    isDmaBuf ? 'real, dma-bufs of this kernel' : `${what} and no dma-buf`
+  }`
 }
 
 function describeGoal({ moves, seconds, bytes }: SmokeOptions): string {

@@ -36,6 +36,8 @@ export interface SmokeReport extends Counts {
   interrupted: boolean
   /** Why it could not be run to its end; null where it was, or was interrupted. */
   error: string | null
+  /** Why nothing can be tested here, and what would help; null where something was, or an error came. */
+  untestable: string | null
   engine: string
   exporters: ExporterReport[]
   /** How each RDMA device takes each exporter's memory; empty for other engines. */
@@ -79,7 +81,10 @@ interface Found {
   kernelLog: KernelLogReport
   peakMemory: number
   injected: number
-  state: Pick<SmokeReport, 'ok' | 'interrupted' | 'error' | 'durationMs' | 'dmaFaults'>
+  state: Pick<
+    SmokeReport,
+    'ok' | 'interrupted' | 'error' | 'untestable' | 'durationMs' | 'dmaFaults'
+  >
 }
 
 export function scenarioReport(
@@ -111,6 +116,7 @@ export function smokeReport(
     ok: state.ok,
     interrupted: state.interrupted,
     error: state.error,
+    untestable: state.untestable,
     engine: options.engine,
     exporters,
     axes,

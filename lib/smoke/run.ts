@@ -1,25 +1,24 @@
 /** Runs the scenarios and reports: TAP as they end, and the whole as one object. */
-import { exporterByName } from '../exporters/index.js'
-import { describeRecovered, type Recovered, type UndoJournal } from '../kernel/undo/journal.js'
-import type { Exporter } from '../move-notify/backing.js'
+import { describeRecovered, type UndoJournal } from '../kernel/undo/journal.js'
 import { type Effect, whyUnasked } from './effects.js'
 import { environment } from './environment.js'
 import { KernelWatch } from './kernel-watch.js'
 import { MemoryCap, peakMemory } from './memory.js'
-import { rotation, type SmokeOptions } from './options.js'
-import { openPlant } from './open-plant.js'
+import { findExporters, openAll, type Opened } from './opening.js'
+import type { SmokeOptions } from './options.js'
 import { Pacer } from './pacer.js'
 import { describePlanned, planned } from './planned.js'
 import type { Plant } from './plant.js'
-import { preface } from './preface.js'
+import { describeRun, preface } from './preface.js'
 import { type SmokeReport, smokeReport } from './report.js'
 import type { Scenario } from './scenarios.js'
 import { Session, type SmokeOutput } from './session.js'
 import type { Run } from './stage.js'
 import { Stamps } from './stamp.js'
-import { describe } from './tally.js'
+import { describe, Tally } from './tally.js'
 import type { TapWriter } from './tap.js'
 import { TimeBound } from './time-bound.js'
+import { isMissing } from './untestable.js'
 import { Watchdog } from './watchdog.js'
 import { Witness } from './witness.js'
 
@@ -65,9 +64,6 @@ export async function runSmoke(
   context: SmokeContext,
 ): Promise<SmokeResult> {
   const start = context.since ?? performance.now()
-  const from = exporterByName(options.from)
-  const exporters = rotation(options).map(exporterByName)
-  const putBack = context.journal.recover()
   const bound = new TimeBound(options.seconds, start)
   const { endsAt } = bound
   const guards: Guards = {
@@ -78,61 +74,45 @@ export async function runSmoke(
     pacer: new Pacer(options.maxGbps),
   }
   try {
-    return await guarded(start, { options, from, exporters, putBack }, guards, output, context)
+    return await guarded(start, options, guards, output, context)
   } finally {
     for (const guard of [bound, guards.cap, guards.watchdog, guards.kernel]) guard.close()
     guards.pacer.release()
   }
 }
 
-interface Setting {
-  options: SmokeOptions
-  from: Exporter
-  exporters: readonly Exporter[]
-  /** What runs before this one had left. */
-  putBack: Recovered[]
-}
-
 async function guarded(
   start: number,
-  setting: Setting,
+  options: SmokeOptions,
   guards: Guards,
   output: SmokeOutput,
   context: SmokeContext,
 ): Promise<SmokeResult> {
-  const { options, from, exporters, putBack } = setting
-  const { bound, cap, watchdog, kernel, pacer } = guards
+  const { watchdog, kernel, cap } = guards
   const { tap } = output
-  const opening = openPlant(options, { from, to: exporters })
-  const plant = await watchdog.race('opening the devices', opening)
+  const found = findExporters(options)
+  const putBack = context.journal.recover()
+  const opened = await openAll(options, found, watchdog)
+  const { checked, plant } = opened
   let result: SmokeResult | null = null
   try {
-    const scenarios = withConsent(plant.scenarios, options.disruptive)
+    const scenarios = withConsent(plant?.scenarios ?? [], options.disruptive)
     const played = scenarios.filter(({ skip }) => skip === undefined)
-    plant.check(options, played)
-    const will = planned(options, played)
+    plant?.check(options, played)
     const here = environment()
+    const will = planned(options, played)
     tap.version()
     for (const each of putBack) tap.comment(describeRecovered(each))
-    const lines = [...preface(options, here, exporters, plant), ...describePlanned(will)]
-    for (const line of lines) tap.comment(line)
-    const witness = new Witness(exporters)
-    const stamps = new Stamps(plant.layOut(options.size), options.seed, plant.header)
-    const signal = anyOf([context.signal, bound.signal, cap.signal])
-    signal.addEventListener('abort', () => pacer.release(), { once: true })
-    const { journal } = context
-    const run: Run = {
-      ...{ options, plant, from, exporters, signal, journal, pacer },
-      ...{ stamps, watchdog, witness },
+    for (const line of preface(options, here, checked, plant)) tap.comment(line)
+    if (plant !== null && opened.error === null) {
+      const lines = [...describeRun(options, plant), ...describePlanned(will)]
+      for (const line of lines) tap.comment(line)
     }
-    const limits = { bound, cap, kernel, interrupt: context.signal }
-    const session = new Session(run, scenarios, limits, output)
-    watchdog.explain = session.explain
-    let error: unknown = null
+    const witness = new Witness(checked.flatMap(({ exporter }) => exporter ?? []))
+    const session = sessionOf(options, opened, scenarios, witness, guards, output, context)
+    let error = opened.error
     try {
-      const work = session.play()
-      work.catch(() => {})
-      await Promise.race([work, watchdog.hung])
+      if (session !== null) await playUnder(session, watchdog)
     } catch (thrown) {
       error = thrown
     }
@@ -140,22 +120,24 @@ async function guarded(
     if (!watchdog.isTripped)
       await closed(plant, watchdog).catch((late: unknown) => (error ??= late))
     const interrupted = context.signal.aborted
+    const untestable = session === null && isMissing(error) ? describe(error) : null
     const report = smokeReport(options, here, {
       exporters: witness.reports,
-      axes: plant.axes ?? [],
+      axes: plant?.axes ?? [],
       planned: will,
       putBack,
-      total: session.total(),
-      scenarios: session.reports,
-      skipped: session.skipped,
+      total: session?.total() ?? new Tally(),
+      scenarios: session?.reports ?? [],
+      skipped: session?.skipped ?? [],
       kernelLog: kernel.report(),
       peakMemory: peakMemory(),
-      injected: plant.injected,
+      injected: plant?.injected ?? 0,
       state: {
-        ok: error === null && !interrupted && session.isOk,
+        ok: error === null && !interrupted && session?.isOk === true,
         interrupted,
-        error: error === null ? null : describe(error),
-        dmaFaults: session.conclusion?.dmaFaults ?? null,
+        error: error === null || untestable !== null ? null : describe(error),
+        untestable,
+        dmaFaults: session?.conclusion?.dmaFaults ?? null,
         durationMs: performance.now() - start,
       },
     })
@@ -167,8 +149,38 @@ async function guarded(
   }
 }
 
-function closed(plant: Plant, watchdog: Watchdog): Promise<void> {
-  return watchdog.race('closing the devices', plant.close())
+/** Null where there is nothing to be played. */
+function sessionOf(
+  options: SmokeOptions,
+  { error, plant, system }: Opened,
+  scenarios: readonly Scenario[],
+  witness: Witness,
+  { bound, cap, kernel, pacer, watchdog }: Guards,
+  output: SmokeOutput,
+  context: SmokeContext,
+): Session | null {
+  if (error !== null || plant === null || system === null) return null
+  const stamps = new Stamps(plant.layOut(options.size), options.seed, plant.header)
+  const signal = anyOf([context.signal, bound.signal, cap.signal])
+  signal.addEventListener('abort', () => pacer.release(), { once: true })
+  const { from, to: exporters } = system
+  const run: Run = {
+    ...{ options, plant, from, exporters, signal, pacer },
+    ...{ stamps, watchdog, witness, journal: context.journal },
+  }
+  const limits = { bound, cap, kernel, interrupt: context.signal }
+  return new Session(run, scenarios, limits, output)
+}
+
+async function playUnder(session: Session, watchdog: Watchdog): Promise<void> {
+  watchdog.explain = session.explain
+  const work = session.play()
+  work.catch(() => {})
+  await Promise.race([work, watchdog.hung])
+}
+
+async function closed(plant: Plant | null, watchdog: Watchdog): Promise<void> {
+  if (plant !== null) await watchdog.race('closing the devices', plant.close())
 }
 
 /** Node 20.3 has AbortSignal.any(), which keeps what nobody else does from being collected. */
@@ -197,7 +209,8 @@ function conclude(tap: TapWriter, report: SmokeReport): void {
   const summary =
     `${bytesVerified} bytes verified in ${moves} moves; ` +
     `${lost} lost, ${doubled} doubled, ${torn} torn, ${strayWrites} stray writes; seed ${seed}`
-  if (report.error !== null) tap.bailOut(`${report.error}; ${summary}`)
+  if (report.untestable !== null) tap.skipAll(report.untestable)
+  else if (report.error !== null) tap.bailOut(`${report.error}; ${summary}`)
   else if (report.interrupted) tap.bailOut(`interrupted; ${summary}`)
   else tap.comment(summary)
 }

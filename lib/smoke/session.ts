@@ -1,8 +1,5 @@
 /** One run: plays the scenarios one after the other, and reports each. */
-import { P2pdmaError } from '../errors.js'
-import type { Exporter } from '../move-notify/backing.js'
 import type { Effect } from './effects.js'
-import { rigCommand } from './environment.js'
 import { checkFault } from './fault-check.js'
 import type { KernelWatch } from './kernel-watch.js'
 import { type MemoryCap, mebibytes, peakMemory } from './memory.js'
@@ -74,7 +71,6 @@ export class Session {
 
   /** Ends early when the caller, or too much memory, ends it; when the time is over, in good order. */
   async play(): Promise<void> {
-    for (const exporter of this.#run.exporters) await checkExporter(exporter)
     const { options, plant } = this.#run
     const { bound } = this.#limits
     const played = this.#scenarios.filter(({ skip }) => skip === undefined)
@@ -239,19 +235,5 @@ export class Session {
       clearInterval(timer)
       progress('')
     }
-  }
-}
-
-/** Whether this machine has it: says so before anything else is tried. */
-async function checkExporter(exporter: Exporter): Promise<void> {
-  try {
-    const backing = await exporter.allocate(1)
-    await backing.free()
-  } catch (cause) {
-    throw new P2pdmaError(`exporter ${exporter.placement} cannot be used: ${describe(cause)}`, {
-      code: (cause as P2pdmaError).code ?? 'ERR_UNSUPPORTED',
-      hint: `or a kernel that has it, in a virtual machine: ${rigCommand()} p2pdma smoke ...`,
-      cause,
-    })
   }
 }

@@ -22,6 +22,11 @@ export class TapWriter {
     this.#line(`1..${count}`)
   }
 
+  /** Nothing is tested, instead of a plan: why, and what would help. */
+  skipAll(reason: string): void {
+    this.#line(`1..0 # SKIP ${reason.replaceAll('\n', ' ')}`)
+  }
+
   comment(text: string): void {
     for (const line of text.split('\n')) this.#line(`# ${line}`)
   }

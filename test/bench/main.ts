@@ -3,10 +3,10 @@
  * one JSON object if asked for (with `-` it has stdout, and the table goes to
  * stderr). `--quick` only shows that it runs: its figures mean nothing.
  */
-import { openSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
 import { printError } from '../../lib/cli/args.js'
+import { ReportFile } from '../../lib/cli/report-file.js'
 import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
@@ -66,10 +66,10 @@ function options(): { suite: (typeof suites)[number]; json: string | undefined; 
 }
 
 /** Before minutes of measuring, so that a path that cannot be written to is known at once. */
-function openJson(path: string | undefined): number | null {
+function reportFile(path: string | undefined): ReportFile | null {
   if (path === undefined || path === '-') return null
   try {
-    return openSync(path, 'w')
+    return new ReportFile(path)
   } catch (error) {
     printError(error)
     process.exit(1)
@@ -105,7 +105,7 @@ function table(results: Result[], ratios: Ratio[]): string {
 }
 
 const { suite, json, quick } = options()
-const file = openJson(json)
+const file = reportFile(json)
 const wants = (name: string) => suite === 'core' || suite === name
 const progress = (text: string) => {
   if (process.stderr.isTTY) process.stderr.write(`${text}\n`)
@@ -159,5 +159,5 @@ if (json !== undefined) {
   }
   const line = `${JSON.stringify(object, null, 2)}\n`
   if (file === null) process.stdout.write(line)
-  else writeFileSync(file, line)
+  else await file.write(line)
 }

@@ -2,7 +2,16 @@
 import { Ajv } from 'ajv'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -263,31 +272,55 @@ void t.test('output that cannot be written: the reason without a stack, exit 1',
   t.match(await ended, { code: 1, stderr: /^p2pdma smoke: the output cannot be .*ENOSPC.*\n$/ })
   t.equal(child.stdout, null)
   const folder = await smoke('--json', '/')
-  t.match(folder, { code: 1, stdout: '', stderr: /^p2pdma: EISDIR.*\n$/ })
+  t.match(folder, { code: 1, stdout: '', stderr: /^p2pdma: .* to \/: .*\(EISDIR\)\n$/ })
   const file = await smoke('--moves', '1', '--json', '/dev/full')
-  t.match(file, { code: 1, stderr: /^p2pdma: ENOSPC.*\n$/ })
+  t.match(file, { code: 1, stderr: /^p2pdma: .* to \/dev\/full: .*\(ENOSPC\)\n$/ })
 })
 
-void t.test('an exporter that is not here: the reason and what would help, exit 1', async (t) => {
-  const here = existsSync('/dev/dma_heap/no-such-heap')
-  t.equal(here, false)
-  const run = await smoke('--from', 'heap:no-such-heap', '--json', '-')
-  t.equal(run.code, 1)
-  const figures = report(run.stdout)
-  t.match(figures, { ok: false, interrupted: false, moves: 0, scenarios: [] })
-  t.match(figures.error, /heap:no-such-heap.*npm run rig/)
-  t.match(tap(run.stderr), { ok: false, bailedOut: /heap:no-such-heap/ })
+void t.test('what is not here cannot be tested: a whole report, a skip, exit 77', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'p2pdma-smoke-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'report.json')
+  t.equal(existsSync('/dev/dma_heap/no-such-heap'), false)
+  const missing: [string[], RegExp][] = [
+    [['--from', 'heap:no-such-heap'], /heap:no-such-heap.*npm run rig/],
+    [['--engine', 'verbs:no_such_device'], /RDMA.*hint: /],
+    [['--engine', 'vfio:ffff:1f:1e.0,ffff:1f:1e.1'], /ffff:1f:1e.0/],
+    // Of a later version.
+    [['--engine', 'cuda'], /not in this version/],
+  ]
+  for (const [args, reason] of missing) {
+    const run = await smoke(...args, '--json', file)
+    const name = args.join(' ')
+    t.equal(run.code, 77, name)
+    const figures = report(readFileSync(file, 'utf8'))
+    t.match(figures, { ok: false, error: null, interrupted: false, moves: 0, scenarios: [] })
+    t.match(figures.untestable, reason, name)
+    t.match(tap(run.stdout), { ok: true, bailedOut: false, count: 0 }, name)
+    t.match(run.stdout, `\n1..0 # SKIP ${figures.untestable}\n`)
+    t.match(run.stderr, /^p2pdma smoke: .*\nhint: /, name)
+    t.notMatch(run.stdout, /: real/, 'what could not be opened')
+  }
 })
 
-void t.test('an engine of a later version: exit 1', async (t) => {
-  const run = await smoke('--engine', 'cuda')
-  t.equal(run.code, 1)
-  t.match(run.stderr, /not in this version/)
+void t.test('what could not be opened is not called real', async (t) => {
+  const { stdout } = await smoke('--from', 'heap:no-such-heap', '--to', 'memfd')
+  t.match(stdout, /^# exporter memfd: embedded/m)
+  t.match(stdout, /^# exporter heap:no-such-heap cannot be used: /m)
 })
 
-void t.test('an RDMA device that is not here: what would help, exit 1', async (t) => {
-  const run = await smoke('--engine', 'verbs:no_such_device')
-  t.match(run, { code: 1, stdout: '', stderr: /^p2pdma: .*\nhint: .+\n$/ })
+void t.test('a usage error touches no file', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'p2pdma-smoke-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'report.json')
+  writeFileSync(file, 'old')
+  const { mtimeMs } = statSync(folder)
+  // Seen by the command, when exporters are looked up, when devices are, and when memory is.
+  const wrong = ['--moves=x', '--from=nonsense', '--engine=verbs:a,b,c', '--size=1T']
+  for (const word of wrong) t.equal((await smoke(word, '--json', file)).code, 2, word)
+  t.equal((await smoke('--from=nonsense', '--json', `${file}.new`)).code, 2)
+  t.equal(readFileSync(file, 'utf8'), 'old')
+  t.equal(statSync(folder).mtimeMs, mtimeMs)
 })
 
 void t.test('options of one engine are not for another', async (t) => {

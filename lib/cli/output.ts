@@ -1,0 +1,47 @@
+/** stdout and stderr of a command that says something for as long as it runs. */
+import { constants } from 'node:os'
+
+/**
+ * Writes to stdout and stderr. When nobody reads any more, or the disk is full,
+ * it calls `failed` with an exit code, once, and drops the rest.
+ */
+export class Output {
+  readonly #command: string
+  readonly #failed: (code: number) => void
+  #broken = false
+  #last: Promise<void> = Promise.resolve()
+
+  /** `command`: who says on stderr what went wrong. */
+  constructor(command: string, failed: (code: number) => void) {
+    this.#command = command
+    this.#failed = failed
+    // Beside the callback of a write the stream emits the error as well.
+    for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  }
+
+  write(stream: NodeJS.WriteStream, text: string): void {
+    if (this.#broken) return
+    this.#last = new Promise((resolve) => {
+      stream.write(text, (error) => {
+        if (error !== null && error !== undefined) this.#break(error)
+        resolve()
+      })
+    })
+  }
+
+  /** All that was written has arrived, or has failed. */
+  flushed(): Promise<void> {
+    return this.#last
+  }
+
+  #break(error: NodeJS.ErrnoException): void {
+    if (this.#broken) return
+    this.#broken = true
+    // As a signal would have ended us.
+    if (error.code === 'EPIPE') return this.#failed(128 + constants.signals.SIGPIPE)
+    process.stderr.write(
+      `p2pdma ${this.#command}: the output cannot be written: ${error.message}\n`,
+    )
+    this.#failed(1)
+  }
+}
