@@ -92,6 +92,9 @@ export function availableExporters(): ExporterStatus[] {
       status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, dmaHeapHints)),
     ),
     status('drm:vgem', 'kernel', vgem()),
+    ...DrmDevice.drivers()
+      .filter((driver) => driver !== 'vgem')
+      .map((driver) => status(`drm:${driver}`, 'kernel', null)),
     ...memoryDevices().map((address) =>
       status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', barHints)),
     ),

@@ -44,6 +44,20 @@ export class DrmDevice extends OwnedFd {
     this.#handles = handles
   }
 
+  /** The drivers of the cards that can be opened, each once. */
+  static drivers(): string[] {
+    const drivers = new Set<string>()
+    for (const path of cards()) {
+      try {
+        using device = DrmDevice.#openPath(path)
+        drivers.add(device.driver)
+      } catch {
+        // Whoever wants it hears why from open().
+      }
+    }
+    return [...drivers].sort()
+  }
+
   /** Opens the first card of a driver (ENOENT where there is none), or a path. */
   static open(selector: DrmSelector): DrmDevice {
     checkOptions(selector, 'selector')

@@ -49,6 +49,19 @@ END
     $IP netns exec peer $RDMA link add rxe1 type rxe netdev p2p1
 }
 
+# The drivers of graphics devices, which export dma-bufs; a virtio one's is that of the device
+# below its PCI device. Other devices wait until somebody asks for their drivers.
+graphics() {
+  for device in /sys/bus/pci/devices/*; do
+    read -r class <"$device/class"
+    case $class in 0x03*) ;; *) continue ;; esac
+    for alias in "$device/modalias" "$device"/virtio*/modalias; do
+      # Not all of QEMU's have one.
+      [ -e "$alias" ] && $MODPROBE -q "$($b cat "$alias")"
+    done
+  done
+}
+
 finish() {
   $b sync
   $b poweroff -f
@@ -115,6 +128,7 @@ stage2() {
   for online in /sys/devices/system/cpu/cpu[1-9]*/online; do
     [ -e "$online" ] && echo 1 >"$online"
   done
+  graphics
   [ -d /sys/module/rdma_rxe ] && { soft_roce || fail 'no soft-RoCE'; }
   ulimit -n 1048576
   ulimit -l unlimited

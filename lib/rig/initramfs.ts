@@ -117,6 +117,7 @@ function settings(kernel: Kernel, guest: GuestCommand): string {
     VFIO: guest.vfio.join(' '),
     IP: requireTool('ip'),
     RDMA: requireTool('rdma'),
+    MODPROBE: requireTool('modprobe'),
   })
     .map(([name, value]) => `${name}=${quote(value)}\n`)
     .join('')

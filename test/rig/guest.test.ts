@@ -2,6 +2,8 @@
 import { runInGuest } from './guest.js'
 
 await runInGuest('guest', 'rig', [
+  // Graphics devices for exporters.test.ts.
+  ...['--device', 'virtio-gpu-pci', '--device', 'bochs-display'],
   // A disk for bind.test.ts, of nothing.
   ...['--device', 'nvme,serial=p2pdma,drive=disk'],
   ...['--device', '-blockdev driver=null-co,node-name=disk,size=67108864,read-zeroes=on'],

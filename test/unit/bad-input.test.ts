@@ -53,6 +53,7 @@ const exempt = [
   'VfioBarExporter#switchOff',
   'DmaBuf#info',
   'DmaHeap.list',
+  'DrmDevice.drivers',
   'Fence.create',
   'SyncFile#info',
   'KernelComplaints',
