@@ -7,6 +7,7 @@ export type {
   VerbsEngineOptions,
   VerbsListener,
 } from './engines/verbs/engine.js'
+export type { LocalPort, PortChoice } from './engines/verbs/local-port.js'
 export type { Grant, GrantOptions } from './engines/verbs/grants.js'
 export type { Offer } from './engines/verbs/offers.js'
 export type { Peer, QueueOptions } from './engines/verbs/peer.js'

@@ -457,6 +457,7 @@ t.test('without types: wrong receivers, arguments left out, what only looks righ
   const rows = {
     'VerbsDevice.open': rowOf(VerbsDevice.open, 'nothing0'),
     'VerbsDevice#port': rowOf(device.port.bind(device), 1),
+    'VerbsDevice#activePortNum': rowOf(device.activePortNum.bind(device), 1),
     'VerbsDevice#activePort': rowOf(device.activePort.bind(device), 1),
     'VerbsDevice#gid': rowOf(device.gid.bind(device), {}),
     'VerbsDevice#completionQueue': rowOf(device.completionQueue.bind(device), 4, {}),

@@ -138,7 +138,7 @@ export function rows(w: World): Record<string, Row> {
   const mode = only('r')
   const none: Param = { good: [], takes: (v) => Array.isArray(v) && v.length === 0 }
   return {
-    openEngine: { call: index.openEngine, params: [only('software')] },
+    openEngine: { call: index.openEngine, params: [only('software'), options()] },
     evict: {
       call: index.evict,
       params: [{ good: [buffer], takes: Array.isArray }, anybodys(exporter), whole(0)],

@@ -17,6 +17,8 @@ export class FakeVerbs {
   readonly open = new Set<object>()
   /** Of all calls so far, their names. */
   readonly calls: string[] = []
+  /** What queue pairs were asked for. */
+  readonly requests: { call: string; request: unknown }[] = []
   /** The number of the call that fails; -1: none. */
   failing = -1
   /** What queue pairs are in, asked for it. */
@@ -76,8 +78,9 @@ export class FakeVerbs {
   }
 
   queuePair(name: string, qpNumber: number, parent?: { children: object[] }) {
-    const step = (call: string) => async () => {
+    const step = (call: string) => async (request?: unknown) => {
       await Promise.resolve()
+      this.requests.push({ call: `${name} ${call}`, request })
       this.call(`${name} ${call}`)
     }
     return this.make(
@@ -125,8 +128,7 @@ function host(fake: FakeVerbs, name: string, limits: Partial<ProgressLimits>, en
   const made: PeerHost = {
     engine: `fake:${name}`,
     regions: {} as Regions,
-    sgidIndex: 1,
-    mtu: 1024,
+    port: { path: { sgidIndex: 1, portNum: 2 }, mtu: 1024, trouble: () => null },
     limits: { ...LIMITS, ...limits },
     makeParts: async () => {
       await Promise.resolve()
@@ -137,7 +139,6 @@ function host(fake: FakeVerbs, name: string, limits: Partial<ProgressLimits>, en
     addQueue: (queue) => void end.queues.add(queue),
     dropQueue: (queue) => void end.queues.delete(queue),
     forgetPeer: () => {},
-    portTrouble: () => null,
     onRefused: () => {},
     onFruitless: () => void end.fruitless++,
     onGivenUp: () => void end.givenUp++,

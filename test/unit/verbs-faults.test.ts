@@ -97,7 +97,8 @@ t.test('the trial of a move', async (t) => {
         return fake.region(4096, domain)
       },
     } as unknown as Registrar
-    const parts = { device, registrar, port: {}, gid: {} } as Parameters<typeof tryMoving>[0]
+    const port = { device, gid: {}, path: {} }
+    const parts = { port, registrar } as unknown as Parameters<typeof tryMoving>[0]
     const move = () => Promise.resolve().then(() => fake.call('move'))
     const result = await tryMoving(parts, backing, move).catch((error: unknown) => error)
     if (failed === null) t.equal(result, 'followed')

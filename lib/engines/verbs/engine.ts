@@ -8,12 +8,11 @@ import { brand } from '../../brand.js'
 import { P2pdmaError, checkOptions, closedError, typeError } from '../../errors.js'
 import {
   type CompletionChannel,
-  type GidEntry,
-  type PortInfo,
   type ProtectionDomain,
   QpState,
   VerbsDevice,
 } from '../../kernel/verbs/index.js'
+import { splitPort } from '../../kernel/verbs/port.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { withDeadline } from '../../move-notify/deadline.js'
 import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
@@ -27,6 +26,7 @@ import { Holding } from './holding.js'
 import { Link } from './link/link.js'
 import { memoryPair } from './link/memory-pair.js'
 import type { Hello } from './link/messages.js'
+import { checkPortChoice, LocalPort } from './local-port.js'
 import {
   checkConnect,
   checkListen,
@@ -69,14 +69,14 @@ export class VerbsEngine implements Engine {
     brand(this, (value) => #domain in value, { promising: ['map', 'unmap', 'close'] })
   }
 
-  /** `verbs:` and the device's name. */
+  /** `verbs:` and the device's name; of one that has several ports, `verbs:mlx5_0/2`. */
   readonly name: string
   readonly device: VerbsDevice
+  /** By which its queue pairs send. */
+  readonly port: LocalPort
   readonly #domain: ProtectionDomain
   readonly #events: CompletionChannel
   readonly #registrar: Registrar
-  readonly #port: PortInfo
-  readonly #gid: GidEntry
   /** @internal */
   readonly regions: Regions
   readonly #queues = new Map<string, Queue>()
@@ -93,27 +93,25 @@ export class VerbsEngine implements Engine {
   #closing: Promise<void> | null = null
 
   private constructor(
-    device: VerbsDevice,
+    port: LocalPort,
     domain: ProtectionDomain,
     events: CompletionChannel,
     registrar: Registrar,
-    gid: GidEntry,
     presence: Presence,
     limits: Limits,
   ) {
+    const { device, portNum } = port
     this.#limits = limits
-    this.name = `verbs:${device.name}`
+    this.name = `verbs:${port.name}`
     this.device = device
+    this.port = port
     this.#domain = domain
     this.#events = events
     this.#holding = new Holding((hold) => {
       if (!events.closed) events.hold(hold)
     })
     this.#registrar = registrar
-    this.#gid = gid
-    this.#port = device.activePort(gid.portNum)
     this.regions = new Regions(domain, registrar)
-    const { portNum } = gid
     const { removalTimeoutMs } = limits
     const onLost = (error: P2pdmaError) => this.#onLost(error)
     this.#loss = new DeviceLoss(
@@ -127,21 +125,21 @@ export class VerbsEngine implements Engine {
   }
 
   /**
-   * Opens a device: ENODEV, ERR_PORT_DOWN or ERR_NO_GID where it cannot be used,
-   * ERR_VERBS_MISSING without libibverbs.
+   * Opens a device, `mlx5_0` or for one of its ports `mlx5_0/2`: ENODEV, ERR_PORT_DOWN or
+   * ERR_NO_GID where it cannot be used, ERR_VERBS_MISSING without libibverbs.
    */
   static async open(name: string, options: VerbsEngineOptions = {}): Promise<VerbsEngine> {
-    const { portNum = 1, gidIndex } = checkOptions(options)
+    const { gidIndex } = checkPortChoice(checkOptions(options))
+    const { device: named, portNum } = splitPort(name, options.portNum)
     const limits = checkLimits(options)
-    const device = await VerbsDevice.open(name)
+    const device = await VerbsDevice.open(named)
     try {
-      const presence = new Presence(name)
-      device.activePort(portNum)
-      const gid = device.gid({ portNum, index: gidIndex })
+      const presence = new Presence(named)
+      const port = new LocalPort(device, { portNum, gidIndex })
       const domain = await device.protectionDomain()
       const events = await device.completionChannel()
       const registrar = await Registrar.probe(domain)
-      return new VerbsEngine(device, domain, events, registrar, gid, presence, limits)
+      return new VerbsEngine(port, domain, events, registrar, presence, limits)
     } catch (error) {
       // What was wrong first is told.
       await device.close().catch(() => {})
@@ -198,8 +196,7 @@ export class VerbsEngine implements Engine {
         argument: 'backing',
       })
     }
-    const { device } = this
-    const parts = { device, registrar: this.#registrar, port: this.#port, gid: this.#gid }
+    const parts = { port: this.port, registrar: this.#registrar }
     return this.#registrar.learn(backing, await tryMoving(parts, backing, move))
   }
 
@@ -272,8 +269,8 @@ export class VerbsEngine implements Engine {
       version: 1,
       nonce: randomBytes(16).toString('hex'),
       device: this.device.name,
-      gid: this.#gid.gid.replaceAll(':', ''),
-      mtu: this.#port.activeMtu as Hello['mtu'],
+      gid: this.port.gid.gid.replaceAll(':', ''),
+      mtu: this.port.mtu as Hello['mtu'],
     }
     const link = await Link.open(stream, hello, {
       role: isOpener ? 'opener' : 'accepter',
@@ -293,8 +290,7 @@ export class VerbsEngine implements Engine {
     return {
       engine: this.name,
       regions: this.regions,
-      sgidIndex: this.#gid.index,
-      mtu: this.#port.activeMtu,
+      port: this.port,
       limits: this.#limits,
       makeParts: (depth: number, onEvent: () => void) =>
         makeParts(this.#domain, this.#events, depth, onEvent).catch(this.#loss.rethrow),
@@ -302,22 +298,9 @@ export class VerbsEngine implements Engine {
       addQueue: (queue: Queue) => void this.#queues.set(queue.name, queue),
       dropQueue: (queue: Queue) => void this.#queues.delete(queue.name),
       forgetPeer: (peer: Peer) => void this.#peers.delete(peer),
-      portTrouble: () => this.#portTrouble(),
       onRefused: (cause: unknown) => this.#loss.look(cause),
       onFruitless: () => void this.#fruitless++,
       onGivenUp: () => void this.#givenUp++,
-    }
-  }
-
-  /** Why the port carries nothing; null where it is active. */
-  #portTrouble(): string | null {
-    const { portNum } = this.#gid
-    const { name } = this.device
-    try {
-      const { state } = this.device.port(portNum)
-      return state === 'active' ? null : `port ${portNum} of ${name} is ${state}: see \`ip link\``
-    } catch (error) {
-      return `port ${portNum} of ${name} does not say how it is: ${(error as Error).message}`
     }
   }
 
@@ -382,7 +365,7 @@ export class VerbsEngine implements Engine {
     const { regions } = this
     const host = {
       table: regions.table,
-      maxMessage: this.#port.maxMessageSize,
+      maxMessage: this.port.info.maxMessageSize,
       onForced: () => void (regions.isUnquiet = true),
       hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
       tell: (queue: number) => this.#events.tell(queue),

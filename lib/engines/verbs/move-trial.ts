@@ -7,22 +7,20 @@ import { P2pdmaError } from '../../errors.js'
 import { Memfd } from '../../kernel/memfd.js'
 import {
   type CompletionQueue,
-  type GidEntry,
   MemoryAccess,
   type MemoryRegion,
-  type PortInfo,
   type QueuePair,
   randomPsn,
   SendBatch,
   SendFlag,
   SendOp,
-  type VerbsDevice,
   WcStatus,
   WorkCompletions,
 } from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { sleep } from '../../move-notify/deadline.js'
 import { native } from '../../native.js'
+import type { LocalPort } from './local-port.js'
 import type { Registrar } from './registrar.js'
 
 /**
@@ -36,10 +34,8 @@ export type Trial = 'pinned' | 'held' | 'followed' | 'lost' | 'unseen'
 export type MoveOnCommand = () => Promise<unknown>
 
 export interface TrialParts {
-  device: VerbsDevice
+  port: LocalPort
   registrar: Registrar
-  port: PortInfo
-  gid: GidEntry
 }
 
 /** Of what is read, bytes. */
@@ -51,7 +47,7 @@ const READ_MS = 10_000
 
 /** In a protection domain of its own. Rejects with what `move` rejects with, EBUSY apart. */
 export async function tryMoving(
-  { device, registrar, port, gid }: TrialParts,
+  { port, registrar }: TrialParts,
   backing: Backing,
   move: MoveOnCommand,
 ): Promise<Trial> {
@@ -59,14 +55,14 @@ export async function tryMoving(
   using memfd = Memfd.create(native.pageSize, { name: 'p2pdma-trial' })
   using mapping = memfd.map()
   // Closed in the opposite order, whatever comes between; the domain with all that is of it.
-  await using cq = await device.completionQueue(4)
-  await using domain = await device.protectionDomain()
+  await using cq = await port.device.completionQueue(4)
+  await using domain = await port.device.protectionDomain()
   const request = { size: native.pageSize, access: MemoryAccess.REMOTE_READ }
   const iova = IOVA + (backing.offset % native.pageSize)
   const region = await registrar.register(domain, backing, { ...request, iova })
   const local = await domain.register(mapping, { access: MemoryAccess.LOCAL_WRITE })
   const qp = await domain.queuePair({ sendCq: cq, maxSendWr: 2, maxReceiveWr: 1 })
-  await joinItself(qp, port, gid)
+  await joinItself(qp, port)
   // First where it is: what cannot be read there says nothing of the move.
   const isReadable = await reads(qp, cq, region, local)
   if (!(await moves(move))) return 'held'
@@ -84,14 +80,14 @@ async function moves(move: MoveOnCommand): Promise<boolean> {
   }
 }
 
-async function joinItself(qp: QueuePair, port: PortInfo, gid: GidEntry): Promise<void> {
+async function joinItself(qp: QueuePair, { gid, mtu, path }: LocalPort): Promise<void> {
   const psn = randomPsn()
-  await qp.toInit({ access: MemoryAccess.REMOTE_READ })
+  await qp.toInit({ portNum: path.portNum, access: MemoryAccess.REMOTE_READ })
   await qp.toRtr({
     destQpNum: qp.qpNumber,
     rqPsn: psn,
-    ahAttr: { dgid: gid.gid, sgidIndex: gid.index },
-    pathMtu: port.activeMtu,
+    ahAttr: { dgid: gid.gid, ...path },
+    pathMtu: mtu,
   })
   await qp.toRts({ sqPsn: psn })
 }

@@ -1,12 +1,9 @@
 /** What an engine is opened with, and what it counts. */
 import { checkMilliseconds } from '../../errors.js'
+import type { PortChoice } from './local-port.js'
 import { checkProgressLimits, type ProgressLimits } from './progress.js'
 
-export interface VerbsEngineOptions {
-  /** Of the device's ports. Default 1. */
-  portNum?: number
-  /** Which entry of the GID table. Default: as `VerbsDevice.gid` chooses. */
-  gidIndex?: number | undefined
+export interface VerbsEngineOptions extends PortChoice {
   /**
    * Resets of a queue pair in a row without progress after which it is given up, with
    * ERR_NO_PROGRESS; progress: a completion of success, or an arrival. Default 8.

@@ -21,6 +21,7 @@ import type { Importer } from '../../move-notify/importer.js'
 import { type Grant, type GrantOptions, Grants } from './grants.js'
 import type { Link } from './link/link.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
+import type { LocalPort } from './local-port.js'
 import { checkProgressLimits, type PathFacts, pathHint, type ProgressLimits } from './progress.js'
 import { Queue, type QueueParts, type QueuePeer } from './queue.js'
 import { type Offer, type OfferedOptions, Offers } from './offers.js'
@@ -31,8 +32,7 @@ export interface PeerHost {
   /** The engine's name; its importers, channels and attachments are meant. */
   readonly engine: string
   readonly regions: Regions
-  readonly sgidIndex: number
-  readonly mtu: number
+  readonly port: Pick<LocalPort, 'path' | 'mtu' | 'trouble'>
   /** Of its queue pairs, where they are not opened with others. */
   readonly limits: ProgressLimits
   makeParts(depth: number, onEvent: () => void): Promise<QueueParts>
@@ -41,8 +41,6 @@ export interface PeerHost {
   addQueue(queue: Queue): void
   dropQueue(queue: Queue): void
   forgetPeer(peer: Peer): void
-  /** Why our port carries nothing; null where it is active. */
-  portTrouble(): string | null
   /** A call of the device's has failed: perhaps it is gone. */
   onRefused(cause: unknown): void
   /** A reset has brought nothing; a queue pair was given up for that. */
@@ -84,7 +82,7 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
   readonly name: string
   readonly isOpener: boolean
   readonly dgid: string
-  readonly sgidIndex: number
+  readonly path: LocalPort['path']
   readonly pathMtu: number
   readonly #host: PeerHost
   readonly #link: Link
@@ -117,8 +115,8 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
       onOffer: (offer) => void this.emit('offer', offer),
     })
     this.dgid = (link.peer.gid.match(/.{4}/g) ?? []).join(':')
-    this.sgidIndex = host.sgidIndex
-    this.pathMtu = Math.min(host.mtu, link.peer.mtu)
+    this.path = host.port.path
+    this.pathMtu = Math.min(host.port.mtu, link.peer.mtu)
     this.#nextQueue = isOpener ? 0 : 1
     link.onMessage = (message) => this.#onMessage(message)
     link.onClose = (error) => this.#onClose(error)
@@ -319,8 +317,9 @@ export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
 
   /** @internal */
   pathFacts(): PathFacts {
-    const { sgidIndex, dgid, pathMtu } = this
-    return { portTrouble: this.#host.portTrouble(), sgidIndex, dgid, pathMtu }
+    const { path, dgid, pathMtu } = this
+    const portTrouble = this.#host.port.trouble()
+    return { portTrouble, sgidIndex: path.sgidIndex, dgid, pathMtu }
   }
 
   /** @internal */

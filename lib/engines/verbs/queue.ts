@@ -17,6 +17,7 @@ import { sleep, withDeadline } from '../../move-notify/deadline.js'
 import type { VerbsChannel } from './channel.js'
 import { Counts } from './counts.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
+import type { LocalPort } from './local-port.js'
 import { type PathFacts, Progress, type ProgressLimits } from './progress.js'
 
 /**
@@ -34,7 +35,8 @@ export interface QueuePeer {
   /** Of two resets at once the opener's counts. */
   readonly isOpener: boolean
   readonly dgid: string
-  readonly sgidIndex: number
+  /** Of ours, by which it is reached. */
+  readonly path: LocalPort['path']
   readonly pathMtu: number
   send(message: QueueMessage): boolean
   /** The keys of what is granted on this queue that have changed since the peer was told. */
@@ -135,11 +137,11 @@ export class Queue {
   /** RESET to RTS, towards the peer's. */
   async join(peerQpn: number, peerPsn: number, life = this.counts.life): Promise<void> {
     const { qp } = this.parts
-    const { dgid, sgidIndex, pathMtu } = this.#peer
+    const { dgid, path, pathMtu } = this.#peer
     this.#peerQpn = peerQpn
     const access = MemoryAccess.REMOTE_READ | MemoryAccess.REMOTE_WRITE | MemoryAccess.REMOTE_ATOMIC
-    await qp.toInit({ access })
-    await qp.toRtr({ destQpNum: peerQpn, rqPsn: peerPsn, ahAttr: { dgid, sgidIndex }, pathMtu })
+    await qp.toInit({ portNum: path.portNum, access })
+    await qp.toRtr({ destQpNum: peerQpn, rqPsn: peerPsn, ahAttr: { dgid, ...path }, pathMtu })
     await qp.toRts({ sqPsn: this.psn })
     if (this.#state === 'lost' || this.#isClosed || this.counts.life !== life) return
     this.#state = 'ready'

@@ -1,6 +1,6 @@
 /** RDMA devices: which there are, what they can do, and an open one. */
 import { brand } from '../../brand.js'
-import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
+import { P2pdmaError, checkOptions, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeDevice, type NativeDeviceAttributes } from '../../native-verbs.js'
 import { call, callAsync } from '../call.js'
 import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
@@ -8,12 +8,14 @@ import { CompletionChannel } from './completion-channel.js'
 import { CompletionQueue, type CompletionQueueOptions } from './completion-queue.js'
 import { deviceHints } from './hints.js'
 import {
+  checkPortNum,
+  chooseGid,
+  choosePort,
+  type GidChoice,
   type GidEntry,
   gidEntry,
   type PortInfo,
   portInfo,
-  chooseGid,
-  type GidChoice,
 } from './port.js'
 import { ProtectionDomain } from './protection-domain.js'
 import { VerbsObject } from './verbs-object.js'
@@ -128,19 +130,20 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
 
   /** What one port is like; ports count from 1. */
   port(portNum = 1): PortInfo {
-    checkInteger('portNum', portNum, 1, 255)
+    checkPortNum(portNum)
     return portInfo(call(() => nativeVerbs().verbsQueryPort(this.handle, portNum)))
   }
 
-  /** The same, and ERR_PORT_DOWN where it is not active. */
-  activePort(portNum = 1): PortInfo {
-    const port = this.port(portNum)
-    if (port.state === 'active') return port
-    throw new P2pdmaError(`Port ${portNum} of ${this.name} is ${port.state}`, {
-      code: 'ERR_PORT_DOWN',
-      argument: 'portNum',
-      hint: 'see `rdma link` and `ip link`: its network interface has to be up, and have a carrier',
-    })
+  /** The number of the first active port, or of the one that is asked for: see `choosePort()`. */
+  activePortNum(portNum?: number): number {
+    const { ports } = this.attributes()
+    const infos = Array.from({ length: ports }, (_, i) => this.port(i + 1))
+    return choosePort(this.name, infos, portNum)
+  }
+
+  /** What it is like; ERR_PORT_DOWN where it, or without a number every port, is not active. */
+  activePort(portNum?: number): PortInfo {
+    return this.port(this.activePortNum(portNum))
   }
 
   /** The table of GIDs, of all ports. */
@@ -149,11 +152,13 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
   }
 
   /**
-   * The entry to address a port by: RoCE v2 before v1, one with an IPv4 address
-   * before others, unless the choice says which. ERR_NO_GID where none fits.
+   * The entry to address a port by, unless the choice says which: the best by type, scope and
+   * family, in the order that `chooseGid()` says. ERR_NO_GID where none fits, ERR_PORT_DOWN
+   * where no port is named and none is active.
    */
   gid(choice: GidChoice = {}): GidEntry {
-    return chooseGid(this.name, this.gids(), choice)
+    const { portNum = this.activePortNum() } = checkOptions(choice)
+    return chooseGid(this.name, this.gids(), { ...choice, portNum })
   }
 
   protectionDomain(): Promise<ProtectionDomain> {

@@ -1,7 +1,7 @@
 /** A device's ports and their GIDs. */
 import { P2pdmaError, checkInteger, checkOptions, typeError } from '../../errors.js'
 import type { NativeGid, NativePort } from '../../native-verbs.js'
-import { formatGid } from './gid.js'
+import { formatGid, gidAddress } from './gid.js'
 
 export type PortState = 'down' | 'init' | 'armed' | 'active' | 'unknown'
 export type GidType = 'ib' | 'roce-v1' | 'roce-v2'
@@ -29,7 +29,7 @@ export interface GidEntry {
 }
 
 export interface GidChoice {
-  /** Default 1. */
+  /** Default: the first that is active. */
   portNum?: number | undefined
   index?: number | undefined
   type?: GidType | undefined
@@ -70,15 +70,75 @@ export function gidEntry(raw: NativeGid): GidEntry {
   }
 }
 
-const isIpv4 = ({ gid }: GidEntry) => gid.startsWith('0000:0000:0000:0000:0000:ffff:')
-
-function rank(entry: GidEntry): number {
-  return (entry.type === 'roce-v2' ? 2 : 0) + (isIpv4(entry) ? 1 : 0)
+/**
+ * The first of a device's ports that is active, or the one that is asked for. `ports`: all that
+ * it has, from the first. ERR_OUT_OF_RANGE beyond them, ERR_PORT_DOWN where it is not active.
+ */
+export function choosePort(
+  device: string,
+  ports: readonly Pick<PortInfo, 'state'>[],
+  portNum?: number,
+): number {
+  if (portNum !== undefined) checkPortNum(portNum)
+  const chosen = portNum ?? ports.findIndex(({ state }) => state === 'active') + 1
+  if (chosen > ports.length) {
+    throw new P2pdmaError(`${device} has no port ${chosen}`, {
+      code: 'ERR_OUT_OF_RANGE',
+      argument: 'portNum',
+      hint: ports.length === 1 ? 'its only one is 1' : `its ports are 1 to ${ports.length}`,
+    })
+  }
+  if (ports[chosen - 1]?.state === 'active') return chosen
+  const asked = chosen > 0 ? chosen : 1
+  const states = ports.map(({ state }, i) => `${i + 1} is ${state}`).join(', ')
+  throw new P2pdmaError(
+    chosen === 0 && ports.length > 1
+      ? `No port of ${device} is active: ${states}`
+      : `Port ${asked} of ${device} is ${ports[asked - 1]?.state ?? 'down'}`,
+    {
+      code: 'ERR_PORT_DOWN',
+      argument: 'portNum',
+      hint: 'see `rdma link` and `ip link`: its network interface has to be up, and have a carrier',
+    },
+  )
 }
 
+export function checkPortNum(portNum: unknown): number {
+  return checkInteger('portNum', portNum, 1, 255)
+}
+
+/** `mlx5_0`, or `mlx5_0/2` for its second port; ERR_INVALID_ARG_VALUE where `portNum` is another. */
+export function splitPort(name: string, portNum?: number): { device: string; portNum?: number } {
+  if (typeof name !== 'string') throw typeError('name', 'a string', name)
+  if (portNum !== undefined) checkPortNum(portNum)
+  const [, device = name, digits] = /^(.+)\/(\d{1,3})$/.exec(name) ?? []
+  if (digits === undefined) return { device, ...(portNum !== undefined && { portNum }) }
+  const named = checkPortNum(Number(digits))
+  if (portNum === undefined || portNum === named) return { device, portNum: named }
+  throw new P2pdmaError(`${name} is port ${named}, and portNum is ${portNum}`, {
+    code: 'ERR_INVALID_ARG_VALUE',
+    argument: 'portNum',
+  })
+}
+
+/**
+ * Which is taken first, as digits: RoCE v2 before v1, which no router passes whatever its
+ * address; then by how far the address reaches; then IPv4 before IPv6.
+ */
+function rank({ type, gid }: GidEntry): number {
+  const { scope, isIpv4 } = gidAddress(gid)
+  const reach = { host: 0, link: 1, routable: 2 }[scope]
+  return (type === 'roce-v2' ? 100 : 0) + reach * 10 + (isIpv4 ? 1 : 0)
+}
+
+/**
+ * The entry of a port, the one that fits and comes first in this order: RoCE v2 before v1; an
+ * address that is routable before a link-local one (fe80::/10, 169.254.0.0/16), and that before
+ * one that does not leave its host (loopback, unspecified); IPv4 before IPv6; the lower index.
+ */
 export function chooseGid(device: string, gids: readonly GidEntry[], choice: GidChoice): GidEntry {
   const { portNum = 1, index, type } = checkOptions(choice)
-  checkInteger('portNum', portNum, 1, 255)
+  checkPortNum(portNum)
   if (index !== undefined) checkInteger('index', index, 0, 255)
   if (type !== undefined && !types.includes(type)) {
     throw typeError('type', `one of ${types.join(', ')}`, type)

@@ -23,6 +23,10 @@ t.test('openEngine knows its names', async (t) => {
   t.equal(engine.name, 'software')
   t.ok(engine instanceof SoftwareEngine)
   await t.rejects(openEngine('cuda'), { code: 'ERR_UNSUPPORTED', argument: 'name' })
+  for (const name of ['software', 'vfio:0000:00:00.0'] as string[]) {
+    const refused = openEngine(name, { gidIndex: 1 })
+    await t.rejects(refused, { code: 'ERR_INVALID_ARG_VALUE', argument: 'options' })
+  }
   await t.rejects(openEngine('verbs:none'), { code: /^(ENODEV|ERR_VERBS_MISSING|ENOSYS)$/ })
   for (const name of ['', 'verbs', 'softwar', 'Software', 'software:1']) {
     await t.rejects(openEngine(name), { code: 'ERR_INVALID_ARG_VALUE', message: /software/ })
