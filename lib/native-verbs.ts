@@ -6,6 +6,7 @@
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
 import { P2pdmaError } from './errors.js'
+import { noRoomToLoad } from './failures/index.js'
 import type {
   NativeColumns as NativeBatchColumns,
   NativeFd,
@@ -437,6 +438,8 @@ function load(): VerbsNative {
       module_root: fileURLToPath(new URL('../..', import.meta.url)),
     }) as VerbsNative
   } catch (cause) {
+    const full = noRoomToLoad(cause, 'p2pdma_verbs.node')
+    if (full !== null) throw full
     const built = (cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED'
     throw new P2pdmaError(
       built

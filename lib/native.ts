@@ -5,6 +5,7 @@
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
 import { P2pdmaError } from './errors.js'
+import { noRoomToLoad } from './failures/index.js'
 
 /** Owns one file descriptor, close-on-exec. Closed by the garbage collector too. */
 export interface NativeFd {
@@ -501,6 +502,8 @@ function load(): Native {
       module_root: fileURLToPath(new URL('../..', import.meta.url)),
     }) as Native
   } catch (cause) {
+    const full = noRoomToLoad(cause, 'p2pdma.node')
+    if (full !== null) throw full
     throw new P2pdmaError('The native addon of p2pdma could not be loaded', {
       code: 'ERR_DLOPEN_FAILED',
       hint: 'build it with `npm rebuild p2pdma`, or `npm run build:native` in a checkout',

@@ -1,5 +1,6 @@
 /** Memory that native code has pointers into. */
 import { P2pdmaError } from './errors.js'
+import { explain } from './failures/index.js'
 
 /** As `new SharedArrayBuffer`, with a typed error: ENOMEM where there is no memory for it. */
 export function sharedMemory(bytes: number): SharedArrayBuffer {
@@ -11,6 +12,7 @@ export function sharedMemory(bytes: number): SharedArrayBuffer {
       code: 'ENOMEM',
       errno: -12,
       syscall: 'malloc',
+      hint: explain({ code: 'ENOMEM', syscall: 'malloc', bytes }).hint,
       cause: error,
     })
   }

@@ -1,9 +1,9 @@
 /** Exporters by name, as the command line spells them, and what this machine has. */
-import { accessSync, constants, readFileSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { P2pdmaError, typeError } from '../errors.js'
-import { DmaHeap, dmaHeapHints } from '../kernel/dma-heap.js'
+import { type Doing, explain, Machine } from '../failures/index.js'
+import { DmaHeap } from '../kernel/dma-heap.js'
 import { DrmDevice } from '../kernel/drm.js'
-import { udmabufHints } from '../kernel/udmabuf.js'
 import { drm } from './drm.js'
 import { heap } from './heap.js'
 import { memfd } from './memfd.js'
@@ -33,11 +33,6 @@ const NAMES = [
 ]
 
 const BAR_NAME = /^vfio-bar:([0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?:\/([0-5]))?$/
-
-const barHints = {
-  EACCES: 'run as root, or give the user /dev/vfio',
-  ENOENT: 'load the driver: `modprobe vfio-pci`',
-}
 
 /**
  * `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, `vfio-bar:0000:03:00.0/2`, ...;
@@ -87,16 +82,16 @@ export function availableExporters(): ExporterStatus[] {
   return [
     { placement: 'memfd', kind: 'embedded', available: true },
     status('memfd:hugetlb', 'embedded', hugePages()),
-    status('udmabuf', 'kernel', access('/dev/udmabuf', udmabufHints)),
+    status('udmabuf', 'kernel', access('/dev/udmabuf', 'udmabuf.open')),
     ...heaps.map((name) =>
-      status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, dmaHeapHints)),
+      status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, 'heap.open')),
     ),
     status('drm:vgem', 'kernel', vgem()),
     ...DrmDevice.drivers()
       .filter((driver) => driver !== 'vgem')
       .map((driver) => status(`drm:${driver}`, 'kernel', null)),
     ...memoryDevices().map((address) =>
-      status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', barHints)),
+      status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', 'vfio.container')),
     ),
   ]
 }
@@ -120,13 +115,13 @@ function listHeaps(): string[] {
 }
 
 /** Null where the file can be read and written, else what would help. */
-function access(path: string, hints: Readonly<Record<string, string>>): string | null {
+function access(path: string, doing: Doing): string | null {
   try {
     accessSync(path, constants.R_OK | constants.W_OK)
     return null
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? ''
-    return hints[code] ?? (error as Error).message
+    return explain({ code, syscall: 'open', path, doing }).hint ?? (error as Error).message
   }
 }
 
@@ -141,11 +136,9 @@ function vgem(): string | null {
 }
 
 function hugePages(): string | null {
-  const hint = 'reserve huge pages: `sysctl vm.nr_hugepages=64`'
-  try {
-    const free = /^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]
-    return Number(free ?? 0) > 0 ? null : hint
-  } catch {
-    return hint
-  }
+  const machine = new Machine()
+  const pages = machine.hugePages()
+  if (pages === null) return 'this kernel has no huge pages (CONFIG_HUGETLBFS)'
+  if (pages.free > 0) return null
+  return explain({ code: 'ENOMEM', syscall: 'mmap', hugePage: pages.size }, machine).hint ?? null
 }

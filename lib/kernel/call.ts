@@ -3,21 +3,11 @@
  * `P2pdmaError`, with a hint where one is known.
  */
 import { P2pdmaError } from '../errors.js'
+import { type About, type Doing, explain } from '../failures/index.js'
 
-/** What to load, enable or permit, by error code. */
-export type Hints = Readonly<Record<string, string>>
-
-export interface CallOptions {
-  hints?: Hints | undefined
-  /**
-   * Codes by which a kernel says that it lacks the call (ENOTTY nearly
-   * always); they become ERR_UNSUPPORTED.
-   */
-  unsupported?: readonly string[]
-  /** What was to be opened, for the message. */
-  path?: string
-  /** The first kernel version that has the call, for the hint. */
-  since?: string
+export interface CallOptions extends About {
+  /** What is being done, where an error's code alone does not say what it means. */
+  doing?: Doing | undefined
 }
 
 /** Makes a synchronous native call. */
@@ -43,18 +33,12 @@ export function translate(error: unknown, options: CallOptions = {}): unknown {
   if (!(error instanceof Error) || error instanceof P2pdmaError) return error
   const { code, errno, syscall, argument } = error as NodeJS.ErrnoException & { argument?: string }
   if (typeof code !== 'string') return error
-  if (options.unsupported?.includes(code) === true) {
-    const hint =
-      options.since === undefined ? options.hints?.[code] : `needs Linux ${options.since} or later`
-    return new P2pdmaError(`Not supported by this kernel (${error.message})`, {
-      code: 'ERR_UNSUPPORTED',
-      errno,
-      syscall,
-      hint,
-      cause: error,
-    })
+  const { hint, isUnsupported } = explain({ ...options, code, syscall })
+  if (isUnsupported) {
+    const message = `Not supported by this kernel (${error.message})`
+    const details = { code: 'ERR_UNSUPPORTED', errno, syscall, hint, cause: error }
+    return new P2pdmaError(message, details)
   }
-  const hint = options.hints?.[code]
   const message = options.path === undefined ? error.message : `${error.message} '${options.path}'`
   return new P2pdmaError(message, { code, errno, syscall, argument, hint })
 }

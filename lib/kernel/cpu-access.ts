@@ -47,6 +47,6 @@ export function modeFlags(mode: CpuAccessMode): number {
 
 async function sync(fd: NativeFd, flags: number, system: SyncCalls): Promise<void> {
   await callAsync(() => retryInterrupted(() => system.dmaBufSync(fd, flags)), {
-    hints: { EINVAL: 'an exporter may refuse an end of access that has no beginning' },
+    doing: 'dma-buf.sync',
   })
 }

@@ -21,7 +21,7 @@ import { SyncFile } from './sync-file.js'
 /** DMA_BUF_NAME_LEN less the NUL. */
 const MAX_NAME = 31
 
-const syncFileSupport = { unsupported: ['ENOTTY'], since: '6.0' } as const
+const exchange = { doing: 'sync-file.exchange' } as const
 
 export interface CpuAccessOptions {
   /** The window's start, bytes, page-aligned. Default 0. */
@@ -107,7 +107,7 @@ export class DmaBuf extends OwnedFd {
     if (Buffer.byteLength(name) > MAX_NAME) {
       throw rangeError('name', `at most ${MAX_NAME} bytes`, name)
     }
-    call(() => native.dmaBufSetName(this.handle, name), { unsupported: ['ENOTTY'], since: '5.3' })
+    call(() => native.dmaBufSetName(this.handle, name), { doing: 'dma-buf.name' })
   }
 
   /** Maps it shared. Around any access of the CPU's put `beginCpuAccess` and `endCpuAccess`. */
@@ -158,7 +158,7 @@ export class DmaBuf extends OwnedFd {
   exportSyncFile(mode: CpuAccessMode): SyncFile {
     const flags = modeFlags(mode)
     return SyncFile.fromHandle(
-      call(() => native.dmaBufExportSyncFile(this.handle, flags), syncFileSupport),
+      call(() => native.dmaBufExportSyncFile(this.handle, flags), exchange),
     )
   }
 
@@ -166,7 +166,7 @@ export class DmaBuf extends OwnedFd {
   importSyncFile(mode: CpuAccessMode, syncFile: SyncFile): void {
     if (!(syncFile instanceof SyncFile)) throw typeError('syncFile', 'a SyncFile', syncFile)
     const flags = modeFlags(mode)
-    call(() => native.dmaBufImportSyncFile(this.handle, flags, syncFile.handle), syncFileSupport)
+    call(() => native.dmaBufImportSyncFile(this.handle, flags, syncFile.handle), exchange)
   }
 
   /** Resolves when no writer is left (poll's POLLIN). */

@@ -10,12 +10,6 @@ import { OwnedFd } from './owned-fd.js'
 
 const FOLDER = '/dev/dma_heap'
 
-/** What to do where a heap cannot be opened. */
-export const dmaHeapHints = {
-  ENOENT: 'needs CONFIG_DMABUF_HEAPS, and the module: `modprobe system_heap`',
-  EACCES: `no permission: ${FOLDER} is root's unless a udev rule says otherwise`,
-}
-
 export class DmaHeap extends OwnedFd {
   static {
     brand(this)
@@ -35,7 +29,7 @@ export class DmaHeap extends OwnedFd {
       return readdirSync(FOLDER).sort()
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-      throw translate(error, { hints: dmaHeapHints })
+      throw translate(error, { doing: 'heap.open' })
     }
   }
 
@@ -51,7 +45,8 @@ export class DmaHeap extends OwnedFd {
     const path = `${FOLDER}/${name}`
     const fd = call(() => native.openFd(path, constants.O_RDONLY), {
       path,
-      hints: { ...dmaHeapHints, ENOENT: `${dmaHeapHints.ENOENT}; ${known()}` },
+      doing: 'heap.open',
+      wrong: known,
     })
     return new DmaHeap(fd, name)
   }
@@ -66,7 +61,7 @@ export class DmaHeap extends OwnedFd {
     checkFitsMachine(size)
     const flags = constants.O_RDWR | O_CLOEXEC
     return DmaBuf.fromHandle(
-      await callAsync(() => native.dmaHeapAlloc(this.handle, size, 0, flags, 0)),
+      await callAsync(() => native.dmaHeapAlloc(this.handle, size, 0, flags, 0), { bytes: size }),
     )
   }
 

@@ -10,12 +10,6 @@ import { OwnedFd } from './owned-fd.js'
 
 const FOLDER = '/dev/dri'
 
-/** What to do where a device cannot be opened. */
-export const drmHints = {
-  ENOENT: 'load the driver: `modprobe vgem` (CONFIG_DRM_VGEM)',
-  EACCES: `no permission for ${FOLDER}: join the group video or run as root`,
-}
-
 /** Pixels of one row of a dumb buffer: a row is 4 KiB. */
 const WIDTH = 1024
 const BITS_PER_PIXEL = 32
@@ -84,9 +78,9 @@ export class DrmDevice extends OwnedFd {
 
   static #openPath(path: string): DrmDevice {
     if (typeof path !== 'string') throw typeError('path', 'a string', path)
-    const fd = call(() => native.openFd(path, constants.O_RDWR), { hints: drmHints, path })
+    const fd = call(() => native.openFd(path, constants.O_RDWR), { doing: 'drm.open', path })
     try {
-      const driver = call(() => native.drmDriver(fd), { unsupported: ['ENOTTY'] })
+      const driver = call(() => native.drmDriver(fd), { doing: 'drm.query' })
       return new DrmDevice(fd, driver, new Map())
     } catch (error) {
       fd.close()
@@ -99,7 +93,8 @@ export class DrmDevice extends OwnedFd {
     checkInteger('size', size, 1, ROW * 0x7fffffff)
     const height = Math.ceil(size / ROW)
     const dumb = call(() => native.drmDumbCreate(this.handle, WIDTH, height, BITS_PER_PIXEL), {
-      unsupported: ['ENOSYS', 'EOPNOTSUPP'],
+      doing: 'drm.create',
+      bytes: size,
     })
     this.#hold(dumb.handle)
     return new DrmBuffer(this, dumb.handle, dumb.size)

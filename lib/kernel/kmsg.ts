@@ -54,10 +54,9 @@ export class KernelLog {
 
   /** EPERM or EACCES where the log is not for this user. */
   static open(): KernelLog {
-    const why = 'run as root, or allow it with `sysctl kernel.dmesg_restrict=0`'
     const fd = call(() => native.openFd(PATH, constants.O_RDONLY | constants.O_NONBLOCK), {
       path: PATH,
-      hints: { EPERM: why, EACCES: why, ENOENT: 'this kernel, or container, has no /dev/kmsg' },
+      doing: 'kmsg.open',
     })
     try {
       call(() => native.seekEnd(fd))

@@ -56,13 +56,16 @@ export class Mapping {
   readonly isDevice: boolean
   /** What reading a byte took the last time, ms: each load of a BAR waits for the device. */
   #msPerByte: number | null = null
+  /** Bytes of one of its memory's pages, where these are huge. @internal */
+  readonly hugePage: number | undefined
 
-  private constructor(handle: NativeMapping, isDevice = false) {
+  private constructor(handle: NativeMapping, isDevice = false, hugePage?: number) {
     if (!looksLike(handle, { length: 'number', unmap: 'function' })) {
       throw typeError('handle', 'a native mapping: use Mapping.map()', handle)
     }
     this.#native = handle
     this.isDevice = isDevice
+    this.hugePage = hugePage
   }
 
   /**
@@ -124,7 +127,9 @@ export class Mapping {
     // A dma-buf is always mapped from its start: DRM's shmem helper takes no notice of the
     // offset and puts page 0 there (drm_gem_shmem_helper.c, drm_gem_shmem_fault).
     const lead = stat.type === 'dma-buf' ? offset : 0
-    return new Mapping(call(() => native.mapFd(fd, offset, length, write, populate, lead, false)))
+    const hugePage = stat.pageSize === native.pageSize ? undefined : stat.pageSize
+    const map = () => native.mapFd(fd, offset, length, write, populate, lead, false)
+    return new Mapping(call(map, { bytes: lead + length, hugePage }), false, hugePage)
   }
 
   /**
@@ -134,7 +139,7 @@ export class Mapping {
    */
   static ofRegion(fd: NativeFd, offset: number, length: number): Mapping {
     return new Mapping(
-      call(() => native.mapFd(fd, offset, length, true, false, 0, true)),
+      call(() => native.mapFd(fd, offset, length, true, false, 0, true), { bytes: length }),
       true,
     )
   }

@@ -52,7 +52,7 @@ export class Memfd extends OwnedFd {
     const sealable = checkBoolean('sealable', options.sealable ?? true)
     const seals = checkInteger('seals', options.seals ?? (sealable ? F_SEAL_SHRINK : 0), 0, 0x3f)
     const flags = (sealable ? MFD_ALLOW_SEALING : 0) | hugeFlags(options.hugetlb ?? false)
-    const memfd = new Memfd(call(() => native.createMemfd(name, flags), { hints: createHints }))
+    const memfd = new Memfd(call(() => native.createMemfd(name, flags), { doing: 'memfd.create' }))
     try {
       memfd.truncate(roundUp(size, memfd.pageSize))
       if (seals !== 0) memfd.addSeals(seals)
@@ -94,7 +94,10 @@ export class Memfd extends OwnedFd {
   /** Sets the size, bytes; EPERM where a seal forbids it. */
   truncate(size: number): void {
     checkInteger('size', size)
-    call(() => native.truncateFd(this.handle, size), { hints: memoryHints })
+    call(() => native.truncateFd(this.handle, size), {
+      doing: 'memfd.resize',
+      seals: () => this.getSeals(),
+    })
   }
 
   /** F_SEAL_* that are set. */
@@ -106,7 +109,8 @@ export class Memfd extends OwnedFd {
   addSeals(seals: number): void {
     checkInteger('seals', seals, 0, 0x3f)
     call(() => native.addSeals(this.handle, seals), {
-      hints: { EPERM: 'the memfd was made without MFD_ALLOW_SEALING, or has F_SEAL_SEAL' },
+      doing: 'memfd.seal',
+      seals: () => this.getSeals(),
     })
   }
 
@@ -119,15 +123,6 @@ export class Memfd extends OwnedFd {
   dup(): Memfd {
     return new Memfd(call(() => native.dupFd(this.handle)))
   }
-}
-
-const createHints = {
-  ENODEV: 'no huge pages of this size: see /sys/kernel/mm/hugepages',
-  EMFILE: 'the limit of open files is reached: raise `ulimit -n`',
-}
-
-const memoryHints = {
-  EPERM: 'a seal (F_SEAL_SHRINK, F_SEAL_GROW) forbids the new size',
 }
 
 function hugeFlags(hugetlb: boolean | number): number {

@@ -72,7 +72,8 @@ export function startWait(
       })
     } catch (error) {
       // epoll_ctl(2): a file that does not support it is always ready.
-      const always = (error as NodeJS.ErrnoException).code === 'EPERM'
+      const { code, syscall } = error as NodeJS.ErrnoException
+      const always = code === 'EPERM' && syscall === 'epoll_ctl'
       settle(always ? undefined : (translate(error) as Error))
       return
     }

@@ -100,8 +100,7 @@ export class SyncFile extends OwnedFd {
   /** Tells the driver by when somebody needs it (CLOCK_MONOTONIC, nanoseconds). */
   setDeadline(deadlineNs: bigint): void {
     call(() => native.syncFileSetDeadline(this.handle, deadlineNs, 0), {
-      unsupported: ['ENOTTY'],
-      since: '6.6',
+      doing: 'sync-file.deadline',
     })
   }
 

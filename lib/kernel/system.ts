@@ -11,12 +11,6 @@ import { writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { translate } from './call.js'
 
-const HINTS = {
-  EACCES: 'run as root',
-  EPERM: 'run as root',
-  EROFS: 'sysfs is read-only here',
-}
-
 /** Paths begin with `/` and lie below `root`, which is the real one except in tests. */
 export class System {
   readonly #root: string
@@ -79,7 +73,7 @@ export class System {
     try {
       await writeFile(join(this.#root, path), text)
     } catch (error) {
-      throw translate(error, { hints: HINTS })
+      throw translate(error, { doing: 'system.write' })
     }
   }
 
@@ -88,7 +82,7 @@ export class System {
     try {
       writeFileSync(join(this.#root, path), text)
     } catch (error) {
-      throw translate(error, { hints: HINTS })
+      throw translate(error, { doing: 'system.write' })
     }
   }
 }

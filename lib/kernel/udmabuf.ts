@@ -2,7 +2,7 @@
 import { constants, readFileSync } from 'node:fs'
 import { checkArray, checkInteger, checkOptions, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
-import { call, callAsync } from './call.js'
+import { call, callAsync, type CallOptions } from './call.js'
 import { F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_WRITE } from './constants.js'
 import { DmaBuf } from './dma-buf.js'
 import { OwnedFd } from './owned-fd.js'
@@ -41,9 +41,9 @@ export const Udmabuf = {
     checkInteger('size', size)
     const device = openDevice()
     try {
-      const fd = await callAsync(() => native.udmabufCreate(device, memfd.handle, offset, size), {
-        hints: refusalHints([{ memfd, offset, size }]),
-      })
+      const about = refusal([{ memfd, offset, size }])
+      const create = () => native.udmabufCreate(device, memfd.handle, offset, size)
+      const fd = await callAsync(create, about)
       return DmaBuf.fromHandle(fd)
     } finally {
       device.close()
@@ -69,7 +69,7 @@ export const Udmabuf = {
             BigUint64Array.from(items, (item) => BigInt(item.offset)),
             BigUint64Array.from(items, (item) => BigInt(item.size)),
           ),
-        { hints: refusalHints(items) },
+        refusal(items),
       )
       return DmaBuf.fromHandle(fd)
     } finally {
@@ -86,16 +86,9 @@ export const Udmabuf = {
   },
 } as const
 
-/** What to do where the device cannot be opened. */
-export const udmabufHints = {
-  ENOENT: 'load the module: `modprobe udmabuf` (CONFIG_UDMABUF)',
-  ENODEV: 'load the module: `modprobe udmabuf` (CONFIG_UDMABUF)',
-  EACCES: `no permission for ${DEVICE}: join its group (kvm on Debian) or run as root`,
-}
-
 function openDevice(): NativeFd {
   const path = DEVICE
-  return call(() => native.openFd(path, constants.O_RDWR), { hints: udmabufHints, path })
+  return call(() => native.openFd(path, constants.O_RDWR), { doing: 'udmabuf.open', path })
 }
 
 function checkMemfd(argument: string, value: unknown): void {
@@ -103,9 +96,10 @@ function checkMemfd(argument: string, value: unknown): void {
 }
 
 /** Why the kernel may have refused; it says EINVAL to everything. */
-function refusalHints(items: readonly UdmabufItem[]): Record<string, string> {
+function refusal(items: readonly UdmabufItem[]): CallOptions {
   const { listLimit, sizeLimit } = Udmabuf.limits()
   let total = 0
+  let hugePage: number | undefined
   const reasons = new Set<string>()
   if (items.length === 0) reasons.add('the list is empty')
   if (items.length > listLimit) {
@@ -113,6 +107,7 @@ function refusalHints(items: readonly UdmabufItem[]): Record<string, string> {
   }
   for (const { memfd, offset, size } of items) {
     const { pageSize, seals, size: fileSize } = memfd.stat()
+    if (pageSize !== native.pageSize) hugePage = pageSize
     if (offset % pageSize !== 0) reasons.add(`offset must be a multiple of ${pageSize}`)
     if (size % native.pageSize !== 0 || size === 0) {
       reasons.add(`size must be a multiple of ${native.pageSize}, and not 0`)
@@ -127,11 +122,8 @@ function refusalHints(items: readonly UdmabufItem[]): Record<string, string> {
   if (total > sizeLimit) {
     reasons.add(`at most ${sizeLimit} bytes: module parameter size_limit_mb`)
   }
-  return {
-    ...(reasons.size === 0 ? {} : { EINVAL: [...reasons].join('; ') }),
-    EBADFD: 'not a memfd',
-    ENOTTY: 'needs Linux 4.20 or later',
-  }
+  const wrong = [...reasons].join('; ')
+  return { doing: 'udmabuf.create', wrong: () => wrong, bytes: total, hugePage }
 }
 
 function parameter(name: string): number | null {

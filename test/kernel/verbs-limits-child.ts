@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
+import { explain } from '../../lib/failures/index.js'
 import { Memfd } from '../../lib/kernel/index.js'
-import { registerHints } from '../../lib/kernel/verbs/hints.js'
 import { type MemoryRegion, VerbsDevice } from '../../lib/kernel/verbs/index.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { rdmaResources } from './verbs-support.js'
@@ -79,5 +79,5 @@ const found =
     ? { classes: await classes(), engine: await engine() }
     : what === 'none'
       ? await queue()
-      : { hint: registerHints()['ENOMEM'] }
+      : explain({ code: 'ENOMEM', syscall: 'ibv_reg_mr_iova2', doing: 'verbs.register' })
 process.stdout.write(JSON.stringify({ ...found, pinned: pinned() }))

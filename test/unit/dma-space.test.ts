@@ -16,7 +16,7 @@ class FakeSpace extends DmaSpace {
   readonly group = '0'
   readonly pageSize = PAGE
   readonly iovas = new IovaAllocator([{ start: 0, end: 1024 * PAGE - 1 }], PAGE)
-  protected readonly mapHints = {}
+  protected readonly mapping = 'type1.map'
   readonly mapped = new Map<number, number>()
   readonly jobs: (() => void)[] = []
 

@@ -268,15 +268,16 @@ t.test('an older kernel is ERR_UNSUPPORTED with the version that has it', async 
   const fail = (code: string): never => {
     throw Object.assign(new Error(code), { code, errno: -25, syscall: 'ioctl X' })
   }
-  t.throws(() => call(() => fail('ENOTTY'), { unsupported: ['ENOTTY'], since: '6.6' }), {
+  t.throws(() => call(() => fail('ENOTTY'), { doing: 'sync-file.deadline' }), {
     code: 'ERR_UNSUPPORTED',
     errno: -25,
     syscall: 'ioctl X',
     hint: /6\.6/,
   })
-  t.throws(() => call(() => fail('EPERM'), { unsupported: ['ENOTTY'], hints: { EPERM: 'x' } }), {
-    code: 'EPERM',
-    hint: 'x',
+  t.throws(() => call(() => fail('EACCES'), { doing: 'vfio.group', path: '/x' }), {
+    code: 'EACCES',
+    message: "EACCES '/x'",
+    hint: 'run as root, or give the user /x',
   })
   await t.rejects(
     callAsync(() => Promise.reject(new TypeError('a bug'))),

@@ -23,6 +23,7 @@ const rows = [
   ['native.ts'],
   ['brand.ts'],
   ['shared-memory.ts'],
+  ['failures'],
   ['errors.ts'],
 ]
 

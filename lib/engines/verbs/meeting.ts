@@ -9,6 +9,7 @@ import {
   closedError,
   typeError,
 } from '../../errors.js'
+import { explain } from '../../failures/index.js'
 import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
 
 export interface ConnectOptions {
@@ -99,7 +100,8 @@ function connectError(host: string, port: number, error: unknown): P2pdmaError {
 function socketError(what: string, hint: string | undefined, error: unknown): P2pdmaError {
   const cause = error as NodeJS.ErrnoException
   const { code = 'ERR_PEER_LOST', errno, syscall } = cause
-  return new P2pdmaError(`${what}: ${cause.message}`, { code, errno, syscall, hint, cause })
+  const known = explain({ code, syscall }).hint ?? hint
+  return new P2pdmaError(`${what}: ${cause.message}`, { code, errno, syscall, hint: known, cause })
 }
 
 /** Connections on their way to a hello. */

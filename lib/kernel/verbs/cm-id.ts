@@ -1,6 +1,7 @@
 /** One identifier of librdmacm's: what its events say, awaited one after the other. */
 import { getSystemErrorName } from 'node:util'
 import { P2pdmaError, abortError, closedError } from '../../errors.js'
+import { explain } from '../../failures/index.js'
 import {
   nativeVerbs,
   type NativeCmEvent,
@@ -9,7 +10,6 @@ import {
 } from '../../native-verbs.js'
 import { call } from '../call.js'
 import type { CmRoutes } from './cm-routes.js'
-import { cmHints } from './hints.js'
 import { VerbsObject } from './verbs-object.js'
 
 /** rdma_cm_event_type. */
@@ -95,7 +95,7 @@ export abstract class CmIdentifier extends VerbsObject<NativeCmId> {
     this.#routes.hold(1)
     try {
       for (const early of this.#early.splice(0)) this.#onEvent(early)
-      await this.run(fn, { hints: cmHints })
+      await this.run(fn, { doing: 'cm' })
       return await answer
     } finally {
       this.#waiting = null
@@ -139,6 +139,6 @@ function eventError(event: NativeCmEvent): P2pdmaError {
     code,
     errno: status < 0 ? status : undefined,
     syscall,
-    hint: cmHints[code],
+    hint: explain({ code, syscall, doing: 'cm' }).hint,
   })
 }

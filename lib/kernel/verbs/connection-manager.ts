@@ -12,7 +12,6 @@ import { callAsync } from '../call.js'
 import { CmEvent, CmIdentifier } from './cm-id.js'
 import { CmRoutes } from './cm-routes.js'
 import { Connection } from './connection.js'
-import { cmHints } from './hints.js'
 import { VerbsObject } from './verbs-object.js'
 
 export interface ResolveOptions {
@@ -45,7 +44,7 @@ export class ConnectionManager extends VerbsObject<NativeCmChannel> {
   }
 
   static async open(): Promise<ConnectionManager> {
-    const native = await callAsync(() => nativeVerbs().verbsCmCreate(), { hints: cmHints })
+    const native = await callAsync(() => nativeVerbs().verbsCmCreate(), { doing: 'cm' })
     return new ConnectionManager(native)
   }
 
@@ -65,7 +64,7 @@ export class ConnectionManager extends VerbsObject<NativeCmChannel> {
       [],
       () => nativeVerbs().verbsCmCreateId(this.handle),
       (native) => Connection.fromNative(native, this, this.#routes),
-      { hints: cmHints },
+      { doing: 'cm' },
     )
     try {
       await connection.resolve(source ?? null, address, port, timeoutMs, signal)
@@ -93,7 +92,7 @@ export class ConnectionManager extends VerbsObject<NativeCmChannel> {
       [],
       () => nativeVerbs().verbsCmCreateId(this.handle),
       (native) => Listener.fromNative(native, this, this.#routes, onRequest),
-      { hints: cmHints },
+      { doing: 'cm' },
     )
     try {
       await listener.start(address, port, backlog)
@@ -151,8 +150,8 @@ export class Listener extends CmIdentifier {
 
   /** @internal */
   async start(address: string, port: number, backlog: number): Promise<void> {
-    await this.run(() => nativeVerbs().verbsCmBind(this.handle, address, port), { hints: cmHints })
-    await this.run(() => nativeVerbs().verbsCmListen(this.handle, backlog), { hints: cmHints })
+    await this.run(() => nativeVerbs().verbsCmBind(this.handle, address, port), { doing: 'cm' })
+    await this.run(() => nativeVerbs().verbsCmListen(this.handle, backlog), { doing: 'cm' })
     this.#listening = true
     this.#routes.hold(1)
   }

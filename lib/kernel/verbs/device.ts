@@ -6,7 +6,6 @@ import { call, callAsync } from '../call.js'
 import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
 import { CompletionChannel } from './completion-channel.js'
 import { CompletionQueue, type CompletionQueueOptions } from './completion-queue.js'
-import { deviceHints } from './hints.js'
 import {
   checkPortNum,
   chooseGid,
@@ -55,7 +54,7 @@ export interface VerbsAttributes extends Omit<NativeDeviceAttributes, 'odp' | 'a
 
 /** The devices there are; none is opened for it. ERR_VERBS_MISSING without libibverbs. */
 export function verbsDevices(): VerbsDeviceEntry[] {
-  const entries = call(() => nativeVerbs().verbsDevices(), { hints: deviceHints })
+  const entries = call(() => nativeVerbs().verbsDevices(), { doing: 'verbs.open' })
   return entries.map(({ name, guid, transport }) => ({
     name,
     guid,
@@ -97,7 +96,10 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
             : `there are ${known.join(', ')}`,
       })
     }
-    const native = await callAsync(() => nativeVerbs().verbsOpen(name), { hints: deviceHints })
+    const native = await callAsync(() => nativeVerbs().verbsOpen(name), {
+      doing: 'verbs.open',
+      of: name,
+    })
     try {
       return new VerbsDevice(native, name)
     } catch (error) {
@@ -126,6 +128,12 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
         xrc: odpOperations(xrc),
       },
     }
+  }
+
+  /** Some of the attributes, in words. @internal */
+  limits(...names: ('maxCq' | 'maxCqe' | 'maxQp' | 'maxQpWr' | 'maxSrq' | 'maxSrqWr')[]): string {
+    const attributes = this.attributes()
+    return `attributes() has ${names.map((name) => `${name} ${attributes[name]}`).join(', ')}`
   }
 
   /** What one port is like; ports count from 1. */
@@ -194,7 +202,7 @@ export class VerbsDevice extends VerbsObject<NativeDevice> {
           request.id,
         ),
       (native) => CompletionQueue.fromNative(native, this, request),
-      { hints: { EINVAL: 'more than the device has room for: see attributes().maxCqe' } },
+      { doing: 'verbs.cq', wrong: () => this.limits('maxCqe', 'maxCq') },
     )
   }
 

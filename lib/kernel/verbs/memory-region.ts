@@ -11,11 +11,11 @@ import {
 } from '../../errors.js'
 import { native } from '../../native.js'
 import { nativeVerbs, type NativeMr } from '../../native-verbs.js'
-import { call } from '../call.js'
+import { call, type CallOptions } from '../call.js'
 import { DmaBuf } from '../dma-buf.js'
+import { roundUp } from '../memfd.js'
 import { Mapping } from '../mapping.js'
 import { MemoryAccess } from './constants.js'
-import { dmabufHints, registerHints } from './hints.js'
 import type { ProtectionDomain } from './protection-domain.js'
 import { VerbsObject } from './verbs-object.js'
 
@@ -63,6 +63,7 @@ const ALL_ACCESS = Object.values(MemoryAccess).reduce<number>((all, each) => all
 interface RegionRequest {
   start: () => Promise<NativeMr>
   wrap: (native: NativeMr) => MemoryRegion
+  about: CallOptions
 }
 
 export class MemoryRegion extends VerbsObject<NativeMr> {
@@ -111,9 +112,7 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
     return 'MemoryRegion'
   }
 
-  protected override readonly closeHints = {
-    EINVAL: 'memory windows are bound to it: unbind or close them first',
-  }
+  protected override readonly closing = { doing: 'verbs.deregister' } as const
 
   /**
    * Has pages of an on-demand region brought in before the device asks; of any
@@ -141,7 +140,7 @@ export class MemoryRegion extends VerbsObject<NativeMr> {
         libraryThenKernel((kernel) =>
           nativeVerbs().verbsAdvise(this.handle, this.iova + offset, length, advice, 1, kernel),
         ),
-      { hints: { EOPNOTSUPP: 'the device has no on-demand paging: see VerbsDevice.attributes()' } },
+      { doing: 'verbs.advise' },
     )
   }
 
@@ -230,6 +229,13 @@ function checkPageOffset(iova: number, offset: number): void {
   )
 }
 
+/** What is pinned: whole pages. */
+function pinning({ hugePage }: Mapping, offset: number, length: number): CallOptions {
+  const { pageSize } = native
+  const bytes = roundUp((offset % pageSize) + length, pageSize)
+  return { doing: 'verbs.register', bytes, hugePage }
+}
+
 /** @internal */
 export function registerMapping(
   domain: ProtectionDomain,
@@ -253,6 +259,7 @@ export function registerMapping(
       throw closedError('Mapping')
     },
     wrap: (made) => MemoryRegion.fromNative(made, domain, length, access, 'memory'),
+    about: pinning(mapping, offset, length),
   }
 }
 
@@ -266,7 +273,7 @@ export function registerMappingNow(
   const made = call(
     () =>
       nativeVerbs().verbsRegisterNow(domain.handle, mapping.handle, offset, length, iova, access),
-    { hints: registerHints() },
+    pinning(mapping, offset, length),
   )
   return MemoryRegion.fromNative(made, domain, length, access, 'memory')
 }
@@ -315,7 +322,7 @@ export function registerDmabuf(
 ): RegionRequest {
   const { args, wrap } = dmabufRequest(domain, dmaBuf, options)
   const ask = (kernel: boolean) => nativeVerbs().verbsRegisterDmabuf(...args(), kernel)
-  return { start: () => libraryThenKernel(ask), wrap }
+  return { start: () => libraryThenKernel(ask), wrap, about: { doing: 'verbs.dmabuf' } }
 }
 
 /** @internal */
@@ -326,7 +333,7 @@ export function registerDmabufNow(
 ): MemoryRegion {
   const { args, wrap } = dmabufRequest(domain, dmaBuf, options)
   const ask = (kernel: boolean) => nativeVerbs().verbsRegisterDmabufNow(...args(), kernel)
-  return wrap(call(() => libraryThenKernelNow(ask), { hints: dmabufHints }))
+  return wrap(call(() => libraryThenKernelNow(ask), { doing: 'verbs.dmabuf' }))
 }
 
 const lacksTheCall = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EOPNOTSUPP'

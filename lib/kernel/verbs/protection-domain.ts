@@ -5,7 +5,6 @@ import { nativeVerbs, type NativePd } from '../../native-verbs.js'
 import type { DmaBuf } from '../dma-buf.js'
 import type { Mapping } from '../mapping.js'
 import { AddressHandle, type AddressOptions, nativeAddress } from './address-handle.js'
-import { dmabufHints, registerHints } from './hints.js'
 import type { MemoryRegion } from './memory-region.js'
 import {
   type DmabufRegionOptions,
@@ -49,7 +48,7 @@ export class ProtectionDomain extends VerbsObject<NativePd> {
    */
   async register(mapping: Mapping, options: RegionOptions = {}): Promise<MemoryRegion> {
     const request = registerMapping(this, mapping, options)
-    return this.make([], request.start, request.wrap, { hints: registerHints() })
+    return this.make([], request.start, request.wrap, request.about)
   }
 
   /** The same on the event loop: for a few pages, which take less time than a thread to wake. */
@@ -63,7 +62,7 @@ export class ProtectionDomain extends VerbsObject<NativePd> {
    */
   async registerDmabuf(dmaBuf: DmaBuf, options: DmabufRegionOptions = {}): Promise<MemoryRegion> {
     const request = registerDmabuf(this, dmaBuf, options)
-    return this.make([], request.start, request.wrap, { hints: dmabufHints })
+    return this.make([], request.start, request.wrap, request.about)
   }
 
   /** The same on the event loop. */
@@ -89,7 +88,7 @@ export class ProtectionDomain extends VerbsObject<NativePd> {
           request.signalAll,
         ),
       (native) => QueuePair.fromNative(native, this, request),
-      { hints: { EINVAL: 'more than the device has room for: see VerbsDevice.attributes()' } },
+      { doing: 'verbs.qp', wrong: () => this.device.limits('maxQpWr', 'maxQp') },
     )
   }
 
@@ -101,7 +100,7 @@ export class ProtectionDomain extends VerbsObject<NativePd> {
       [],
       () => nativeVerbs().verbsCreateSrq(this.handle, maxReceiveWr, id),
       (native) => SharedReceiveQueue.fromNative(native, this, id),
-      { hints: { EINVAL: 'more than the device has room for: see attributes().maxSrqWr' } },
+      { doing: 'verbs.srq', wrong: () => this.device.limits('maxSrqWr', 'maxSrq') },
     )
   }
 
@@ -123,7 +122,7 @@ export class ProtectionDomain extends VerbsObject<NativePd> {
       [],
       () => nativeVerbs().verbsAllocMw(this.handle, type),
       (native) => MemoryWindow.fromNative(native, this, type),
-      { hints: { EOPNOTSUPP: 'the device has no memory windows of that type' } },
+      { doing: 'verbs.window' },
     )
   }
 }

@@ -13,7 +13,6 @@ import { call } from '../call.js'
 import { checkRows, ReceiveBatch, SendBatch } from './columns.js'
 import { CompletionQueue } from './completion-queue.js'
 import { QpState, SendFlag } from './constants.js'
-import { modifyHints } from './hints.js'
 import { MemoryRegion } from './memory-region.js'
 import { MemoryWindow } from './memory-window.js'
 import type { ProtectionDomain } from './protection-domain.js'
@@ -201,7 +200,7 @@ export class QueuePair extends VerbsObject<NativeQp> {
           wrId,
           flags,
         ),
-      { hints: { EINVAL: 'the region needs MemoryAccess.MW_BIND' } },
+      { doing: 'verbs.bind' },
     )
     window.bound(bound)
     return bound
@@ -210,7 +209,9 @@ export class QueuePair extends VerbsObject<NativeQp> {
   /** Changes its state and attributes, off the event loop. */
   async modify(attributes: QpAttributes): Promise<void> {
     const request = nativeAttributes(attributes)
-    await this.run(() => nativeVerbs().verbsModifyQp(this.handle, request), { hints: modifyHints })
+    await this.run(() => nativeVerbs().verbsModifyQp(this.handle, request), {
+      doing: 'verbs.modify',
+    })
   }
 
   /** The same on the event loop: for a change that does not wait. */
@@ -220,7 +221,7 @@ export class QueuePair extends VerbsObject<NativeQp> {
       () => {
         nativeVerbs().verbsModifyQpNow(this.handle, request)
       },
-      { hints: modifyHints },
+      { doing: 'verbs.modify' },
     )
   }
 

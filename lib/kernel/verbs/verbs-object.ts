@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { brand } from '../../brand.js'
 import { closedError, looksLike, typeError } from '../../errors.js'
 import { nativeVerbs, type NativeVerbs } from '../../native-verbs.js'
-import { call, callAsync, type CallOptions, type Hints } from '../call.js'
+import { call, callAsync, type CallOptions } from '../call.js'
 
 /** How long a close waits for a child that the garbage collector has, ms: rxe takes up to 50 s. */
 const PATIENCE = 60_000
@@ -16,7 +16,7 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     brand(this, (value) => #native in value, { promising: ['close', 'make'] })
   }
 
-  protected readonly closeHints: Hints = {}
+  protected readonly closing: CallOptions = {}
   readonly #native: Native
   readonly #parents: readonly VerbsObject[]
   /** Weakly: what nobody else holds is the garbage collector's to close. */
@@ -119,7 +119,7 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     const start = performance.now()
     for (let wait = 1; ; wait = Math.min(2 * wait, 100)) {
       try {
-        await callAsync(() => nativeVerbs().verbsClose(this.#native), { hints: this.closeHints })
+        await callAsync(() => nativeVerbs().verbsClose(this.#native), this.closing)
         return
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
@@ -137,12 +137,9 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
   protected closeHere(): void {
     if (this.closed) return
     this.onClose()
-    call(
-      () => {
-        nativeVerbs().verbsCloseNow(this.#native)
-      },
-      { hints: this.closeHints },
-    )
+    call(() => {
+      nativeVerbs().verbsCloseNow(this.#native)
+    }, this.closing)
     this.#leave()
   }
 

@@ -53,12 +53,6 @@ const forgotten = new FinalizationRegistry<Leftover>(({ fd, space, address, aban
   claimed.delete(address)
 })
 
-const DMA_BUF_HINTS = {
-  ENODEV: 'only a BAR with memory can be exported',
-  EINVAL:
-    'the device has no memory for its peers there (pci_p2pdma), or the range is not page-aligned',
-}
-
 export interface VfioDeviceEvents {
   /**
    * The kernel wants the device back: it is being removed, or unbound, and that waits
@@ -282,7 +276,7 @@ export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
     const pairs = rangePairs(ranges ?? [{ offset: 0, size }], size)
     const fd = await callAsync(
       () => native.vfioStartExportDmaBuf(this.#handle, index, constants.O_RDWR, pairs),
-      { unsupported: ['ENOTTY', 'EOPNOTSUPP'], since: '6.19', hints: DMA_BUF_HINTS },
+      { doing: 'vfio.export' },
     )
     return DmaBuf.fromHandle(fd)
   }
@@ -301,9 +295,7 @@ export class VfioDevice extends EventEmitter<VfioDeviceEvents> {
         hint: `no method in /sys/bus/pci/devices/${this.address}/reset_method`,
       })
     }
-    const reset = callAsync(() => native.vfioReset(this.#fd), {
-      hints: { EAGAIN: 'somebody else is working on the device: try again' },
-    })
+    const reset = callAsync(() => native.vfioReset(this.#fd), { doing: 'vfio.reset' })
     this.#resets.add(reset)
     try {
       await reset

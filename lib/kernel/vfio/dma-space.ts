@@ -1,7 +1,8 @@
 /** What both kinds of IOMMU space have in common: the checks, and whose device memory is in them. */
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, rangeError, typeError } from '../../errors.js'
-import { call, callAsync, type Hints } from '../call.js'
+import type { Doing } from '../../failures/index.js'
+import { call, callAsync } from '../call.js'
 import { Mapping } from '../mapping.js'
 import { deviceMemoryOf, type DeviceMemory, type DeviceMemoryUse } from './device-memory.js'
 import type { IommuSpace } from './iommu-space.js'
@@ -42,7 +43,7 @@ export abstract class DmaSpace implements IommuSpace {
   abstract readonly group: string
   abstract readonly pageSize: number
   abstract readonly iovas: IovaAllocator
-  protected abstract readonly mapHints: Hints
+  protected abstract readonly mapping: Doing
   /** Device memory that is mapped, by IOVA. */
   readonly #uses = new Map<number, Use>()
   readonly #revocations = new Set<Revocation>()
@@ -65,7 +66,7 @@ export abstract class DmaSpace implements IommuSpace {
     const request = this.#check(iova, mapping, offset, size, access)
     const revoked = this.#revoked(iova, size)
     if (revoked !== undefined) await revoked
-    await callAsync(() => this.startMap(request), { hints: this.mapHints })
+    await callAsync(() => this.startMap(request), { doing: this.mapping, bytes: size })
     this.checkOpen()
     if (mapping.closed) {
       // Other memory may have taken its place while the kernel looked its pages up.
@@ -82,7 +83,7 @@ export abstract class DmaSpace implements IommuSpace {
       () => {
         this.mapOnLoop(request)
       },
-      { hints: this.mapHints },
+      { doing: this.mapping, bytes: size },
     )
     this.#note(request)
   }

@@ -23,15 +23,7 @@ export class IommufdSpace extends DmaSpace {
 
   readonly kind = 'iommufd'
   readonly group: string
-  protected readonly mapHints = {
-    EEXIST: 'something is mapped there: unmap it first',
-    EADDRINUSE: 'something is mapped there, or the IOMMU keeps it for itself',
-    EFAULT: 'iommufd takes memory with pages (a memfd) and BARs; not what maps bare frames',
-    ENOMEM: 'raise the limit of locked memory (ulimit -l)',
-    ENODEV: "the device's memory is switched off, or it has been reset",
-    ENOTTY: "this kernel's iommufd takes no device memory: open the device with space 'type1'",
-    EINVAL: "this kernel's iommufd takes no device memory: open the device with space 'type1'",
-  }
+  protected readonly mapping = 'iommufd.map'
   readonly #iommufd: NativeFd
   readonly #id: number
   #layout: { pageSize: number; iovas: IovaAllocator } | null = null
@@ -54,11 +46,7 @@ export class IommufdSpace extends DmaSpace {
     if (known !== undefined) return known.share()
     const iommufd = call(() => native.openFd(IOMMUFD, constants.O_RDWR), {
       path: IOMMUFD,
-      hints: {
-        ENOENT: 'load the driver: `modprobe iommufd`; the kernel needs CONFIG_IOMMUFD',
-        ENODEV: 'load the driver: `modprobe iommufd`',
-        EACCES: `run as root, or give the user ${IOMMUFD}`,
-      },
+      doing: 'iommufd.open',
     })
     try {
       const id = call(() => native.iommufdAllocate(iommufd))
@@ -76,7 +64,7 @@ export class IommufdSpace extends DmaSpace {
     this.checkOpen()
     const device = call(() => native.openFd(path, constants.O_RDWR), {
       path,
-      hints: { EACCES: `run as root, or give the user ${path}` },
+      doing: 'iommufd.device',
     })
     try {
       await this.#bind(device)
@@ -141,9 +129,7 @@ export class IommufdSpace extends DmaSpace {
       // or a process has the device by its group (vfio_device_block_group).
       const busy = (error as NodeJS.ErrnoException).code === 'EBUSY'
       if (busy && inTheWay(this.group).length > 0) throw notViableError(this.group, error)
-      throw translate(error, {
-        hints: { EBUSY: 'somebody else has the device, or its group, open' },
-      })
+      throw translate(error, { doing: 'iommufd.bind' })
     }
   }
 

@@ -23,12 +23,7 @@ export class Type1Space extends DmaSpace {
   readonly group: string
   readonly pageSize: number
   readonly iovas: IovaAllocator
-  protected readonly mapHints = {
-    EEXIST: 'something is mapped there: unmap it first',
-    EFAULT: 'type1 takes memory with pages (a memfd) and BARs; not a dma-buf that maps bare frames',
-    ENOMEM: 'raise the limit of locked memory (ulimit -l)',
-    ENOSPC: 'raise the limit of mappings: module parameter vfio_iommu_type1.dma_entry_limit',
-  }
+  protected readonly mapping = 'type1.map'
   readonly #container: NativeFd
   readonly #groupFd: NativeFd
 
@@ -54,22 +49,15 @@ export class Type1Space extends DmaSpace {
     const path = `/dev/vfio/${group}`
     const container = call(() => native.openFd(CONTAINER, constants.O_RDWR), {
       path: CONTAINER,
-      hints: {
-        ENOENT: 'load the driver: `modprobe vfio-pci`',
-        ENODEV: 'load the driver: `modprobe vfio-pci`',
-        EACCES: 'run as root, or give the user /dev/vfio',
-      },
+      doing: 'vfio.container',
     })
     let groupFd: NativeFd | undefined
     try {
       checkContainer(container)
       groupFd = call(() => native.openFd(path, constants.O_RDWR), {
         path,
-        hints: {
-          ENOENT: `bind a device of group ${group} to vfio-pci: \`p2pdma bind\``,
-          EBUSY: `somebody else has group ${group} open`,
-          EACCES: `run as root, or give the user ${path}`,
-        },
+        doing: 'vfio.group',
+        of: group,
       })
       join(group, groupFd, container)
       const space = new Type1Space(group, container, groupFd)
@@ -86,10 +74,8 @@ export class Type1Space extends DmaSpace {
   async device(name: string): Promise<NativeFd> {
     this.checkOpen()
     return callAsync(() => native.vfioGroupGetDevice(this.#groupFd, name), {
-      hints: {
-        ENODEV: `${name} is not bound to vfio-pci: \`p2pdma bind ${name}\``,
-        EBUSY: `${name} is open already`,
-      },
+      doing: 'vfio.device',
+      of: name,
     })
   }
 
@@ -143,8 +129,6 @@ function join(group: string, groupFd: NativeFd, container: NativeFd): void {
     () => {
       native.vfioSetIommu(container, TYPE1V2_IOMMU)
     },
-    {
-      hints: { EPERM: 'no interrupt remapping: vfio_iommu_type1.allow_unsafe_interrupts=1' },
-    },
+    { doing: 'vfio.iommu' },
   )
 }
