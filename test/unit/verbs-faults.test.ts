@@ -35,6 +35,7 @@ const codeOf = (error: unknown) => (error as { code?: string }).code
 function fakeDevice(fake: FakeVerbs) {
   const mappings: Mapping[] = []
   const device = {
+    attributes: () => ({ maxCqe: 64, maxQpWr: 32 }),
     completionQueue: async () => {
       await Promise.resolve()
       return fake.make('cq', { poll: () => fake.call('poll') ?? 1 })

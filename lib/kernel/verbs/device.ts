@@ -1,6 +1,7 @@
 /** RDMA devices: which there are, what they can do, and an open one. */
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkOptions, typeError } from '../../errors.js'
+import { native, type NativeFd } from '../../native.js'
 import { nativeVerbs, type NativeDevice, type NativeDeviceAttributes } from '../../native-verbs.js'
 import { call, callAsync } from '../call.js'
 import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
@@ -52,8 +53,30 @@ export interface VerbsAttributes extends Omit<NativeDeviceAttributes, 'odp' | 'a
   odp: OdpCapabilities
 }
 
-/** The devices there are; none is opened for it. ERR_VERBS_MISSING without libibverbs. */
+/** Descriptors that libibverbs has open at once, at most, to look for devices or to open one. */
+const SPARE = 8
+
+/**
+ * libibverbs takes EMFILE for a device that is not there, and a driver that it could not load for
+ * want of a descriptor it does not load again (libibverbs/init.c, ibverbs_get_device_list()).
+ */
+function checkSpare(): void {
+  const path = '/dev/null'
+  const held: NativeFd[] = []
+  try {
+    for (let i = 0; i < SPARE; i++) held.push(call(() => native.openFd(path, 0), { path }))
+  } finally {
+    for (const fd of held) fd.close()
+  }
+}
+
+/**
+ * The devices there are; none is opened for it. ERR_VERBS_MISSING without libibverbs, EMFILE
+ * with fewer than 8 descriptors left, of which it needs some.
+ */
 export function verbsDevices(): VerbsDeviceEntry[] {
+  nativeVerbs()
+  checkSpare()
   const entries = call(() => nativeVerbs().verbsDevices(), { doing: 'verbs.open' })
   return entries.map(({ name, guid, transport }) => ({
     name,
