@@ -63,6 +63,22 @@ export interface NativeCmId extends Of<'cm-id'> {
   readonly number: number
 }
 
+/** The native objects by their kinds. */
+export interface NativeKinds {
+  [kind: string]: NativeVerbs
+  device: NativeDevice
+  pd: NativePd
+  channel: NativeChannel
+  'cm-channel': NativeCmChannel
+  mr: NativeMr
+  mw: NativeMw
+  ah: NativeAh
+  cq: NativeCq
+  srq: NativeSrq
+  qp: NativeQp
+  'cm-id': NativeCmId
+}
+
 export interface NativeDeviceEntry {
   name: string
   guid: bigint
@@ -70,7 +86,8 @@ export interface NativeDeviceEntry {
   transport: number
 }
 
-export interface NativeDeviceAttributes {
+/** What a device is and how much it takes: `ibv_device_attr`. */
+export interface VerbsLimits {
   firmware: string
   nodeGuid: bigint
   systemImageGuid: bigint
@@ -89,13 +106,16 @@ export interface NativeDeviceAttributes {
   maxPd: number
   maxQpRdAtomic: number
   maxQpInitRdAtomic: number
-  atomicity: number
   maxMw: number
   maxAh: number
   maxSrq: number
   maxSrqWr: number
   maxPkeys: number
   ports: number
+}
+
+export interface NativeDeviceAttributes extends VerbsLimits {
+  atomicity: number
   odp: { general: number; rc: number; uc: number; ud: number; xrc: number }
 }
 

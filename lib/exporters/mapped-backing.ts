@@ -27,6 +27,7 @@ export class MappedBacking implements Backing {
   #busy: Promise<unknown> | null = null
   #windows: Set<MappedWindow | StagedWindow> | null = null
 
+  /** @internal */
   constructor(file: BackingFile, offset: number, size: number) {
     this.#file = file
     this.#placement = file.placement
@@ -220,7 +221,7 @@ class MappedWindow implements CpuWindow {
     const held = memory.dup()
     let mapping: Mapping | null = null
     try {
-      mapping = Mapping.map(held.handle, { offset, length: size })
+      mapping = Mapping.ofHandle(held.handle, { offset, length: size })
       if (held instanceof DmaBuf) await held.beginCpuAccess(mode)
       return new MappedWindow(mapping, held, mode)
     } catch (error) {

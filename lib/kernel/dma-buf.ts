@@ -112,7 +112,7 @@ export class DmaBuf extends OwnedFd {
 
   /** Maps it shared. Around any access of the CPU's put `beginCpuAccess` and `endCpuAccess`. */
   map(options: MapOptions = {}): Mapping {
-    return Mapping.map(this.handle, options)
+    return Mapping.ofHandle(this.handle, options)
   }
 
   /**

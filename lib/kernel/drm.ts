@@ -184,7 +184,7 @@ export class DrmBuffer {
   /** Maps it through the device (dumb buffers of this device only). */
   map(): Mapping {
     const offset = call(() => native.drmDumbMap(this.device.handle, this.handle))
-    return Mapping.map(this.device.handle, { offset, length: this.size })
+    return Mapping.ofHandle(this.device.handle, { offset, length: this.size })
   }
 
   /**

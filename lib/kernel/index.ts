@@ -12,6 +12,7 @@ export { Mapping, MAX_VIEW, type MapOptions } from './mapping.js'
 export { Memfd, type MemfdOptions } from './memfd.js'
 export * from './pci/index.js'
 export { OwnedFd } from './owned-fd.js'
+export type { FdStat } from '../native.js'
 export type { WaitOptions } from './poll.js'
 export { SyncFile, type FenceInfo, type SyncFileInfo } from './sync-file.js'
 export { Udmabuf, type UdmabufItem, type UdmabufLimits } from './udmabuf.js'
@@ -29,6 +30,7 @@ export {
   type IovaRange,
   type RegionInfo,
   type Registers,
+  type SpaceKind,
   type VfioDeviceEvents,
   type VfioOpenOptions,
 } from './vfio/index.js'

@@ -69,15 +69,26 @@ export class Mapping {
   }
 
   /**
-   * Maps a file shared. `fd` is an `Fd`'s native handle, or a number, of which
-   * only the file is used: the mapping outlives the descriptor.
+   * Maps a file shared, by a descriptor's number, of which only the file is used:
+   * the mapping outlives the descriptor.
    *
    * A file that can shrink kills the process that touches its mapping
    * (SIGBUS), so a memfd must have F_SEAL_SHRINK (ERR_SEAL_MISSING), a plain
    * file is refused (ERR_INVALID_ARG_VALUE), and nothing is mapped beyond a
    * file's end (ERR_OUT_OF_RANGE).
    */
-  static map(fd: NativeFd | number, options: MapOptions = {}): Mapping {
+  static map(fd: number, options: MapOptions = {}): Mapping {
+    checkInteger('fd', fd, 0, 0x7fffffff)
+    const held = call(() => native.dupFd(fd))
+    try {
+      return Mapping.ofHandle(held, options)
+    } finally {
+      held.close()
+    }
+  }
+
+  /** `map` by a descriptor of ours. @internal */
+  static ofHandle(fd: NativeFd, options: MapOptions = {}): Mapping {
     const { pageSize } = native
     const offset = checkInteger('offset', checkOptions(options).offset ?? 0)
     if (offset % pageSize !== 0) {
@@ -85,15 +96,6 @@ export class Mapping {
     }
     const write = checkBoolean('write', options.write ?? true)
     const populate = checkBoolean('populate', options.populate ?? false)
-    if (typeof fd === 'number') {
-      checkInteger('fd', fd, 0, 0x7fffffff)
-      const held = call(() => native.dupFd(fd))
-      try {
-        return Mapping.#map(held, offset, options.length, write, populate)
-      } finally {
-        held.close()
-      }
-    }
     return Mapping.#map(fd, offset, options.length, write, populate)
   }
 
@@ -144,7 +146,7 @@ export class Mapping {
     )
   }
 
-  /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. */
+  /** The native object, for the native engines: `UnwrapMapping` of mapping.h takes it. @internal */
   get handle(): NativeMapping {
     return this.#native
   }

@@ -34,7 +34,7 @@ export class Memfd extends OwnedFd {
   }
 
   /** Adopts a descriptor that is known to be a memfd. */
-  protected constructor(fd: NativeFd) {
+  private constructor(fd: NativeFd) {
     super(fd)
   }
 
@@ -117,7 +117,7 @@ export class Memfd extends OwnedFd {
   /** Maps it shared. It is sealed against shrinking first, since a mapping needs that. */
   map(options: MapOptions = {}): Mapping {
     if ((this.getSeals() & F_SEAL_SHRINK) === 0) this.addSeals(F_SEAL_SHRINK)
-    return Mapping.map(this.handle, options)
+    return Mapping.ofHandle(this.handle, options)
   }
 
   dup(): Memfd {

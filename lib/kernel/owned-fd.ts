@@ -13,6 +13,7 @@ export abstract class OwnedFd {
   readonly #fd: NativeFd
   #waits: Set<Wait> | null = null
 
+  /** @internal */
   protected constructor(fd: NativeFd) {
     if (!looksLike(fd, { number: 'number' })) {
       throw typeError('fd', 'a native descriptor', fd)
@@ -29,7 +30,7 @@ export abstract class OwnedFd {
     return this.#fd.number < 0
   }
 
-  /** The native descriptor, for the other classes of lib/kernel; ERR_CLOSED after `close()`. */
+  /** The native descriptor, for the other classes of lib/kernel; ERR_CLOSED after `close()`. @internal */
   get handle(): NativeFd {
     if (this.#fd.number < 0) throw closedError(this.constructor.name)
     return this.#fd

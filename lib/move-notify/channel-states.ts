@@ -20,9 +20,10 @@ export type ChannelEvent =
   | 'fail'
   | 'close'
 
-type Table = Record<ChannelState, Partial<Record<ChannelEvent, ChannelState>>>
+/** By state and event, the state that follows. */
+export type TransitionTable = Record<ChannelState, Partial<Record<ChannelEvent, ChannelState>>>
 
-export const transitions: Table = {
+export const transitions: TransitionTable = {
   running: { invalidate: 'stopping', fail: 'failed', close: 'closed' },
   stopping: {
     invalidate: 'stopping',

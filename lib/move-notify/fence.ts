@@ -9,7 +9,7 @@ import {
 } from '../errors.js'
 import { Allowance, throwIfAborted } from './deadline.js'
 
-export interface WaitOptions {
+export interface FenceWaitOptions {
   signal?: AbortSignal | undefined
   /** Milliseconds; unbounded when absent. */
   timeoutMs?: number | undefined
@@ -22,7 +22,7 @@ export interface CheckedWait {
 }
 
 /** Checks a wait's options; throws ABORT_ERR where it is over before it begins. @internal */
-export function checkWait(options: WaitOptions): CheckedWait {
+export function checkWait(options: FenceWaitOptions): CheckedWait {
   const { signal, timeoutMs = Infinity } = checkOptions(options)
   checkSignal(signal)
   checkMilliseconds('timeoutMs', timeoutMs)
@@ -104,7 +104,7 @@ export class Fence {
   }
 
   /** Resolves once signalled; rejects with ERR_FENCE_FAILED, ETIMEDOUT or ABORT_ERR. */
-  async wait(options: WaitOptions = {}): Promise<void> {
+  async wait(options: FenceWaitOptions = {}): Promise<void> {
     const limits = checkWait(options)
     if (!this.#signaled) await boundedWait(this.#done, limits)
     if (this.#error !== null) throw this.#error

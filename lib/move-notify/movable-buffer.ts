@@ -12,7 +12,7 @@ import {
 } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Attachment } from './attachment.js'
-import type { Backing, BackingHolder, Exporter } from './backing.js'
+import type { Backing, Exporter } from './backing.js'
 import { type CpuAccess, CpuBrackets } from './cpu-access.js'
 import { type Abortable, checkAbortable, throwIfAborted } from './deadline.js'
 import { allocate, checkExporter } from './exporting.js'
@@ -40,7 +40,7 @@ export interface Hint extends Disposable {
 }
 
 /** An identity with a size that keeps its contents across backings. */
-export class MovableBuffer implements BackingHolder {
+export class MovableBuffer {
   static {
     brand(this, (value) => #backing in value, { promising: ['close'] })
   }

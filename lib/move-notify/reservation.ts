@@ -1,6 +1,6 @@
 import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../errors.js'
-import { boundedWait, checkWait, Fence, type WaitOptions } from './fence.js'
+import { boundedWait, checkWait, Fence, type FenceWaitOptions } from './fence.js'
 import { WwClass, WwMutex } from './ww-mutex.js'
 
 /** What a fence stands for, in the order of enum dma_resv_usage (include/linux/dma-resv.h). */
@@ -85,7 +85,7 @@ export class Reservation extends WwMutex {
    * whole wait, as dma_resv_wait_timeout()'s. A fence that has failed is signalled: who waits
    * hears of it, and who comes later does not.
    */
-  async wait(usage: Usage, options: WaitOptions = {}): Promise<void> {
+  async wait(usage: Usage, options: FenceWaitOptions = {}): Promise<void> {
     return this.#wait(usage, usage, options)
   }
 
@@ -93,7 +93,7 @@ export class Reservation extends WwMutex {
    * Waits until all work of a usage has ended, well or not; its failures are its owners'.
    * Rejects with ETIMEDOUT or ABORT_ERR.
    */
-  async waitSettled(usage: Usage, options: WaitOptions = {}): Promise<void> {
+  async waitSettled(usage: Usage, options: FenceWaitOptions = {}): Promise<void> {
     return this.#wait(usage, null, options)
   }
 
@@ -101,11 +101,11 @@ export class Reservation extends WwMutex {
    * Both in one: the failures of KERNEL fences count, of other work of that usage only that it
    * has ended. For who comes next to the memory. @internal
    */
-  async waitForOthers(usage: Usage, options: WaitOptions = {}): Promise<void> {
+  async waitForOthers(usage: Usage, options: FenceWaitOptions = {}): Promise<void> {
     return this.#wait(usage, Usage.KERNEL, options)
   }
 
-  async #wait(usage: Usage, failing: Usage | null, options: WaitOptions): Promise<void> {
+  async #wait(usage: Usage, failing: Usage | null, options: FenceWaitOptions): Promise<void> {
     const limits = checkWait(options)
     const entries = this.#of(usage)
     if (entries.length === 0) return

@@ -14,7 +14,7 @@ import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { SoftwareChannel } from './channel.js'
-import { encodeFault, type Fault } from './inject.js'
+import { encodeFault, type SoftwareFault } from './inject.js'
 
 /** Operations that one channel can hold at most. */
 export const MAX_DEPTH = 1 << 16
@@ -126,8 +126,8 @@ export class SoftwareEngine implements Engine {
     return this.#native.stats()
   }
 
-  /** Breaks something on purpose: see `Fault`. */
-  inject(fault: Fault): void {
+  /** Breaks something on purpose: see `SoftwareFault`. */
+  inject(fault: SoftwareFault): void {
     this.#checkOpen()
     const { kind, channel, parameter, offset } = encodeFault(fault)
     call(() => this.#native.inject(kind, channel, parameter, offset))

@@ -8,7 +8,7 @@ import { SoftwareChannel } from './channel.js'
 /** In the order of `Fault` in native/software/injection.h. */
 const kinds = ['lost', 'doubled', 'torn', 'stray', 'stall', 'doubled-completion'] as const
 
-export type Fault = { channel?: SoftwareChannel | number } & (
+export type SoftwareFault = { channel?: SoftwareChannel | number } & (
   | {
       /**
        * `lost`: the next COPY completes with OK and has written nothing.
@@ -60,7 +60,7 @@ export interface EncodedFault {
 const NONE = -1
 
 /** Checks a fault and encodes it. */
-export function encodeFault(fault: Fault): EncodedFault {
+export function encodeFault(fault: SoftwareFault): EncodedFault {
   const name: unknown = checkOptions(fault, 'fault').kind
   if (typeof name !== 'string') throw typeError('fault.kind', 'a string', name)
   const kind = (kinds as readonly string[]).indexOf(name)

@@ -15,7 +15,7 @@ import {
 import { splitPort } from '../../kernel/verbs/port.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { withDeadline } from '../../move-notify/deadline.js'
-import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import type { Engine, EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import { checkBacking } from '../../move-notify/exporting.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
@@ -345,7 +345,7 @@ export class VerbsEngine implements Engine {
   // --- Engine ---
 
   /** On a queue pair that `Peer.openQueue` has connected, by its name; EBUSY where it has a channel. */
-  openChannel(wanted: EngineChannelOptions): VerbsChannel {
+  openChannel(wanted: EngineChannelOptions): EngineChannel {
     this.#checkOpen()
     const options = checkChannelOptions(wanted, 1 << 14)
     const queue = this.#queueNamed(options.queue)

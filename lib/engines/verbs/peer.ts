@@ -23,7 +23,7 @@ import type { Link } from './link/link.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
 import type { LocalPort } from './local-port.js'
 import { checkProgressLimits, type PathFacts, pathHint, type ProgressLimits } from './progress.js'
-import { Queue, type QueueParts, type QueuePeer } from './queue.js'
+import { Queue, type QueueParts } from './queue.js'
 import { type Offer, type OfferedOptions, Offers } from './offers.js'
 import type { Regions } from './regions.js'
 
@@ -74,7 +74,7 @@ export interface PeerEvents {
   closed: [error: Error | null]
 }
 
-export class Peer extends EventEmitter<PeerEvents> implements QueuePeer {
+export class Peer extends EventEmitter<PeerEvents> {
   static {
     brand(this, (value) => #link in value, { promising: ['offered'] })
   }

@@ -24,10 +24,10 @@ export interface DriverHost {
   allocate(size: number): DmaMemory
   /** Something happened: a queue has news, the link has changed. */
   onInterrupt(queue: string): void
-  onLink(link: Link): void
+  onLink(link: VfioLink): void
 }
 
-export interface Link {
+export interface VfioLink {
   isUp: boolean
   /** Mb/s; 0 while it is down. */
   speed: number
@@ -39,7 +39,7 @@ export interface Link {
  * `link-down`: the link goes down, and comes up again by itself.
  * `hang-tx`: it sends nothing any more, until it is reset.
  */
-export type DeviceFault = 'reset' | 'link-down' | 'hang-tx'
+export type VfioFault = 'reset' | 'link-down' | 'hang-tx'
 
 /** What the device is in. `gone`: it answers all ones; `reset`: it has lost what it was told. */
 export type Health = 'sound' | 'reset' | 'gone'
@@ -54,7 +54,7 @@ export interface DriverDevice {
   openQueue(name: string, entries: number): RingQueue
   /** Its station address, where it has one: `52:54:00:12:34:56`. */
   readonly mac: string | null
-  readonly link: Link | null
+  readonly link: VfioLink | null
   /** While true, interrupts of this queue keep the process alive. */
   hold(queue: string, hold: boolean): void
   /** Reads a register or two. */
@@ -64,7 +64,7 @@ export interface DriverDevice {
   /** After `halt()`: as `Driver.open`, with the queues that are open set up again, empty and off. */
   revive(): Promise<void>
   /** Deliberate faults, behind the engine's back; ERR_UNSUPPORTED for one that it cannot make. */
-  inject(fault: DeviceFault): void
+  inject(fault: VfioFault): void
   /** Sums since it was opened. Names are the datasheet's. */
   statistics(): Readonly<Record<string, number>>
   /** What of the statistics are frames that the device dropped. */

@@ -14,18 +14,18 @@ import {
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/backing.js'
 import { withDeadline } from '../../move-notify/deadline.js'
-import type { Engine, EngineChannelOptions } from '../../move-notify/engine.js'
+import type { Engine, EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
 import { loseDevice } from '../../move-notify/shared.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
-import type { DeviceFault, DriverDevice, Health, Link } from './driver.js'
+import type { DriverDevice, Health, VfioFault, VfioLink } from './driver.js'
 import { driverOf } from './drivers.js'
 import type { MappingTable } from './mapping-table.js'
-import { RingChannel, type RingHost } from './ring-channel.js'
+import { RingChannel } from './ring-channel.js'
 
-const FAULTS: readonly DeviceFault[] = ['reset', 'link-down', 'hang-tx']
+const FAULTS: readonly VfioFault[] = ['reset', 'link-down', 'hang-tx']
 
 /** How often the device is looked at, ms. */
 const LOOK_MS = 100
@@ -39,6 +39,7 @@ const UNMAP_MS = 10_000
 /** The device's counters have 32 bits and stay at the highest: they are added up each minute. */
 const LOOKS_PER_READING = 600
 
+/** What an engine's device has done since it was opened. */
 export interface VfioStats {
   /** The driver's sums since it was opened, by the names of the datasheet. */
   device: Readonly<Record<string, number>>
@@ -48,9 +49,9 @@ export interface VfioStats {
   resets: number
 }
 
-interface VfioEvents {
+export interface VfioEvents {
   /** The link has come up or gone down. */
-  link: [Link]
+  link: [VfioLink]
   /** The device is being reset, and why. Work that cannot be repeated has an unknown outcome. */
   reset: [string]
   /**
@@ -61,7 +62,7 @@ interface VfioEvents {
   lost: [P2pdmaError]
 }
 
-export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, RingHost {
+export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   static {
     brand(this, (value) => #device in value, { promising: ['map', 'unmap', 'close'] })
   }
@@ -140,7 +141,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     return this.#usable.mac
   }
 
-  get link(): Link | null {
+  get link(): VfioLink | null {
     return this.#usable.link
   }
 
@@ -169,7 +170,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
   }
 
   /** EBUSY where the queue has a channel. The depth is half of the ring's descriptors. */
-  openChannel(wanted: EngineChannelOptions): RingChannel {
+  openChannel(wanted: EngineChannelOptions): EngineChannel {
     this.#checkOpen()
     const driver = this.#usable
     const { min, max } = driver.ringEntries
@@ -239,8 +240,8 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine, Ring
     return this.#last ?? { device: {}, dropped: 0, resets: 0 }
   }
 
-  /** Breaks something on purpose: see `DeviceFault`. ERR_UNSUPPORTED where the driver cannot. */
-  inject(fault: { kind: DeviceFault }): void {
+  /** Breaks something on purpose: see `VfioFault`. ERR_UNSUPPORTED where the driver cannot. */
+  inject(fault: { kind: VfioFault }): void {
     this.#checkOpen()
     const kind = checkOptions(fault, 'fault').kind
     if (!FAULTS.includes(kind)) {

@@ -54,7 +54,7 @@ export function addressOptions(raw: NativeAhAttributes): AddressOptions {
   return dgid === undefined ? rest : { ...rest, dgid: formatGid(dgid) }
 }
 
-export class AddressHandle extends VerbsObject<NativeAh> {
+export class AddressHandle extends VerbsObject<'ah'> {
   static {
     brand(this)
   }

@@ -43,13 +43,14 @@ interface Waiting {
   settle: (outcome: NativeCmEvent | Error) => void
 }
 
-export abstract class CmIdentifier extends VerbsObject<NativeCmId> {
+export abstract class CmIdentifier extends VerbsObject<'cm-id'> {
   readonly #routes: CmRoutes
   readonly #number: number
   #waiting: Waiting | null = null
   /** What came before anybody waited for it. */
   readonly #early: NativeCmEvent[] = []
 
+  /** @internal */
   protected constructor(native: NativeCmId, manager: VerbsObject, routes: CmRoutes) {
     super(native, [manager])
     this.#routes = routes
@@ -60,14 +61,15 @@ export abstract class CmIdentifier extends VerbsObject<NativeCmId> {
     })
   }
 
-  /** What nobody waits for: a request, the end of a connection. */
+  /** What nobody waits for: a request, the end of a connection. @internal */
   protected abstract onOther(event: NativeCmEvent): void
 
+  /** @internal */
   protected info(): NativeCmInfo {
     return call(() => nativeVerbs().verbsCmInfo(this.handle))
   }
 
-  /** Makes a call and waits for the event that answers it. */
+  /** Makes a call and waits for the event that answers it. @internal */
   protected async ask(
     event: number,
     fn: () => Promise<void>,

@@ -17,7 +17,7 @@ const forgotten = new FinalizationRegistry<NativeWatch>((watch) => {
   watch.stop()
 })
 
-export class CompletionChannel extends VerbsObject<NativeChannel> {
+export class CompletionChannel extends VerbsObject<'channel'> {
   static {
     brand(this)
   }

@@ -23,7 +23,7 @@ export interface CompletionQueueRequest {
 
 let lastId = 0
 
-export class CompletionQueue extends VerbsObject<NativeCq> {
+export class CompletionQueue extends VerbsObject<'cq'> {
   static {
     brand(this)
   }

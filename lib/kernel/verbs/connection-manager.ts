@@ -22,7 +22,7 @@ export interface ResolveOptions {
   signal?: AbortSignal | undefined
 }
 
-export interface ListenOptions {
+export interface CmListenOptions {
   /** Default: all. */
   address?: string | undefined
   /** Default 0: any; see `Listener.port`. */
@@ -31,7 +31,7 @@ export interface ListenOptions {
   backlog?: number | undefined
 }
 
-export class ConnectionManager extends VerbsObject<NativeCmChannel> {
+export class ConnectionManager extends VerbsObject<'cm-channel'> {
   static {
     brand(this)
   }
@@ -81,7 +81,7 @@ export class ConnectionManager extends VerbsObject<NativeCmChannel> {
    */
   async listen(
     onRequest: (connection: Connection) => void,
-    options: ListenOptions = {},
+    options: CmListenOptions = {},
   ): Promise<Listener> {
     if (typeof onRequest !== 'function') throw typeError('onRequest', 'a function', onRequest)
     const { address = '0.0.0.0', port = 0, backlog = 16 } = checkOptions(options)
@@ -156,6 +156,7 @@ export class Listener extends CmIdentifier {
     this.#routes.hold(1)
   }
 
+  /** @internal */
   protected override onOther(event: NativeCmEvent): void {
     if (event.event !== CmEvent.CONNECT_REQUEST || event.request === null) return
     const { request, privateData } = event

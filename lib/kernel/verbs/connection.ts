@@ -11,7 +11,7 @@ import { checkQueuePair, type QueuePair } from './queue-pair.js'
 import { qpAttributes, type QpAttributes } from './qp-attributes.js'
 import type { VerbsObject } from './verbs-object.js'
 
-export interface ConnectOptions {
+export interface CmConnectOptions {
   /** For the peer to read before it answers: at most 56 bytes in a request, 196 in an answer. */
   privateData?: Uint8Array | undefined
   /** Reads and atomics under way at once: of the peer's, and of ours. Default 16. */
@@ -126,7 +126,7 @@ export class Connection extends CmIdentifier {
   }
 
   /** Asks the peer; resolves when both queue pairs can send. ECONNREFUSED where it does not want to. */
-  async connect(pair: QueuePair, options: ConnectOptions = {}): Promise<void> {
+  async connect(pair: QueuePair, options: CmConnectOptions = {}): Promise<void> {
     const request = this.#check(pair, options)
     await this.#toInit(pair, options)
     const answer = await this.ask(
@@ -149,7 +149,7 @@ export class Connection extends CmIdentifier {
   }
 
   /** Answers a request; resolves when the peer has begun. */
-  async accept(pair: QueuePair, options: ConnectOptions = {}): Promise<void> {
+  async accept(pair: QueuePair, options: CmConnectOptions = {}): Promise<void> {
     const request = this.#check(pair, options)
     await this.#toInit(pair, options)
     await this.#to(pair, QpState.RTR, options)
@@ -177,7 +177,7 @@ export class Connection extends CmIdentifier {
   }
 
   /** One in INIT may have receives, which a way through RESET would lose. */
-  async #toInit(pair: QueuePair, options: ConnectOptions): Promise<void> {
+  async #toInit(pair: QueuePair, options: CmConnectOptions): Promise<void> {
     const { qpState, portNum } = pair.query()
     if (qpState !== QpState.INIT) return this.#to(pair, QpState.INIT, options)
     if (portNum !== this.portNum) {
@@ -191,7 +191,7 @@ export class Connection extends CmIdentifier {
     }
   }
 
-  async #to(pair: QueuePair, state: number, options: ConnectOptions): Promise<void> {
+  async #to(pair: QueuePair, state: number, options: CmConnectOptions): Promise<void> {
     const native = call(() => nativeVerbs().verbsCmInitQpAttr(this.handle, state))
     const attributes: QpAttributes = qpAttributes(native)
     if (options.access !== undefined && state !== QpState.RTS) {
@@ -215,7 +215,7 @@ export class Connection extends CmIdentifier {
     )
   }
 
-  #check(pair: QueuePair, options: ConnectOptions) {
+  #check(pair: QueuePair, options: CmConnectOptions) {
     this.#checkPair(pair)
     const { privateData = NO_DATA, signal, ...rest } = checkOptions(options)
     checkData(privateData, 196)
@@ -233,6 +233,7 @@ export class Connection extends CmIdentifier {
     ] as const
   }
 
+  /** @internal */
   protected override onOther(event: NativeCmEvent): void {
     if (event.event === CmEvent.DISCONNECTED) void this.#answer()
     else if (event.event === CmEvent.DEVICE_REMOVAL) void this.#finish()

@@ -2,7 +2,7 @@
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkOptions, typeError } from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
-import { nativeVerbs, type NativeDevice, type NativeDeviceAttributes } from '../../native-verbs.js'
+import { nativeVerbs, type NativeDevice, type VerbsLimits } from '../../native-verbs.js'
 import { call, callAsync } from '../call.js'
 import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
 import { CompletionChannel } from './completion-channel.js'
@@ -47,7 +47,9 @@ export interface OdpOperations {
   srqReceive: boolean
 }
 
-export interface VerbsAttributes extends Omit<NativeDeviceAttributes, 'odp' | 'atomicity'> {
+export type { VerbsLimits }
+
+export interface VerbsAttributes extends VerbsLimits {
   /** Whether atomics are so for the CPU as well. */
   atomicity: 'none' | 'device' | 'system'
   odp: OdpCapabilities
@@ -85,7 +87,7 @@ export function verbsDevices(): VerbsDeviceEntry[] {
   }))
 }
 
-export class VerbsDevice extends VerbsObject<NativeDevice> {
+export class VerbsDevice extends VerbsObject<'device'> {
   static {
     brand(this, null, { promising: ['protectionDomain', 'completionChannel'] })
   }

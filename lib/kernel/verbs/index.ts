@@ -2,13 +2,14 @@
 export { type AddressOptions, AddressHandle } from './address-handle.js'
 export type { AsyncEvent, AsyncSubscription } from './async-events.js'
 export { ReceiveBatch, SendBatch, WorkCompletions } from './columns.js'
+export type { CmIdentifier } from './cm-id.js'
 export { CompletionChannel } from './completion-channel.js'
 export { CompletionQueue, type CompletionQueueOptions } from './completion-queue.js'
-export { Connection, type ConnectOptions } from './connection.js'
+export { Connection, type CmConnectOptions } from './connection.js'
 export {
   ConnectionManager,
   Listener,
-  type ListenOptions,
+  type CmListenOptions,
   type ResolveOptions,
 } from './connection-manager.js'
 export * from './constants.js'
@@ -19,6 +20,7 @@ export {
   verbsDevices,
   type VerbsAttributes,
   type VerbsDeviceEntry,
+  type VerbsLimits,
 } from './device.js'
 export {
   Advice,
@@ -40,3 +42,4 @@ export {
   type SenderOptions,
 } from './queue-pair.js'
 export { SharedReceiveQueue } from './shared-receive-queue.js'
+export type { VerbsObject } from './verbs-object.js'

@@ -66,7 +66,7 @@ interface RegionRequest {
   about: CallOptions
 }
 
-export class MemoryRegion extends VerbsObject<NativeMr> {
+export class MemoryRegion extends VerbsObject<'mr'> {
   static {
     brand(this)
   }

@@ -3,7 +3,7 @@ import { brand } from '../../brand.js'
 import type { NativeMw } from '../../native-verbs.js'
 import { VerbsObject } from './verbs-object.js'
 
-export class MemoryWindow extends VerbsObject<NativeMw> {
+export class MemoryWindow extends VerbsObject<'mw'> {
   static {
     brand(this)
   }

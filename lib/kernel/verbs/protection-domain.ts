@@ -20,7 +20,7 @@ import { SharedReceiveQueue } from './shared-receive-queue.js'
 import { VerbsObject } from './verbs-object.js'
 import type { VerbsDevice } from './device.js'
 
-export class ProtectionDomain extends VerbsObject<NativePd> {
+export class ProtectionDomain extends VerbsObject<'pd'> {
   static {
     brand(this)
   }

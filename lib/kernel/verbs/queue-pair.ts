@@ -74,7 +74,7 @@ const types = new Map<unknown, number>([
   ['UD', 4],
 ])
 
-export class QueuePair extends VerbsObject<NativeQp> {
+export class QueuePair extends VerbsObject<'qp'> {
   static {
     brand(this, null, { promising: ['toInit', 'toRtr', 'toRts', 'toSqd', 'toError', 'toReset'] })
   }

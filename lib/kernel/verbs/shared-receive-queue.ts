@@ -7,7 +7,7 @@ import { VerbsObject } from './verbs-object.js'
 
 let lastId = 0
 
-export class SharedReceiveQueue extends VerbsObject<NativeSrq> {
+export class SharedReceiveQueue extends VerbsObject<'srq'> {
   static {
     brand(this)
   }

@@ -5,19 +5,21 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { brand } from '../../brand.js'
 import { closedError, looksLike, typeError } from '../../errors.js'
-import { nativeVerbs, type NativeVerbs } from '../../native-verbs.js'
+import { type NativeKinds, nativeVerbs, type NativeVerbs } from '../../native-verbs.js'
 import { call, callAsync, type CallOptions } from '../call.js'
 
 /** How long a close waits for a child that the garbage collector has, ms: rxe takes up to 50 s. */
 const PATIENCE = 60_000
 
-export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
+/** `Kind`: of the native object that it owns. */
+export abstract class VerbsObject<Kind extends string = string> {
   static {
     brand(this, (value) => #native in value, { promising: ['close', 'make'] })
   }
 
+  /** @internal */
   protected readonly closing: CallOptions = {}
-  readonly #native: Native
+  readonly #native: NativeKinds[Kind]
   readonly #parents: readonly VerbsObject[]
   /** Weakly: what nobody else holds is the garbage collector's to close. */
   readonly #children = new Set<WeakRef<VerbsObject>>()
@@ -26,7 +28,8 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
   #sweepAt = 64
   #closing: Promise<void> | null = null
 
-  protected constructor(native: Native, parents: readonly VerbsObject[]) {
+  /** @internal */
+  protected constructor(native: NativeKinds[Kind], parents: readonly VerbsObject[]) {
     if (!looksLike(native, { closed: 'boolean' })) {
       throw typeError('native', 'a native object: this class has no public constructor', native)
     }
@@ -48,20 +51,20 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     return this.#parents.includes(parent)
   }
 
-  /** What it is called in messages. */
+  /** What it is called in messages. @internal */
   protected abstract get what(): string
 
   get closed(): boolean {
     return this.#closing !== null || this.#native.closed
   }
 
-  /** The native object, for the other classes and the engine; ERR_CLOSED after `close()`. */
-  get handle(): Native {
+  /** The native object, for the other classes and the engine; ERR_CLOSED after `close()`. @internal */
+  get handle(): NativeKinds[Kind] {
     if (this.closed) throw closedError(this.what)
     return this.#native
   }
 
-  /** A call off the loop, which a close waits for. */
+  /** A call off the loop, which a close waits for. @internal */
   protected async run<T>(fn: () => Promise<T>, options?: CallOptions): Promise<T> {
     if (this.closed) throw closedError(this.what)
     const running = callAsync(fn, options)
@@ -73,7 +76,10 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     }
   }
 
-  /** A call that makes a child of this and of `others`; it is taken back where one closes meanwhile. */
+  /**
+   * A call that makes a child of this and of `others`; it is taken back where one closes meanwhile.
+   * @internal
+   */
   protected make<Made extends NativeVerbs, Child>(
     others: readonly VerbsObject[],
     fn: () => Promise<Made>,
@@ -133,7 +139,7 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     for (const parent of this.#parents) parent.#children.delete(this.#self)
   }
 
-  /** Closes it on the event loop; what it has of children stays. */
+  /** Closes it on the event loop; what it has of children stays. @internal */
   protected closeHere(): void {
     if (this.closed) return
     this.onClose()
@@ -143,7 +149,7 @@ export abstract class VerbsObject<Native extends NativeVerbs = NativeVerbs> {
     this.#leave()
   }
 
-  /** Before anything else of a close. */
+  /** Before anything else of a close. @internal */
   protected onClose(): void {
     return
   }

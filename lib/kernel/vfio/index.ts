@@ -3,6 +3,7 @@ export { Command, Config, type Capability, type ConfigSpace } from './config-spa
 export { DmaAccess, type IommuSpace } from './iommu-space.js'
 export { IovaAllocator, type IovaRange } from './iova-allocator.js'
 export type { Registers } from './registers.js'
+export type { SpaceKind } from './open-device.js'
 export type { RegionInfo } from './region.js'
 export {
   type MemoryUser,

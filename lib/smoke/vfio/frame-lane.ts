@@ -10,7 +10,7 @@
  */
 import { P2pdmaError } from '../../errors.js'
 import type { VfioEngine } from '../../engines/index.js'
-import type { Link } from '../../engines/vfio/driver.js'
+import type { VfioLink } from '../../engines/vfio/driver.js'
 import type { Channel } from '../../move-notify/channel.js'
 import {
   type Copied,
@@ -66,7 +66,7 @@ export class FrameLane implements Lane {
   /** Frames dropped by the devices' count, as far as they have been accounted for. */
   #dropped: number
   readonly #onReset = () => void this.#upsets++
-  readonly #onLink = ({ isUp }: Link) => {
+  readonly #onLink = ({ isUp }: VfioLink) => {
     if (!isUp) this.#upsets++
   }
   /** The group before has been settled. */

@@ -1,11 +1,11 @@
 import t from 'tap'
 import { Op, Status } from '../../../lib/move-notify/batch.js'
-import type { Fault } from '../../../lib/engines/software/inject.js'
+import type { SoftwareFault } from '../../../lib/engines/software/inject.js'
 import { Bench, KiB, READ_WRITE, until } from './rig.js'
 
 const SIZE = 200 * KiB
 
-async function prepared(fault?: Fault) {
+async function prepared(fault?: SoftwareFault) {
   const bench = new Bench()
   const from = bench.map(1, SIZE)
   const to = bench.map(2, SIZE)
@@ -127,11 +127,11 @@ t.test('a fault is checked', async (t) => {
   const { bench } = await prepared()
   using _ = bench
   const { engine } = bench
-  for (const bad of [undefined, null, 'lost', 1] as unknown as Fault[]) {
+  for (const bad of [undefined, null, 'lost', 1] as unknown as SoftwareFault[]) {
     t.throws(() => engine.inject(bad), { code: 'ERR_INVALID_ARG_TYPE', argument: 'fault' })
   }
   const value = { code: 'ERR_INVALID_ARG_VALUE', argument: 'fault.kind' }
-  t.throws(() => engine.inject({ kind: 'loss' } as unknown as Fault), value)
+  t.throws(() => engine.inject({ kind: 'loss' } as unknown as SoftwareFault), value)
   const range = (argument: string) => ({ code: 'ERR_OUT_OF_RANGE', argument })
   t.throws(() => engine.inject({ kind: 'stall', ms: -1 }), range('fault.ms'))
   t.throws(() => engine.inject({ kind: 'stall', ms: NaN }), range('fault.ms'))

@@ -8,12 +8,12 @@ import { P2pdmaError } from '../../../errors.js'
 import { waitUntil } from '../../../kernel/patience.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
 import type {
-  DeviceFault,
   Driver,
   DriverDevice,
   DriverHost,
   Health,
-  Link,
+  VfioFault,
+  VfioLink,
   RingQueue,
 } from '../driver.js'
 import {
@@ -73,7 +73,7 @@ class E1000e implements DriverDevice {
   readonly #registers: Registers
   readonly #statistics: Statistics
   readonly #rings = new Map<string, { ring: DescriptorRing; queue: RingQueue }>()
-  #link: Link = { isUp: false, speed: 0, isFullDuplex: false }
+  #link: VfioLink = { isUp: false, speed: 0, isFullDuplex: false }
   #isOn = false
 
   constructor(host: DriverHost) {
@@ -90,7 +90,7 @@ class E1000e implements DriverDevice {
       .join(':')
   }
 
-  get link(): Link {
+  get link(): VfioLink {
     return this.#link
   }
 
@@ -227,7 +227,7 @@ class E1000e implements DriverDevice {
     })
   }
 
-  inject(fault: DeviceFault): void {
+  inject(fault: VfioFault): void {
     const registers = this.#registers
     if (fault === 'hang-tx') registers.write32(Reg.TCTL, TCTL_ON & ~Tctl.ENABLE)
     else if (fault === 'link-down') {
@@ -266,6 +266,6 @@ class E1000e implements DriverDevice {
 }
 
 /** What the longest frame takes on the wire. */
-function frameMs({ speed }: Link): number {
+function frameMs({ speed }: VfioLink): number {
   return LONGEST_FRAME_BITS / ((speed === 0 ? 1000 : speed) * 1000)
 }
