@@ -1,5 +1,4 @@
 /** `p2pdma bind`: take devices from their drivers, for programs to drive them through VFIO. */
-import { bindToVfio } from '../kernel/pci/index.js'
 import { runBinding } from './binding.js'
 
 export const summary = 'take PCI devices from their drivers, for VFIO'
@@ -16,5 +15,8 @@ a signal, and after a kill -9 by the next p2pdma.
 Exit codes: 0 all are bound, 1 refused (nothing is changed) or failed, 2 this usage.`
 
 export function run(argv: string[]): Promise<number> {
-  return runBinding(argv, `usage: p2pdma bind ${usage}\n`, bindToVfio)
+  return runBinding(argv, `usage: p2pdma bind ${usage}\n`, async (addresses) => {
+    const { bindToVfio } = await import('../kernel/pci/index.js')
+    return bindToVfio(addresses)
+  })
 }

@@ -18,8 +18,8 @@ export async function runBinding(
   }
   if (words.length === 0) throw new UsageError('a device is missing')
   let results: BindResult[]
-  putBackWhatIsLeft()
-  const ends = [putBackAtExit(), onSignals((code) => process.exit(code))]
+  await putBackWhatIsLeft()
+  const ends = [await putBackAtExit(), onSignals((code) => process.exit(code))]
   try {
     results = await act(words)
   } catch (error) {

@@ -1,6 +1,5 @@
 /** What a command does when it is ended before its time: what it has changed is put back. */
 import { constants } from 'node:os'
-import { describeRecovered, processJournal } from '../kernel/undo/journal.js'
 
 /** Those that end a process, and can be caught: signal(7). */
 const SIGNALS = [
@@ -32,7 +31,8 @@ export function onSignals(handler: (code: number) => void): () => void {
  * Whatever ends the process, but for SIGKILL and the like, puts back what it has
  * changed: an exit, an exception that nobody catches. Returns what ends that.
  */
-export function putBackAtExit(): () => void {
+export async function putBackAtExit(): Promise<() => void> {
+  const { processJournal } = await import('../kernel/undo/journal.js')
   const onExit = () => {
     for (const failed of processJournal().undoAll()) {
       process.stderr.write(`p2pdma: not put back, the next run tries again: ${failed}\n`)
@@ -43,7 +43,8 @@ export function putBackAtExit(): () => void {
 }
 
 /** For those that say it in a report of their own there is `UndoJournal.recover()`. */
-export function putBackWhatIsLeft(): void {
+export async function putBackWhatIsLeft(): Promise<void> {
+  const { describeRecovered, processJournal } = await import('../kernel/undo/journal.js')
   for (const each of processJournal().recover()) {
     process.stderr.write(`p2pdma: ${describeRecovered(each)}\n`)
   }

@@ -12,7 +12,10 @@ export interface Command {
   run(argv: string[]): Promise<number>
 }
 
-/** Loaded when called for: one command does not pay for another's imports. */
+/**
+ * Loaded when called for: one command does not pay for another's imports. Its usage needs no
+ * addon: a command imports what does when it runs.
+ */
 const commands: Record<string, () => Promise<Command>> = {
   bind: () => import('./bind.js'),
   rig: () => import('./rig.js'),
@@ -55,10 +58,11 @@ function packageVersion(): string {
 }
 
 async function help(stream: NodeJS.WritableStream): Promise<void> {
-  stream.write('usage: p2pdma COMMAND [OPTIONS], p2pdma COMMAND --help, p2pdma --version\n')
+  const lines = ['usage: p2pdma COMMAND [OPTIONS], p2pdma COMMAND --help, p2pdma --version']
   for (const [name, load] of Object.entries(commands)) {
-    stream.write(`  ${name.padEnd(8)} ${(await load()).summary}\n`)
+    lines.push(`  ${name.padEnd(8)} ${(await load()).summary}`)
   }
+  stream.write(`${lines.join('\n')}\n`)
 }
 
 try {

@@ -1,7 +1,8 @@
 /** `p2pdma serve`: the other host of `p2pdma smoke --engine verbs --peer`. */
 import { constants } from 'node:os'
 import type { P2pdmaError } from '../errors.js'
-import { LIMITS, PORT, serve, type ServeEvent } from '../smoke/index.js'
+import { LIMITS, PORT } from '../smoke/options.js'
+import type { ServeEvent } from '../smoke/verbs/serve.js'
 import { parseOptions, UsageError, wholeNumber } from './args.js'
 
 export const summary = "be the other host of 'smoke --engine verbs --peer'"
@@ -62,6 +63,7 @@ export async function run(argv: string[]): Promise<number> {
       port: port === undefined ? PORT : wholeNumber('port', port, 0, 65535),
       everyMs: values.still === true ? Infinity : wholeNumber('every', every ?? '20', 1, 60_000),
     }
+    const { serve } = await import('../smoke/index.js')
     await serve(settings, { tell, progress }, abort.signal)
     progress('')
     return code

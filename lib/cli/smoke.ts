@@ -1,21 +1,16 @@
 /** `p2pdma smoke`: buffers move while transfers run between them, and every byte is checked. */
 import type { P2pdmaError } from '../errors.js'
-import { processJournal } from '../kernel/undo/journal.js'
+import { EFFECT_NAMES, EFFECT_SCENARIOS, EFFECTS, parseEffects } from '../smoke/effects.js'
 import {
-  EFFECT_NAMES,
-  EFFECT_SCENARIOS,
-  EFFECTS,
   FAULTS,
   LIMITS,
-  parseEffects,
   type ProfileName,
   PROFILES,
-  runSmoke,
   type SmokeOptions,
-  type SmokeReport,
-  TapWriter,
   withDefaults,
-} from '../smoke/index.js'
+} from '../smoke/options.js'
+import type { SmokeReport } from '../smoke/report.js'
+import { TapWriter } from '../smoke/tap.js'
 import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
 import { onSignals, putBackAtExit } from './ending.js'
 import { Output } from './output.js'
@@ -173,7 +168,9 @@ async function smoke(settings: SmokeOptions, json: string | null): Promise<numbe
   // Before the run, so that a path that cannot be written to is known at once.
   const file = json === null || json === '-' ? null : new ReportFile(json)
   const interrupt = new Interrupt()
-  const keep = putBackAtExit()
+  const { processJournal } = await import('../kernel/undo/journal.js')
+  const { runSmoke } = await import('../smoke/index.js')
+  const keep = await putBackAtExit()
   const progress = new Progress(json !== '-')
   const output = new Output('smoke', (code) => interrupt.end(code))
   const stream = json === '-' ? process.stderr : process.stdout

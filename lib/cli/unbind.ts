@@ -1,5 +1,4 @@
 /** `p2pdma unbind`: give devices back to their drivers. */
-import { unbindFromVfio } from '../kernel/pci/index.js'
 import { runBinding } from './binding.js'
 
 export const summary = 'give them back'
@@ -13,5 +12,8 @@ Exit codes: 0 vfio-pci has none of them, 1 refused (nothing is changed) or
 failed, 2 this usage.`
 
 export function run(argv: string[]): Promise<number> {
-  return runBinding(argv, `usage: p2pdma unbind ${usage}\n`, unbindFromVfio)
+  return runBinding(argv, `usage: p2pdma unbind ${usage}\n`, async (addresses) => {
+    const { unbindFromVfio } = await import('../kernel/pci/index.js')
+    return unbindFromVfio(addresses)
+  })
 }

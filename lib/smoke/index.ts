@@ -12,4 +12,4 @@ export {
 export { runSmoke, type SmokeContext, type SmokeOutput, type SmokeResult } from './run.js'
 export type { ScenarioReport, SmokeReport } from './report.js'
 export { TapWriter } from './tap.js'
-export { PORT, serve, type ServeEvent, type ServeOptions } from './verbs/serve.js'
+export { serve, type ServeEvent, type ServeOptions } from './verbs/serve.js'

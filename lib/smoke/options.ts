@@ -48,6 +48,9 @@ export interface SmokeOptions {
   profile: ProfileName | null
 }
 
+/** Where `p2pdma serve` listens, and `--peer` connects, without a port. */
+export const PORT = 18515
+
 /** Bounds that go together. */
 export const PROFILES = {
   /** For a host on which others work, before a job. */

@@ -4,7 +4,7 @@ import type { Peer } from '../../engines/verbs/peer.js'
 import { P2pdmaError } from '../../errors.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
-import type { SmokeOptions } from '../options.js'
+import { PORT, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
 import type { Port } from '../plant.js'
 import { type Goal, type Outcome, type Scenario, stampedUnderMoves } from '../scenarios.js'
@@ -15,7 +15,7 @@ import { EchoLane, RoundTripLane, type Served } from './peer-lanes.js'
 import { askAxes, verbsPort } from './plant.js'
 import { pinnedBytes, RdmaPlant, RdmaStation } from './rdma-plant.js'
 import { saw } from './scenarios.js'
-import { PORT, SERVED } from './serve.js'
+import { SERVED } from './serve.js'
 
 interface Address {
   host: string

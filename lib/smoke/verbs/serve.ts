@@ -19,9 +19,6 @@ import { describe } from '../tally.js'
 import { castVerbsDevices } from './devices.js'
 import { DEPTH } from './ends.js'
 
-/** Where `p2pdma serve` listens, and `--peer` connects, without a port. */
-export const PORT = 18515
-
 /** What a queue's buffer is offered as: with `-` and the queue's number, from 0. */
 export const SERVED = 'served'
 
