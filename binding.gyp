@@ -80,6 +80,7 @@
               'native/verbs/events.cc',
               'native/verbs/handle.cc',
               'native/verbs/ioctl.cc',
+              'native/verbs/library.cc',
               'native/verbs/memory.cc',
               'native/verbs/modify.cc',
               'native/verbs/object.cc',
@@ -104,7 +105,8 @@
             'cflags': ['-Wall', '-Wextra', '-fvisibility=hidden'],
             'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
             'cflags_cc': ['-std=c++20', '-D_GNU_SOURCE'],
-            'libraries': ['-libverbs', '-lrdmacm'],
+            # Not those of RDMA, which native/verbs/library.cc opens. Before glibc 2.34 dlopen() had its own.
+            'libraries': ['-ldl'],
             'ldflags': ['-Wl,-z,nodelete'],
           },
         ],

@@ -1,7 +1,7 @@
 /**
  * The only importer of the second addon, and the type of everything in it. It
- * is loaded on first use: it is not built where the headers of libibverbs are
- * missing, and does not load where its libraries are.
+ * is loaded on first use, and opens libibverbs then: it is not built where the
+ * headers of that are missing, and may be on a machine without the library.
  */
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
@@ -182,6 +182,12 @@ declare const columns: unique symbol
 export type NativeColumns<Kind extends string> = { readonly [columns]: Kind }
 
 type Make<Args extends unknown[], Made> = (...args: Args) => Promise<Made>
+
+interface LibraryNative {
+  /** Opens libibverbs, and with it librdmacm, where that has not been done. ERR_VERBS_MISSING. */
+  verbsNeedIbv(): void
+  verbsNeedRdma(): void
+}
 
 interface DeviceNative {
   verbsDevices(): NativeDeviceEntry[]
@@ -436,7 +442,8 @@ interface CmNative {
   verbsCmInfo(id: NativeCmId): NativeCmInfo
 }
 
-export type VerbsNative = DeviceNative &
+export type VerbsNative = LibraryNative &
+  DeviceNative &
   MemoryNative &
   QueueNative &
   PostNative &
@@ -444,11 +451,41 @@ export type VerbsNative = DeviceNative &
   CmNative
 
 let loaded: VerbsNative | undefined
+let loadedCm: VerbsNative | undefined
 
-/** The addon, or ERR_VERBS_MISSING. */
+/**
+ * The addon, with libibverbs open, or ERR_VERBS_MISSING. What is installed, or built,
+ * meanwhile is found the next time.
+ */
 export function nativeVerbs(): VerbsNative {
-  loaded ??= load()
+  loaded ??= withLibrary(load(), 'verbsNeedIbv')
   return loaded
+}
+
+/** The same with librdmacm open as well: for whoever makes the first object of that. */
+export function nativeRdmaCm(): VerbsNative {
+  loadedCm ??= withLibrary(load(), 'verbsNeedRdma')
+  return loadedCm
+}
+
+const RUNS_WITH =
+  '`apt-get install libibverbs1 librdmacm1 ibverbs-providers` (Debian, Ubuntu) or ' +
+  '`dnf install libibverbs librdmacm` (Fedora, RHEL)'
+const BUILT_WITH = '`apt-get install libibverbs-dev librdmacm-dev` or `dnf install rdma-core-devel`'
+const BUILD = '`npm rebuild p2pdma`, or `npm run build:native` in a checkout'
+
+function withLibrary(addon: VerbsNative, need: keyof LibraryNative): VerbsNative {
+  try {
+    addon[need]()
+    return addon
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ERR_VERBS_MISSING') throw cause
+    throw new P2pdmaError((cause as Error).message, {
+      code: 'ERR_VERBS_MISSING',
+      hint: `install what RDMA devices are used by: ${RUNS_WITH}`,
+      cause,
+    })
+  }
 }
 
 function load(): VerbsNative {
@@ -463,15 +500,13 @@ function load(): VerbsNative {
     const built = (cause as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED'
     throw new P2pdmaError(
       built
-        ? 'The libraries for RDMA devices could not be loaded'
+        ? 'The addon of p2pdma for RDMA devices could not be loaded'
         : 'p2pdma was built without support for RDMA devices',
       {
         code: 'ERR_VERBS_MISSING',
         hint: built
-          ? 'install what it runs with: `apt-get install libibverbs1 librdmacm1 ibverbs-providers`'
-          : 'install what it is built with (`apt-get install libibverbs-dev librdmacm-dev`) and runs ' +
-            'with (`apt-get install libibverbs1 librdmacm1 ibverbs-providers`), then build it: ' +
-            '`npm rebuild p2pdma`, or `npm run build:native` in a checkout',
+          ? `build it anew: ${BUILD}`
+          : `install what it is built with, ${BUILT_WITH}, and then build it: ${BUILD}`,
         cause,
       },
     )

@@ -1,5 +1,5 @@
-// Entry point of the second addon, so that the first loads where libibverbs is
-// missing. It takes the first one's Fd and Mapping objects: their type tags
+// Entry point of the second addon, which is built only where the headers of libibverbs
+// are. It takes the first one's Fd and Mapping objects: their type tags
 // and classes are compiled into both.
 #include <napi.h>
 

@@ -61,10 +61,11 @@ sockaddr* Generic(sockaddr_storage* storage) { return reinterpret_cast<sockaddr*
 
 // verbsCmCreate(): a promise of an event channel
 Napi::Value CreateChannel(const Napi::CallbackInfo& info) {
+  NeedRdma(info.Env());
   return StartMaking<CmChannel>(
       info.Env(), "rdma_create_event_channel", [](std::shared_ptr<CmChannel>* out) {
-        rdma_event_channel* const channel = rdma_create_event_channel();
-        const int error = Own(out, channel, rdma_destroy_event_channel, channel);
+        rdma_event_channel* const channel = rdma.create_event_channel();
+        const int error = Own(out, channel, rdma.destroy_event_channel, channel);
         if (error != 0) return error;
         const int flags = fcntl(channel->fd, F_GETFL);
         return fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) < 0 ? errno : 0;
@@ -77,8 +78,8 @@ Napi::Value CreateId(const Napi::CallbackInfo& info) {
       info.Env(), "rdma_create_id",
       [channel = Borrow<CmChannel>(info[0], "channel")](std::shared_ptr<CmId>* out) {
         rdma_cm_id* id = nullptr;
-        if (rdma_create_id(channel->get(), &id, nullptr, RDMA_PS_TCP) != 0) return errno;
-        return Own(out, id, rdma_destroy_id, channel.object(), id);
+        if (rdma.create_id(channel->get(), &id, nullptr, RDMA_PS_TCP) != 0) return errno;
+        return Own(out, id, rdma.destroy_id, channel.object(), id);
       });
 }
 
@@ -88,7 +89,7 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
   const sockaddr_storage address = AddressArg(info, 1, "address", PortArg(info, 2));
   return StartSyscall(info.Env(), "rdma_bind_addr", [id = std::move(id), address] {
     sockaddr_storage copy = address;
-    return Errno(rdma_bind_addr(id->get(), Generic(&copy)));
+    return Errno(rdma.bind_addr(id->get(), Generic(&copy)));
   });
 }
 
@@ -96,7 +97,7 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
 Napi::Value Listen(const Napi::CallbackInfo& info) {
   const auto backlog = static_cast<int>(Uint32Arg(info, 1, "backlog", INT32_MAX));
   return StartSyscall(info.Env(), "rdma_listen", [id = Borrow<CmId>(info[0], "id"), backlog] {
-    return Errno(rdma_listen(id->get(), backlog));
+    return Errno(rdma.listen(id->get(), backlog));
   });
 }
 
@@ -112,7 +113,7 @@ Napi::Value Resolve(const Napi::CallbackInfo& info) {
     sockaddr_storage from = source;
     sockaddr_storage to = address;
     return Errno(
-        rdma_resolve_addr(id->get(), has_source ? Generic(&from) : nullptr, Generic(&to), timeout));
+        rdma.resolve_addr(id->get(), has_source ? Generic(&from) : nullptr, Generic(&to), timeout));
   });
 }
 
@@ -121,7 +122,7 @@ Napi::Value ResolveRoute(const Napi::CallbackInfo& info) {
   const auto timeout = static_cast<int>(Uint32Arg(info, 1, "timeoutMs", INT32_MAX));
   return StartSyscall(info.Env(), "rdma_resolve_route",
                       [id = Borrow<CmId>(info[0], "id"), timeout] {
-                        return Errno(rdma_resolve_route(id->get(), timeout));
+                        return Errno(rdma.resolve_route(id->get(), timeout));
                       });
 }
 
@@ -172,27 +173,29 @@ struct ConnectRequest {
 // verbsCmConnect(...): a promise
 Napi::Value Connect(const Napi::CallbackInfo& info) {
   return StartSyscall(info.Env(), "rdma_connect",
-                      [request = ConnectRequest(info)] { return request.Run(rdma_connect); });
+                      [request = ConnectRequest(info)] { return request.Run(rdma.connect); });
 }
 
 // verbsCmAccept(...): a promise
 Napi::Value Accept(const Napi::CallbackInfo& info) {
   return StartSyscall(info.Env(), "rdma_accept",
-                      [request = ConnectRequest(info)] { return request.Run(rdma_accept); });
+                      [request = ConnectRequest(info)] { return request.Run(rdma.accept); });
 }
 
 // verbsCmEstablish(id): a promise; after a response, once the queue pair can send
 Napi::Value Establish(const Napi::CallbackInfo& info) {
-  return StartSyscall(info.Env(), "rdma_establish", [id = Borrow<CmId>(info[0], "id")] {
-    return Errno(rdma_establish(id->get()));
-  });
+  return StartSyscall(
+      info.Env(), "rdma_establish",
+      [id = Borrow<CmId>(info[0], "id"), establish = Newer(info.Env(), rdma.establish)] {
+        return Errno(establish(id->get()));
+      });
 }
 
 // verbsCmReject(id, privateData): a promise
 Napi::Value Reject(const Napi::CallbackInfo& info) {
   return StartSyscall(info.Env(), "rdma_reject",
                       [id = Borrow<CmId>(info[0], "id"), data = DataArg(info, 1)] {
-                        return Errno(rdma_reject(id->get(), data.empty() ? nullptr : data.data(),
+                        return Errno(rdma.reject(id->get(), data.empty() ? nullptr : data.data(),
                                                  static_cast<uint8_t>(data.size())));
                       });
 }
@@ -200,17 +203,18 @@ Napi::Value Reject(const Napi::CallbackInfo& info) {
 // verbsCmDisconnect(id): a promise
 Napi::Value Disconnect(const Napi::CallbackInfo& info) {
   return StartSyscall(info.Env(), "rdma_disconnect", [id = Borrow<CmId>(info[0], "id")] {
-    return Errno(rdma_disconnect(id->get()));
+    return Errno(rdma.disconnect(id->get()));
   });
 }
 
 // verbsCmInitQpAttr(id, qpState): what to modify the queue pair by, to get it there
 Napi::Value InitQpAttr(const Napi::CallbackInfo& info) {
   const auto id = Use<CmId>(info[0], "id");
+  const auto init = Newer(info.Env(), rdma.init_qp_attr);
   ibv_qp_attr attr = {};
   attr.qp_state = static_cast<ibv_qp_state>(Uint32Arg(info, 1, "qpState", IBV_QPS_ERR));
   int mask = 0;
-  if (rdma_init_qp_attr(id->get(), &attr, &mask) != 0) {
+  if (init(id->get(), &attr, &mask) != 0) {
     throw SystemError(info.Env(), errno, "rdma_init_qp_attr");
   }
   return QpAttrObject(info.Env(), attr, mask);
@@ -240,10 +244,10 @@ Napi::Value Info(const Napi::CallbackInfo& info) {
       "device",
       raw->verbs == nullptr
           ? env.Null()
-          : Napi::String::New(env, ibv_get_device_name(raw->verbs->device)).As<Napi::Value>());
+          : Napi::String::New(env, ibv.get_device_name(raw->verbs->device)).As<Napi::Value>());
   result.Set("port", static_cast<double>(raw->port_num));
-  SetAddress(result, "localAddress", "localPort", rdma_get_local_addr(raw), rdma_get_src_port(raw));
-  SetAddress(result, "peerAddress", "peerPort", rdma_get_peer_addr(raw), rdma_get_dst_port(raw));
+  SetAddress(result, "localAddress", "localPort", rdma_get_local_addr(raw), rdma.get_src_port(raw));
+  SetAddress(result, "peerAddress", "peerPort", rdma_get_peer_addr(raw), rdma.get_dst_port(raw));
   return result;
 }
 

@@ -4,11 +4,11 @@
 #pragma once
 
 #include <errno.h>
-#include <rdma/rdma_cma.h>
 
 #include <atomic>
 #include <memory>
 
+#include "library.h"
 #include "object.h"
 
 namespace p2pdma::verbs {
@@ -24,7 +24,7 @@ class CmChannel : public Object {
 
  private:
   int Destroy() override {
-    rdma_destroy_event_channel(channel_);
+    rdma.destroy_event_channel(channel_);
     return 0;
   }
   rdma_event_channel* const channel_;
@@ -43,7 +43,7 @@ class CmId : public Object {
   double number() const { return static_cast<double>(reinterpret_cast<uintptr_t>(id_->context)); }
 
  private:
-  int Destroy() override { return rdma_destroy_id(id_) == 0 ? 0 : errno; }
+  int Destroy() override { return rdma.destroy_id(id_) == 0 ? 0 : errno; }
   rdma_cm_id* const id_;
 };
 

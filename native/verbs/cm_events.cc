@@ -60,7 +60,7 @@ double NumberOf(const rdma_cm_id* id) {
 class Acknowledged {
  public:
   explicit Acknowledged(rdma_cm_event* event) : event_(event) {}
-  ~Acknowledged() { rdma_ack_cm_event(event_); }
+  ~Acknowledged() { rdma.ack_cm_event(event_); }
   Acknowledged(const Acknowledged&) = delete;
   Acknowledged& operator=(const Acknowledged&) = delete;
 
@@ -74,7 +74,7 @@ Napi::Value GetEvent(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto channel = Use<CmChannel>(info[0], "channel");
   rdma_cm_event* event = nullptr;
-  if (rdma_get_cm_event(channel->get(), &event) != 0) {
+  if (rdma.get_cm_event(channel->get(), &event) != 0) {
     if (errno == EAGAIN || errno == EINTR) return env.Null();
     throw SystemError(env, errno, "rdma_get_cm_event");
   }
@@ -82,7 +82,7 @@ Napi::Value GetEvent(const Napi::CallbackInfo& info) {
   const Acknowledged acknowledged(event);
   const bool is_request = event->event == RDMA_CM_EVENT_CONNECT_REQUEST;
   // Without memory for its owner the request is refused: the peer would wait for ever.
-  const int error = is_request ? Own(&request, event->id, rdma_destroy_id, channel, event->id) : 0;
+  const int error = is_request ? Own(&request, event->id, rdma.destroy_id, channel, event->id) : 0;
   if (error != 0) throw SystemError(env, error, "malloc");
   Napi::Object result = Napi::Object::New(env);
   const auto number = [&](const char* name, double value) { result.Set(name, value); };

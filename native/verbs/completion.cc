@@ -29,8 +29,8 @@ Napi::Value CreateChannel(const Napi::CallbackInfo& info) {
   return StartMaking<Channel>(
       info.Env(), "ibv_create_comp_channel",
       [device = Borrow<Device>(info[0], "device")](std::shared_ptr<Channel>* out) {
-        ibv_comp_channel* const channel = ibv_create_comp_channel(device->get());
-        const int error = Own(out, channel, ibv_destroy_comp_channel, device.object(), channel);
+        ibv_comp_channel* const channel = ibv.create_comp_channel(device->get());
+        const int error = Own(out, channel, ibv.destroy_comp_channel, device.object(), channel);
         if (error != 0) return error;
         // Read on the event loop, which it must not hold up.
         const int flags = fcntl(channel->fd, F_GETFL);
@@ -49,8 +49,8 @@ Napi::Value CreateCq(const Napi::CallbackInfo& info) {
   return StartMaking<CompletionQueue>(
       info.Env(), "ibv_create_cq", [=](std::shared_ptr<CompletionQueue>* out) {
         ibv_comp_channel* const events = channel.object() == nullptr ? nullptr : channel->get();
-        ibv_cq* const cq = ibv_create_cq(device->get(), capacity, context, events, 0);
-        return Own(out, cq, ibv_destroy_cq, device.object(), channel.object(), cq);
+        ibv_cq* const cq = ibv.create_cq(device->get(), capacity, context, events, 0);
+        return Own(out, cq, ibv.destroy_cq, device.object(), channel.object(), cq);
       });
 }
 

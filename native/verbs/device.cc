@@ -27,9 +27,9 @@ namespace {
 
 struct DeviceList {
   int count = 0;
-  ibv_device** const list = ibv_get_device_list(&count);
+  ibv_device** const list = ibv.get_device_list(&count);
   ~DeviceList() {
-    if (list != nullptr) ibv_free_device_list(list);
+    if (list != nullptr) ibv.free_device_list(list);
   }
 };
 
@@ -40,14 +40,15 @@ Napi::Value Guid(Napi::Env env, __be64 guid) {
 // verbsDevices(): [{name, guid, nodeType, transport}]
 Napi::Value Devices(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
+  NeedIbv(env);
   const DeviceList devices;
   if (devices.list == nullptr) throw SystemError(env, errno, "ibv_get_device_list");
   Napi::Array result = Napi::Array::New(env);
   for (int i = 0; i < devices.count; ++i) {
     ibv_device* const device = devices.list[i];
     Napi::Object each = Napi::Object::New(env);
-    each.Set("name", ibv_get_device_name(device));
-    each.Set("guid", Guid(env, ibv_get_device_guid(device)));
+    each.Set("name", ibv.get_device_name(device));
+    each.Set("guid", Guid(env, ibv.get_device_guid(device)));
     each.Set("nodeType", static_cast<double>(device->node_type));
     each.Set("transport", static_cast<double>(device->transport_type));
     result.Set(static_cast<uint32_t>(i), each);
@@ -57,15 +58,16 @@ Napi::Value Devices(const Napi::CallbackInfo& info) {
 
 // verbsOpen(name): a promise of a device; ENODEV where there is none of that name
 Napi::Value Open(const Napi::CallbackInfo& info) {
+  NeedIbv(info.Env());
   return StartMaking<Device>(info.Env(), "ibv_open_device",
                              [name = StringArg(info, 0, "name")](std::shared_ptr<Device>* out) {
                                const DeviceList devices;
                                if (devices.list == nullptr) return errno;
                                for (int i = 0; i < devices.count; ++i) {
-                                 if (name != ibv_get_device_name(devices.list[i])) continue;
+                                 if (name != ibv.get_device_name(devices.list[i])) continue;
                                  errno = 0;
-                                 ibv_context* const context = ibv_open_device(devices.list[i]);
-                                 return Own(out, context, ibv_close_device, context);
+                                 ibv_context* const context = ibv.open_device(devices.list[i]);
+                                 return Own(out, context, ibv.close_device, context);
                                }
                                return ENODEV;
                              });
@@ -156,10 +158,11 @@ constexpr size_t kMostGids = 1 << 16;
 Napi::Value QueryGids(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto device = Use<Device>(info[0], "device");
+  const auto query = Newer(env, ibv.query_gid_table);
   std::vector<ibv_gid_entry> entries(64);
   ssize_t count = 0;
   for (;;) {
-    count = ibv_query_gid_table(device->get(), entries.data(), entries.size(), 0);
+    count = query(device->get(), entries.data(), entries.size(), 0, sizeof(ibv_gid_entry));
     if (count < 0) throw SystemError(env, static_cast<int>(-count), "ibv_query_gid_table");
     if (static_cast<size_t>(count) < entries.size()) break;
     // 255 ports of 256 entries: then it is a provider that fills whatever it is given.
@@ -184,8 +187,8 @@ Napi::Value AllocPd(const Napi::CallbackInfo& info) {
   return StartMaking<ProtectionDomain>(
       info.Env(), "ibv_alloc_pd",
       [device = Borrow<Device>(info[0], "device")](std::shared_ptr<ProtectionDomain>* out) {
-        ibv_pd* const pd = ibv_alloc_pd(device->get());
-        return Own(out, pd, ibv_dealloc_pd, device.object(), pd);
+        ibv_pd* const pd = ibv.alloc_pd(device->get());
+        return Own(out, pd, ibv.dealloc_pd, device.object(), pd);
       });
 }
 

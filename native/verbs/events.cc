@@ -36,8 +36,8 @@ class CompletionWatch : public PollHandle {
     }
     ibv_cq* cq = nullptr;
     void* context = nullptr;
-    if (status == 0 && ibv_get_cq_event(channel_->get(), &cq, &context) == 0) {
-      ibv_ack_cq_events(cq, 1);
+    if (status == 0 && ibv.get_cq_event(channel_->get(), &cq, &context) == 0) {
+      ibv.ack_cq_events(cq, 1);
       *value = ContextAsNumber(context);
       return true;
     }
@@ -63,9 +63,9 @@ class AsyncWatch : public PollHandle {
       return false;
     }
     ibv_async_event event = {};
-    if (status == 0 && ibv_get_async_event(device_->get(), &event) == 0) {
+    if (status == 0 && ibv.get_async_event(device_->get(), &event) == 0) {
       *value = static_cast<double>(event.event_type) + 256 * Whom(event);
-      ibv_ack_async_event(&event);
+      ibv.ack_async_event(&event);
       return true;
     }
     const int error = status < 0 ? -status : errno;

@@ -33,7 +33,34 @@ Napi::Value CloseNow(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+void NeedOpen(Napi::Env env, const char* file, const std::string& why_not) {
+  if (why_not.empty()) return;
+  throw CodedError(env, "ERR_VERBS_MISSING",
+                   std::string(file) + " could not be opened (" + why_not + ")");
+}
+
+template <void (*need)(Napi::Env)>
+Napi::Value Need(const Napi::CallbackInfo& info) {
+  need(info.Env());
+  return info.Env().Undefined();
+}
+
 }  // namespace
+
+void NeedIbv(Napi::Env env) { NeedOpen(env, "libibverbs.so.1", OpenIbv()); }
+
+void NeedRdma(Napi::Env env) {
+  NeedIbv(env);
+  NeedOpen(env, "librdmacm.so.1", OpenRdma());
+}
+
+void ThrowTooOld(Napi::Env env, const char* name, const char* version) {
+  Napi::Error error = CodedError(env, "ERR_VERBS_TOO_OLD",
+                                 std::string("The library of this machine has no ") + name +
+                                     ": a newer rdma-core has (" + version + ")");
+  error.Set("syscall", name);
+  throw error;
+}
 
 Handle::Handle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Handle>(info) {
   if (!info[0].IsExternal()) {
@@ -85,6 +112,8 @@ void InitHandle(Napi::Env env, Napi::Object exports) {
   EnvState::Of(env).handle_constructor = Napi::Persistent(Handle::Define(env));
   Export<Close>(exports, "verbsClose");
   Export<CloseNow>(exports, "verbsCloseNow");
+  Export<Need<NeedIbv>>(exports, "verbsNeedIbv");
+  Export<Need<NeedRdma>>(exports, "verbsNeedRdma");
 }
 
 }  // namespace p2pdma::verbs

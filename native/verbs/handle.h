@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "library.h"
 #include "object.h"
 #include "support/error.h"
 #include "support/function.h"
@@ -69,6 +70,20 @@ int Own(std::shared_ptr<T>* out, Raw* raw, Undo undo, Arguments&&... arguments) 
   });
   if (error != 0) undo(raw);
   return error;
+}
+
+// For what makes the first object of a library: opens it. ERR_VERBS_MISSING, with the
+// loader's words, where that fails. librdmacm's devices are libibverbs'.
+void NeedIbv(Napi::Env env);
+void NeedRdma(Napi::Env env);
+
+[[noreturn]] void ThrowTooOld(Napi::Env env, const char* name, const char* version);
+
+// A function that not every version of a library has; ERR_VERBS_TOO_OLD where this one has not.
+template <typename Call>
+Call Newer(Napi::Env env, const Later<Call>& later) {
+  if (later.call == nullptr) ThrowTooOld(env, later.name, later.version);
+  return later.call;
 }
 
 template <typename T>

@@ -50,7 +50,7 @@ const std::byte* MemoryRegion::Data(uint64_t address, size_t length) const {
 
 int MemoryRegion::Destroy() {
   Device& device = domain_->device();
-  const int error = mr_ != nullptr ? ibv_dereg_mr(mr_)
+  const int error = mr_ != nullptr ? ibv.dereg_mr(mr_)
                                    : IoctlDeregister(device.DriverId(), device.get(), handle_);
   if (error != 0) return error;
   // While a finalizer's reaper gets here, the number may have been given to another.
@@ -94,10 +94,10 @@ Making<MemoryRegion> RegisterArgs(const Napi::CallbackInfo& info) {
   }
   std::byte* const data = range->data + offset;
   const uint64_t iova = same ? reinterpret_cast<uintptr_t>(data) : UintArg(info, 4, "iova");
-  return [=, domain = std::move(domain),
-          range = std::move(range)](std::shared_ptr<MemoryRegion>* out) {
-    ibv_mr* const mr = ibv_reg_mr_iova2(domain->get(), data, length, iova, access);
-    return Own(out, mr, ibv_dereg_mr, domain.object(), mr, iova, range, data);
+  return [=, domain = std::move(domain), range = std::move(range),
+          reg = Newer(env, ibv.reg_mr_iova2)](std::shared_ptr<MemoryRegion>* out) {
+    ibv_mr* const mr = reg(domain->get(), data, length, iova, access);
+    return Own(out, mr, ibv.dereg_mr, domain.object(), mr, iova, range, data);
   };
 }
 
@@ -133,10 +133,11 @@ Making<MemoryRegion> DmabufArgs(const Napi::CallbackInfo& info) {
                  length);
     };
   }
-  return [=, domain = std::move(domain), fd = std::move(fd)](std::shared_ptr<MemoryRegion>* out) {
+  return [=, domain = std::move(domain), fd = std::move(fd),
+          reg = Newer(info.Env(), ibv.reg_dmabuf_mr)](std::shared_ptr<MemoryRegion>* out) {
     ibv_mr* const mr =
-        ibv_reg_dmabuf_mr(domain->get(), offset, length, iova, fd->get(), static_cast<int>(access));
-    return Own(out, mr, ibv_dereg_mr, domain.object(), mr, iova, nullptr, nullptr);
+        reg(domain->get(), offset, length, iova, fd->get(), static_cast<int>(access));
+    return Own(out, mr, ibv.dereg_mr, domain.object(), mr, iova, nullptr, nullptr);
   };
 }
 

@@ -39,7 +39,7 @@ struct ModifyRequest {
         mask(ReadQpAttr(ObjectArg(info, 1, "attributes"), &attr)) {}
   int Run() const {
     ibv_qp_attr request = attr;
-    return ibv_modify_qp(pair->get(), &request, mask);
+    return ibv.modify_qp(pair->get(), &request, mask);
   }
 };
 
@@ -68,7 +68,7 @@ Napi::Value Query(const Napi::CallbackInfo& info) {
                   IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_RQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC |
                   IBV_QP_MIN_RNR_TIMER | IBV_QP_SQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_CAP |
                   IBV_QP_DEST_QPN;
-  const int error = ibv_query_qp(pair->get(), &attr, all, &init);
+  const int error = ibv.query_qp(pair->get(), &attr, all, &init);
   if (error != 0) throw SystemError(env, error, "ibv_query_qp");
   Napi::Object result = QpAttrObject(env, attr, all);
   result.Set("sqDraining", Napi::Boolean::New(env, attr.sq_draining != 0));
@@ -84,8 +84,8 @@ Napi::Value CreateAh(const Napi::CallbackInfo& info) {
       info.Env(), "ibv_create_ah",
       [domain = std::move(domain), attr](std::shared_ptr<AddressHandle>* out) {
         ibv_ah_attr request = attr;
-        ibv_ah* const ah = ibv_create_ah(domain->get(), &request);
-        return Own(out, ah, ibv_destroy_ah, domain.object(), ah);
+        ibv_ah* const ah = ibv.create_ah(domain->get(), &request);
+        return Own(out, ah, ibv.destroy_ah, domain.object(), ah);
       });
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <errno.h>
-#include <infiniband/verbs.h>
 
 #include <atomic>
 #include <memory>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "ioctl.h"
+#include "library.h"
 #include "object.h"
 #include "send_chain.h"
 #include "support/mapped_range.h"
@@ -34,7 +34,7 @@ class Device : public Object {
 
  private:
   static constexpr uint32_t kUnknown = UINT32_MAX;
-  int Destroy() override { return ibv_close_device(context_) == 0 ? 0 : errno; }
+  int Destroy() override { return ibv.close_device(context_) == 0 ? 0 : errno; }
   ibv_context* const context_;
   std::atomic<uint32_t> driver_ = kUnknown;
 };
@@ -87,7 +87,7 @@ class ProtectionDomain : public Object {
 
  private:
   int Destroy() override {
-    const int error = ibv_dealloc_pd(pd_);
+    const int error = ibv.dealloc_pd(pd_);
     if (error == 0) device_ = nullptr;
     return error;
   }
@@ -155,7 +155,7 @@ class AddressHandle : public Object {
 
  private:
   int Destroy() override {
-    const int error = ibv_destroy_ah(ah_);
+    const int error = ibv.destroy_ah(ah_);
     if (error == 0) std::exchange(domain_, nullptr)->address_handles.Remove(id_);
     return error;
   }
@@ -173,7 +173,7 @@ class Channel : public Object {
   ibv_comp_channel* get() const { return channel_; }
 
  private:
-  int Destroy() override { return ibv_destroy_comp_channel(channel_); }
+  int Destroy() override { return ibv.destroy_comp_channel(channel_); }
   ibv_comp_channel* const channel_;
 };
 
@@ -187,7 +187,7 @@ class CompletionQueue : public Object {
   ibv_cq* get() const { return cq_; }
 
  private:
-  int Destroy() override { return ibv_destroy_cq(cq_); }
+  int Destroy() override { return ibv.destroy_cq(cq_); }
   ibv_cq* const cq_;
 };
 
@@ -201,7 +201,7 @@ class SharedReceiveQueue : public Object {
   const uint32_t depth;
 
  private:
-  int Destroy() override { return ibv_destroy_srq(srq_); }
+  int Destroy() override { return ibv.destroy_srq(srq_); }
   ibv_srq* const srq_;
 };
 
@@ -226,7 +226,7 @@ class QueuePair : public Object {
 
  private:
   int Destroy() override {
-    const int error = ibv_destroy_qp(qp_);
+    const int error = ibv.destroy_qp(qp_);
     if (error == 0) domain_ = nullptr;
     return error;
   }

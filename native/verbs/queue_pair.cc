@@ -42,8 +42,8 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
     request.send_cq = send_cq->get();
     request.recv_cq = receive_cq->get();
     request.srq = srq.object() == nullptr ? nullptr : srq->get();
-    ibv_qp* const qp = ibv_create_qp(domain->get(), &request);
-    return Own(out, qp, ibv_destroy_qp, domain.object(), send_cq.object(), receive_cq.object(),
+    ibv_qp* const qp = ibv.create_qp(domain->get(), &request);
+    return Own(out, qp, ibv.destroy_qp, domain.object(), send_cq.object(), receive_cq.object(),
                srq.object(), qp, request.cap);
   });
 }

@@ -34,8 +34,8 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
       [domain = Borrow<ProtectionDomain>(info[0], "pd"),
        init](std::shared_ptr<SharedReceiveQueue>* out) {
         ibv_srq_init_attr request = init;
-        ibv_srq* const srq = ibv_create_srq(domain->get(), &request);
-        return Own(out, srq, ibv_destroy_srq, domain.object(), srq, request.attr.max_wr);
+        ibv_srq* const srq = ibv.create_srq(domain->get(), &request);
+        return Own(out, srq, ibv.destroy_srq, domain.object(), srq, request.attr.max_wr);
       });
 }
 
@@ -44,7 +44,7 @@ Napi::Value SetLimit(const Napi::CallbackInfo& info) {
   const auto srq = Use<SharedReceiveQueue>(info[0], "srq");
   ibv_srq_attr attr = {};
   attr.srq_limit = Uint32Arg(info, 1, "limit");
-  const int error = ibv_modify_srq(srq->get(), &attr, IBV_SRQ_LIMIT);
+  const int error = ibv.modify_srq(srq->get(), &attr, IBV_SRQ_LIMIT);
   if (error != 0) throw SystemError(info.Env(), error, "ibv_modify_srq");
   return info.Env().Undefined();
 }

@@ -84,16 +84,18 @@ int FakePoll(ibv_cq*, int room, ibv_wc* out) {
 
 }  // namespace
 
-// Of libibverbs, for the objects' ends.
-extern "C" {
-int ibv_destroy_qp(ibv_qp*) { return 0; }
-int ibv_destroy_cq(ibv_cq*) { return 0; }
-int ibv_dealloc_pd(ibv_pd*) { return 0; }
-int ibv_close_device(ibv_context*) { return 0; }
-int ibv_get_cq_event(ibv_comp_channel*, ibv_cq**, void**) { return -1; }
-void ibv_ack_cq_events(ibv_cq*, unsigned) {}
-}
 namespace p2pdma::verbs {
+// For the objects' ends.
+IbvCalls ibv = [] {
+  IbvCalls calls;
+  calls.destroy_qp = [](ibv_qp*) { return 0; };
+  calls.destroy_cq = [](ibv_cq*) { return 0; };
+  calls.dealloc_pd = [](ibv_pd*) { return 0; };
+  calls.close_device = [](ibv_context*) { return 0; };
+  calls.get_cq_event = [](ibv_comp_channel*, ibv_cq**, void**) { return -1; };
+  calls.ack_cq_events = [](ibv_cq*, unsigned) {};
+  return calls;
+}();
 uint32_t FindDriverId(const ibv_context*) { return 0; }
 }  // namespace p2pdma::verbs
 

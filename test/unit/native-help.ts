@@ -1,6 +1,6 @@
-/** C++ of the tests: compiled once a run, beside the addons. */
+/** What tests do with C++, compiled once a run, beside the addons; and with what was compiled. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -16,4 +16,13 @@ export function compile(output: string, args: readonly string[]): string {
   const flags = ['-std=c++20', '-D_GNU_SOURCE', '-g', '-Inative']
   execFileSync(compiler, [...flags, ...args, '-o', path], { cwd: root, stdio: 'inherit' })
   return path
+}
+
+/** Makes a copy of a library, or an addon, in which one string is another of the same length. */
+export function patched(from: string, to: string, string: string, other: string): void {
+  const bytes = readFileSync(from)
+  for (let at = bytes.indexOf(string); at !== -1; at = bytes.indexOf(string, at + 1)) {
+    bytes.write(other, at, 'latin1')
+  }
+  writeFileSync(to, bytes)
 }

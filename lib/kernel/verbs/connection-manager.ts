@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, checkSignal, typeError } from '../../errors.js'
 import {
+  nativeRdmaCm,
   nativeVerbs,
   type NativeCmChannel,
   type NativeCmEvent,
@@ -44,7 +45,7 @@ export class ConnectionManager extends VerbsObject<'cm-channel'> {
   }
 
   static async open(): Promise<ConnectionManager> {
-    const native = await callAsync(() => nativeVerbs().verbsCmCreate(), { doing: 'cm' })
+    const native = await callAsync(() => nativeRdmaCm().verbsCmCreate(), { doing: 'cm' })
     return new ConnectionManager(native)
   }
 

@@ -336,9 +336,10 @@ export function registerDmabufNow(
   return wrap(call(() => libraryThenKernelNow(ask), { doing: 'verbs.dmabuf' }))
 }
 
-const lacksTheCall = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EOPNOTSUPP'
+const lacksTheCall = (error: unknown) =>
+  ['EOPNOTSUPP', 'ERR_VERBS_TOO_OLD'].includes(String((error as NodeJS.ErrnoException).code))
 
-/** A provider's library (librxe) may lack a call that its kernel driver has. */
+/** A provider's library (librxe), or an old libibverbs, may lack a call that the kernel driver has. */
 async function libraryThenKernel<T>(ask: (kernel: boolean) => Promise<T>): Promise<T> {
   try {
     return await ask(false)

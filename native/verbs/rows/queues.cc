@@ -364,10 +364,10 @@ bool Queues::Wait(uint32_t microseconds, Bad* bad, uint32_t* of) {
   ibv_cq* cq = nullptr;
   void* context = nullptr;
   // It does not block: see CreateChannel.
-  if (ppoll(&ready, 1, &most, nullptr) <= 0 || ibv_get_cq_event(channel, &cq, &context) != 0) {
+  if (ppoll(&ready, 1, &most, nullptr) <= 0 || ibv.get_cq_event(channel, &cq, &context) != 0) {
     return false;
   }
-  ibv_ack_cq_events(cq, 1);
+  ibv.ack_cq_events(cq, 1);
   *of = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(context));
   return Poll(bad);
 }
