@@ -482,7 +482,7 @@ function withLibrary(addon: VerbsNative, need: keyof LibraryNative): VerbsNative
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_VERBS_MISSING') throw cause
     throw new P2pdmaError((cause as Error).message, {
       code: 'ERR_VERBS_MISSING',
-      hint: `install what RDMA devices are used by: ${RUNS_WITH}`,
+      hint: `install the libraries for RDMA devices: ${RUNS_WITH}`,
       cause,
     })
   }
