@@ -1,24 +1,39 @@
 // Builds the addons with node-gyp against the headers of the node that runs
-// this, so that no download is needed where they are installed beside it.
-// `--if-stale`: do nothing when the addons are newer than all of their sources.
+// this, so that no download is needed where they are installed beside it. Each is
+// built in a folder of its own and put into build/Release when it is done: until then
+// the one that was there before can be loaded, and stays where the build fails.
+// `--if-stale`: only those addons that are older than their sources, or missing.
 // `--sanitize`: into build/asan, with AddressSanitizer and UBSan in them; a test
 // alone loads those (test/native/sanitizers.test.ts).
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+} from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { hasVerbs } from './has-verbs.mjs'
+import { whyNoVerbs } from './has-verbs.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const sanitize = process.argv.includes('--sanitize')
-/** Where binding.gyp is read, and `build` is made. */
-const folder = sanitize ? join(root, 'build/asan') : root
-// The second one only where the headers of libibverbs are.
-const verbs = hasVerbs()
-const outputs = ['p2pdma.node', ...(verbs ? ['p2pdma_verbs.node'] : [])].map((name) =>
-  join(folder, 'build/Release', name),
-)
+const ifStale = process.argv.includes('--if-stale')
+const home = sanitize ? join(root, 'build/asan') : root
+/** Where the addons are loaded from. */
+const release = join(home, 'build/Release')
+/** Where binding.gyp is read, and node-gyp makes a `build` of its own. */
+const stage = join(home, 'build/stage')
+const whyNot = whyNoVerbs()
+const started = new Date()
 const require = createRequire(import.meta.url)
 
 function newest(path) {
@@ -27,20 +42,24 @@ function newest(path) {
   return Math.max(0, ...readdirSync(path).map((name) => newest(join(path, name))))
 }
 
-function isStale() {
-  if (!outputs.every(existsSync)) return true
+function isStale(target) {
+  const output = join(release, `${target}.node`)
+  if (!existsSync(output)) return true
   const sources = ['native', 'binding.gyp'].map((name) => newest(join(root, name)))
-  return outputs.some((output) => statSync(output).mtimeMs < Math.max(...sources))
+  return statSync(output).mtimeMs < Math.max(...sources)
 }
 
-/** Whether the Makefile is there, and of the targets that there are now. */
+/** Whether the Makefile is there, was made here, and of the targets that there are now. */
 function isConfigured() {
-  if (!existsSync(join(folder, 'build/Makefile'))) return false
-  return existsSync(join(folder, 'build/p2pdma_verbs.target.mk')) === verbs
+  const made = join(stage, 'build')
+  if (!existsSync(join(made, 'Makefile'))) return false
+  // Its folder may have been copied from elsewhere.
+  const isHere = readFileSync(join(made, 'Makefile'), 'utf8').includes(join(made, 'config.gypi'))
+  return isHere && existsSync(join(made, 'p2pdma_verbs.target.mk')) === (whyNot === null)
 }
 
 /** node-gyp of this package, or the one that npm carries. */
-function nodeGyp() {
+function findNodeGyp() {
   try {
     return require.resolve('node-gyp/bin/node-gyp.js')
   } catch {
@@ -50,15 +69,15 @@ function nodeGyp() {
   }
 }
 
-/** The sources, seen from another folder. */
+/** The sources, seen from the stage. */
 function linkSources() {
-  mkdirSync(join(folder, 'scripts'), { recursive: true })
+  mkdirSync(join(stage, 'scripts'), { recursive: true })
   // Not by links, whose targets some of them take for their own place.
   for (const name of ['binding.gyp', 'package.json', 'scripts/has-verbs.mjs']) {
-    cpSync(join(root, name), join(folder, name), { preserveTimestamps: true })
+    cpSync(join(root, name), join(stage, name), { preserveTimestamps: true })
   }
-  rmSync(join(folder, 'native'), { force: true })
-  symlinkSync(join(root, 'native'), join(folder, 'native'))
+  rmSync(join(stage, 'native'), { force: true })
+  symlinkSync(relative(stage, join(root, 'native')), join(stage, 'native'))
 }
 
 /** An error is reported with its stack, and ends the process. */
@@ -70,15 +89,57 @@ const flags = {
   LDFLAGS: sanitizers,
 }
 
-if (!process.argv.includes('--if-stale') || isStale()) {
-  if (sanitize) linkSources()
-  const args = [nodeGyp(), isConfigured() ? 'build' : 'rebuild', '--jobs=max']
-  const prefix = dirname(dirname(process.execPath))
-  if (existsSync(join(prefix, 'include/node/node_api.h'))) args.push(`--nodedir=${prefix}`)
-  const result = spawnSync(process.execPath, args, {
-    cwd: folder,
+/** Whether it went well. */
+function nodeGyp(...words) {
+  const { status } = spawnSync(process.execPath, [findNodeGyp(), ...words], {
+    cwd: stage,
     env: { ...process.env, ...(sanitize && flags) },
     stdio: ['ignore', process.stderr, process.stderr],
   })
-  process.exitCode = result.status ?? 1
+  return status === 0
+}
+
+function configure() {
+  const prefix = dirname(dirname(process.execPath))
+  const isInstalled = existsSync(join(prefix, 'include/node/node_api.h'))
+  return nodeGyp('configure', ...(isInstalled ? [`--nodedir=${prefix}`] : []))
+}
+
+/** In one step: whoever loads it meanwhile gets the old one, or the new one. */
+function place(target) {
+  const name = `${target}.node`
+  mkdirSync(release, { recursive: true })
+  const coming = join(release, `${name}.${process.pid}`)
+  try {
+    copyFileSync(join(stage, 'build/Release', name), coming)
+    // What is changed while it is being built makes it stale.
+    utimesSync(coming, started, started)
+    renameSync(coming, join(release, name))
+  } finally {
+    rmSync(coming, { force: true })
+  }
+}
+
+function build(targets) {
+  linkSources()
+  if (!isConfigured() && !configure()) return false
+  // Each by itself: where the second fails, the first has come.
+  return targets.every((target) => {
+    const isBuilt = nodeGyp('build', '--jobs=max', target)
+    if (isBuilt) place(target)
+    return isBuilt
+  })
+}
+
+const targets = ['p2pdma', ...(whyNot === null ? ['p2pdma_verbs'] : [])]
+const wanted = ifStale ? targets.filter(isStale) : targets
+if (wanted.length !== 0) {
+  if (!build(wanted)) process.exitCode = 1
+  else if (whyNot !== null) {
+    console.error(
+      `p2pdma: built without RDMA devices: ${whyNot}. To have them, install ` +
+        '`apt-get install libibverbs-dev librdmacm-dev` or `dnf install rdma-core-devel`, then ' +
+        '`npm rebuild p2pdma`, or `npm run build:native` in a checkout',
+    )
+  }
 }

@@ -7,6 +7,7 @@ import {
   cpSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -74,14 +75,22 @@ export class Sandbox {
    * relative to the checkout, so it is taken out, and make is called directly.
    */
   #buildNative(): void {
-    cpSync(join(root, 'build'), this.#at('build'), { recursive: true, preserveTimestamps: true })
-    const makefile = this.#at('build/Makefile')
+    cpSync(join(root, 'build'), this.#at('build'), {
+      recursive: true,
+      preserveTimestamps: true,
+      // The stage has our sources by one.
+      verbatimSymlinks: true,
+    })
+    const stage = this.#at('build/stage/build')
+    const makefile = join(stage, 'Makefile')
     const rules = readFileSync(makefile, 'utf8').replace(/^Makefile:.*\n(\t.*\n)*/m, '')
     writeFileSync(makefile, rules)
-    const built = spawnSync('make', ['-C', this.#at('build'), 'BUILDTYPE=Release'], {
-      encoding: 'utf8',
-    })
+    const built = spawnSync('make', ['-C', stage, 'BUILDTYPE=Release'], { encoding: 'utf8' })
     if (built.status !== 0) throw new Error(`the mutant does not compile:\n${built.stderr}`)
+    const addons = readdirSync(join(stage, 'Release')).filter((name) => name.endsWith('.node'))
+    for (const name of addons) {
+      cpSync(join(stage, 'Release', name), join(this.#at('build/Release'), name))
+    }
   }
 
   /** Runs a compiled test file; returns the full names of the assertions that failed. */

@@ -14,9 +14,10 @@ t.setTimeout(900_000)
 
 const here = dirname(fileURLToPath(import.meta.url))
 
+const objects = join(root, 'build/stage/build/Release/obj.target/p2pdma/native')
+
 /** A copy of an addon, of the objects that it was built of, whose operator new fails when told to. */
 function failingAddon(): string {
-  const objects = join(root, 'build/Release/obj.target/p2pdma/native')
   const folder = join(root, 'build/tests')
   mkdirSync(folder, { recursive: true })
   const entry = join(folder, 'addon-renamed.o')
@@ -32,7 +33,7 @@ function failingAddon(): string {
   return compile('p2pdma-failing.node', [...link, source, entry, ...others])
 }
 
-const isBuilt = existsSync(join(root, 'build/Release/obj.target/p2pdma/native/addon.o'))
+const isBuilt = existsSync(join(objects, 'addon.o'))
 
 t.test('each allocation fails in turn', { skip: !isBuilt && 'no object files' }, (t) => {
   const child = spawnSync(process.execPath, [
