@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { P2pdmaError } from '../errors.js'
 import {
   deviceArguments,
+  moduleSets,
   runInRig,
   setUpRig,
   type RigOptions,
@@ -13,18 +14,23 @@ import { parseOptions, printError, splitCommand, UsageError, wholeNumber } from 
 export const summary = 'run a command under a stock Linux 7.x kernel in a virtual machine'
 
 export const usage = `[OPTIONS] [--] COMMAND...
-       p2pdma rig --setup [--kernel VERSION] [--rxe-dmabuf]
+       p2pdma rig --setup [--kernel VERSION|PATH] [--rxe-dmabuf] [--iommufd]
 
   --smp N               virtual CPUs (2)
   --memory M            memory, as QEMU spells it (4G)
   --icount              the guest's clock counts its instructions, so that times do
                         not depend on this machine's load; with one CPU, and slower
   --kernel VERSION      a version in the cache, or its beginning (the newest)
+  --kernel PATH         one's own: a tree in which it is built, or its bzImage
+  --modules FOLDER      of that bzImage, where make modules_install has put them
+                        (looked for beside it, and in /lib/modules)
   --device ARGS         one more device, as after QEMU's -device; or, beginning
                         with '-', any of QEMU's arguments. May be repeated
   --no-default-devices  without the memory device and the two NICs
   --rxe-dmabuf          soft-RoCE that registers dma-bufs, and an exporter whose
                         buffers move, built from the kernel's sources (first use)
+  --iommufd             VFIO with IOMMUFD where the kernel is without, built from
+                        its sources (first use); type1 stays, too
   --allow-complaint RE  a warning, or another complaint of the guest's kernel, of
                         which a line matches is none. May be repeated
   --timeout S           seconds for the whole run, the boot included (1800)
@@ -44,7 +50,9 @@ const options = {
   kernel: { type: 'string' },
   device: { type: 'string', multiple: true },
   'no-default-devices': { type: 'boolean' },
+  modules: { type: 'string' },
   'rxe-dmabuf': { type: 'boolean' },
+  iommufd: { type: 'boolean' },
   'allow-complaint': { type: 'string', multiple: true },
   timeout: { type: 'string' },
   setup: { type: 'boolean' },
@@ -58,29 +66,30 @@ export async function run(argv: string[]): Promise<number> {
     process.stdout.write(`usage: p2pdma rig ${usage}\n`)
     return 0
   }
+  const asked = { rxeDmabuf: values['rxe-dmabuf'] === true, iommufd: values.iommufd === true }
   if (values.setup === true) {
     if (command.length > 0) throw new UsageError('--setup takes no command')
     return failing(async () => {
-      const rxeDmabuf = values['rxe-dmabuf'] === true
-      await setUpRig(values.kernel, rxeDmabuf, (message) =>
+      await setUpRig(values.kernel, moduleSets(asked), (message) =>
         process.stderr.write(`rig: ${message}\n`),
       )
       return 0
     })
   }
   if (command.length === 0) throw new UsageError('a command is missing')
-  const { memory, kernel, device } = values
+  const { memory, kernel, modules, device } = values
   if (memory !== undefined && !/^\d+[KMGT]?$/i.test(memory)) {
     throw new UsageError(`--memory must be a size such as 4G, not '${memory}'`)
   }
   const settings: RigOptions = {
     defaultDevices: values['no-default-devices'] !== true,
-    rxeDmabuf: values['rxe-dmabuf'] === true,
+    ...asked,
     icount: values.icount === true,
     devices: (device ?? []).flatMap(deviceArguments),
     allowComplaints: (values['allow-complaint'] ?? []).map(pattern),
     ...(memory !== undefined && { memory }),
     ...(kernel !== undefined && { kernel }),
+    ...(modules !== undefined && { kernelModules: modules }),
     ...(values.smp !== undefined && {
       smp: wholeNumber('smp', values.smp, 1, values.icount === true ? 1 : 255),
     }),

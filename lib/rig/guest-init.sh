@@ -71,6 +71,10 @@ stage1() {
   $b mount -t devtmpfs dev /dev
   $b mount -t proc proc /proc
   $b mount -t sysfs sys /sys
+  # Those by which the host hears of us, where the kernel has them not built in.
+  for module in "$here"/early/*; do
+    [ -e "$module" ] && $b insmod "$module"
+  done
   exec 3>"$(port control)"
   echo 'stage kernel' >&3
   # From here on the console has all that the kernel says: what it complains of at a warning's
@@ -82,6 +86,7 @@ stage1() {
     echo vfio-pci >"/sys/bus/pci/devices/$address/driver_override"
   done
   for module in "$here"/modules/*; do
+    [ -e "$module" ] || continue
     $b insmod "$module" || fail "insmod ${module##*/} failed"
   done
 

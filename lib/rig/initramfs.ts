@@ -4,17 +4,22 @@
  */
 import { readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { P2pdmaError } from '../errors.js'
 import { packageRoot } from './cache.js'
 import { CpioArchive } from './cpio.js'
-import type { Kernel } from './kernel.js'
+import { neededModules, type Kernel } from './kernel.js'
 import type { BuiltModules } from './modules.js'
 import { call, requireTool } from './tools.js'
 
-/** Needed to reach the root; the rest is what a stock kernel has of dma-buf exporters. */
+/** What a stock kernel may have built in, and somebody's own as a module. */
 const modules = {
-  required: ['9pnet_virtio', '9p', 'overlay'],
-  wanted: ['udmabuf', 'system_heap', 'vgem'],
+  /** Without which the guest says nothing. */
+  early: ['virtio_pci', 'virtio_console', 'virtio_rng'],
+  /** Needed to reach the root. */
+  root: ['9pnet_virtio', '9p', 'overlay'],
+  /** Of dma-buf exporters. */
+  exporters: ['udmabuf', 'system_heap', 'vgem'],
   /** Soft-RoCE, the links below it, and what user space reaches it by. */
   rdma: ['rdma_rxe', 'veth', 'ib_uverbs', 'rdma_ucm'],
   /** Where there are devices for it. The container asks for the second one by name, too early. */
@@ -29,26 +34,27 @@ export interface GuestCommand {
   environment: NodeJS.ProcessEnv
   /** The PCI devices that vfio-pci has from the start. */
   vfio: readonly string[]
-  /** Modules of ours, one instead of a stock one. */
-  modules?: BuiltModules | undefined
+  /** Modules that were built for it. */
+  modules: readonly BuiltModules[]
 }
 
 export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promise<Buffer> {
   const archive = new CpioArchive()
-  for (const name of ['dev', 'proc', 'sys', 'rig', 'rig/modules', 'rig/bin']) archive.folder(name)
+  for (const name of ['dev', 'proc', 'sys', 'rig', 'rig/early', 'rig/modules', 'rig/bin'])
+    archive.folder(name)
   // The kernel opens it for process 1 before anything is mounted.
   archive.device('dev/console', 5, 1)
   archive.file('rig/busybox', readFileSync(requireTool('busybox')), 0o755)
   archive.file('rig/init', readFileSync(join(packageRoot, 'lib/rig/guest-init.sh')), 0o755)
   archive.file('init', '#!/rig/busybox sh\nexec /rig/busybox sh /rig/init /rig\n', 0o755)
-  const { required, wanted, rdma, vfio } = modules
-  const optional = [...wanted, ...rdma, ...(guest.vfio.length > 0 ? vfio : [])]
-  const files = withOurs(await moduleFiles(kernel, required, optional), guest.modules)
-  const contents = await Promise.all(files.map(readModule))
-  for (const [i, file] of files.entries()) {
-    // In the order in which they are to be loaded.
-    const name = `${String(i).padStart(2, '0')}-${basename(file, '.xz')}`
-    archive.file(`rig/modules/${name}`, contents[i]!)
+  const files = await moduleFiles(kernel, guest)
+  for (const [folder, paths] of Object.entries(files)) {
+    const contents = await Promise.all(paths.map((path) => readModule(path, kernel)))
+    for (const [i, content] of contents.entries()) {
+      // In the order in which they are to be loaded.
+      const name = basename(paths[i]!).replace(/\.ko\..*$/, '.ko')
+      archive.file(`rig/${folder}/${String(i).padStart(2, '0')}-${name}`, content)
+    }
   }
   archive.file('rig/settings', settings(kernel, guest))
   archive.file('rig/environment', environment(guest.environment))
@@ -57,41 +63,56 @@ export async function buildInitramfs(kernel: Kernel, guest: GuestCommand): Promi
   return archive.finish()
 }
 
-/** The files of the modules and of those that they need, each once, in load order. */
+/** The files of the modules and of those that they need, each once, in load order, by folder. */
 async function moduleFiles(
   kernel: Kernel,
-  required: readonly string[],
-  optional: readonly string[],
-): Promise<string[]> {
-  const needed = async (name: string): Promise<string[]> => {
-    const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
-    let stdout: Buffer
-    try {
-      stdout = await call(requireTool('modprobe'), args)
-    } catch (error) {
-      // Some of the built-in ones are not listed as modules.
-      if (optional.includes(name)) return []
-      throw error
-    }
-    return [...stdout.toString().matchAll(/^insmod (\S+)/gm)].map(([, file = '']) => file)
+  { vfio, modules: ours }: GuestCommand,
+): Promise<{ early: string[]; modules: string[] }> {
+  const needed = async (names: readonly string[]) =>
+    (await Promise.all(names.map((name) => neededModules(kernel, name)))).flatMap(
+      (each) => each ?? [],
+    )
+  const root = await Promise.all(modules.root.map((name) => neededModules(kernel, name)))
+  // Of somebody's own kernel the list of what is built in may be missing: the boot shows it.
+  const missing = kernel.own === undefined ? modules.root.filter((_, i) => root[i] === null) : []
+  if (missing.length > 0) {
+    throw new P2pdmaError(`kernel ${kernel.release} has no module ${missing.join(', ')}`, {
+      code: 'ERR_RIG_KERNEL',
+    })
   }
-  return [...new Set((await Promise.all([...required, ...optional].map(needed))).flat())]
+  const rdma = await Promise.all(modules.rdma.map((name) => neededModules(kernel, name)))
+  const early = await needed(modules.early)
+  const files = [
+    ...root.flatMap((each) => each ?? []),
+    ...(await needed(modules.exporters)),
+    // A part of them would be a link without RDMA.
+    ...(rdma.includes(null) ? [] : rdma.flatMap((each) => each ?? [])),
+    ...(vfio.length > 0 ? await needed(modules.vfio) : []),
+  ].filter((file) => !early.includes(file))
+  const built = ours.flatMap((each) => each.files)
+  const replaced = new Set(built.map(moduleName))
+  const stock = [...new Set(files)].filter((file) => !replaced.has(moduleName(file)))
+  return { early: [...new Set(early)], modules: [...stock, ...built] }
 }
 
-function withOurs(files: string[], modules: BuiltModules | undefined): string[] {
-  if (modules === undefined) return files
-  const stock = files.findIndex((file) => /\/rdma_rxe\.ko/.test(file))
-  if (stock < 0) {
-    throw new P2pdmaError('the kernel has no soft-RoCE to replace', { code: 'ERR_RIG_MODULES' })
-  }
-  return [...files.with(stock, modules.rxe), modules.mover, modules.complain]
+/** As the kernel calls it: `vfio_pci` for .../vfio-pci.ko.xz. */
+function moduleName(file: string): string {
+  return basename(file)
+    .replace(/\.ko\b.*$/, '')
+    .replaceAll('-', '_')
 }
 
-async function readModule(file: string): Promise<Buffer> {
-  const content = file.endsWith('.xz')
-    ? await call(requireTool('xz'), ['-dc', file])
-    : readFileSync(file)
-  return withoutSignature(content)
+async function readModule(file: string, kernel: Kernel): Promise<Buffer> {
+  const content = await unpacked(file)
+  // What apt has checked; of somebody's own kernel it is the kernel that may insist on it.
+  return kernel.own === undefined ? withoutSignature(content) : content
+}
+
+async function unpacked(file: string): Promise<Buffer> {
+  if (file.endsWith('.xz')) return call(requireTool('xz'), ['-dc', file])
+  if (file.endsWith('.gz')) return gunzipSync(readFileSync(file))
+  if (file.endsWith('.zst')) return call('zstd', ['-dcq', file])
+  return readFileSync(file)
 }
 
 const signed = Buffer.from('~Module signature appended~\n')

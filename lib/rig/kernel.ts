@@ -18,6 +18,15 @@ export interface Kernel {
   readonly root: string
   /** The folder of the modules themselves. */
   readonly modules: string
+  /** Where it is none of the cache's: somebody's own. */
+  readonly own?: OwnKernel
+}
+
+export interface OwnKernel {
+  /** The folder against which Kbuild builds modules for it; null where there is none. */
+  readonly build: string | null
+  /** Its configuration, the text; null where none is beside it. */
+  readonly config: string | null
 }
 
 /** The cached kernels, newest first. */
@@ -116,6 +125,21 @@ function describe(root: string, release: string): Kernel {
   const beside = join(modules, 'vmlinuz')
   const image = existsSync(beside) ? beside : join(root, `boot/vmlinuz-${release}`)
   return { release, image, root, modules }
+}
+
+/**
+ * The files of a module and of those that it needs, in load order, none of what is
+ * built in; null where the kernel has no such module.
+ */
+export async function neededModules(kernel: Kernel, name: string): Promise<string[] | null> {
+  const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
+  try {
+    const stdout = await call(requireTool('modprobe'), args)
+    return [...stdout.toString().matchAll(/^insmod (\S+)/gm)].map(([, file = '']) => file)
+  } catch (error) {
+    if (/not found in directory/.test((error as Error).message)) return null
+    throw error
+  }
 }
 
 /** `7.3` means 7.3.4 but not 7.30.1. */

@@ -19,9 +19,10 @@ import { Patience } from '../kernel/patience.js'
 import { type KernelComplaint, KernelComplaints } from '../kernel/kernel-complaints.js'
 import { cachePath } from './cache.js'
 import { buildInitramfs } from './initramfs.js'
-import { findKernel, type Kernel } from './kernel.js'
+import type { Kernel } from './kernel.js'
 import { newLog } from './logs.js'
-import { kernelWithModules, type BuiltModules } from './modules.js'
+import { kernelWithModules, moduleSets, type BuiltModules } from './modules.js'
+import { chooseKernel } from './own-kernel.js'
 import {
   defaultAddresses,
   kvmLooksUsable,
@@ -37,8 +38,13 @@ export interface RigOptions {
   smp?: number
   /** The guest's memory in QEMU's spelling; `4G`. */
   memory?: string
-  /** The cached kernel's version, or its beginning; the newest. */
+  /**
+   * The cached kernel's version, or its beginning; the newest. Or the path of one's own: a
+   * tree in which it is built (x86), or its boot image.
+   */
   kernel?: string
+  /** The folder of the modules of `kernel`, where that is an image; looked for beside it. */
+  kernelModules?: string
   /**
    * Whether the guest's clock counts instructions, a nanosecond each, and skips
    * what it idles: times do not depend on this machine's load. One CPU; false.
@@ -53,6 +59,11 @@ export interface RigOptions {
    * instead of the stock module; false. They are built at the first use.
    */
   rxeDmabuf?: boolean
+  /**
+   * IOMMUFD, and VFIO with it, instead of the stock modules, where the kernel is without;
+   * false. They are built at the first use.
+   */
+  iommufd?: boolean
   /** For the whole run, milliseconds; 30 minutes. */
   timeout?: number
   /** The folder that the command runs in and writes through to; the current one. */
@@ -86,8 +97,8 @@ const offWithin = 15_000
 
 /**
  * Boots, runs `command` and gives back its exit code. Rejects with a
- * P2pdmaError: ERR_RIG_TOOL_MISSING, ERR_RIG_KERNEL_MISSING, ERR_RIG_MODULES, ERR_RIG_QEMU (it
- * refused its arguments, a device for instance), ERR_RIG_PANIC, ERR_RIG_TIMEOUT,
+ * P2pdmaError: ERR_RIG_TOOL_MISSING, ERR_RIG_KERNEL_MISSING, ERR_RIG_KERNEL (one's own cannot be
+ * booted here), ERR_RIG_MODULES, ERR_RIG_QEMU (it refused its arguments, a device for instance), ERR_RIG_PANIC, ERR_RIG_TIMEOUT,
  * ERR_RIG_GUEST (the guest ended otherwise).
  */
 export async function runInRig(
@@ -125,7 +136,7 @@ export async function runInRig(
       icount,
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
-      peerToPeer: modules !== undefined,
+      peerToPeer: options.rxeDmabuf === true,
     }
     const run: RunSettings = { options, initramfs, timeout, isLate: false, onLate: () => {} }
     using _patience = new Patience(timeout, () => {
@@ -138,9 +149,13 @@ export async function runInRig(
   }
 }
 
-async function findParts(options: RigOptions): Promise<{ kernel: Kernel; modules?: BuiltModules }> {
-  if (options.rxeDmabuf !== true) return { kernel: findKernel(options.kernel) }
-  return kernelWithModules(options.kernel, options.progress ?? (() => {}))
+async function findParts(
+  options: RigOptions,
+): Promise<{ kernel: Kernel; modules: BuiltModules[] }> {
+  const sets = moduleSets(options)
+  const kernel = await chooseKernel(options.kernel, options.kernelModules)
+  if (sets.length === 0) return { kernel, modules: [] }
+  return kernelWithModules(kernel, options.kernel, sets, options.progress ?? (() => {}))
 }
 
 function checkCommand(command: readonly unknown[]): void {

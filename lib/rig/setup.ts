@@ -2,7 +2,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cachedKernels, fetchKernel, matchesVersion, type Kernel } from './kernel.js'
-import { kernelWithModules } from './modules.js'
+import { kernelWithModules, type ModuleSet } from './modules.js'
+import { chooseKernel, isPath } from './own-kernel.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
 /**
@@ -11,18 +12,24 @@ import { missingPackages, requireTool, toolsMissing } from './tools.js'
  */
 export async function setUpRig(
   version: string | undefined,
-  rxeDmabuf: boolean,
+  sets: readonly ModuleSet[],
   say: (message: string) => void,
 ): Promise<Kernel> {
   await installTools(say)
-  const cached = cachedKernels().find(({ release }) => matchesVersion(release, version))
-  const kernel = cached ?? (await fetchKernel(version, say))
+  const kernel = await theKernel(version, say)
   say(`kernel ${kernel.release} is in ${kernel.root}`)
-  if (rxeDmabuf) {
-    const { modules } = await kernelWithModules(version, say)
-    say(`soft-RoCE with dma-bufs is ${modules.rxe}`)
-  }
+  const { modules } = await kernelWithModules(kernel, version, sets, say)
+  for (const { title, files } of modules) say(`${title} is ${files[0] ?? 'there'}`)
   return kernel
+}
+
+async function theKernel(
+  version: string | undefined,
+  say: (message: string) => void,
+): Promise<Kernel> {
+  if (version !== undefined && isPath(version)) return chooseKernel(version)
+  const cached = cachedKernels().find(({ release }) => matchesVersion(release, version))
+  return cached ?? (await fetchKernel(version, say))
 }
 
 async function installTools(say: (message: string) => void): Promise<void> {
