@@ -10,7 +10,7 @@ import {
   withDefaults,
 } from '../smoke/options.js'
 import type { SmokeReport } from '../smoke/report.js'
-import { TapWriter } from '../smoke/tap.js'
+import { type Dialect, DIALECTS, TapWriter } from '../smoke/tap.js'
 import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
 import { onSignals, putBackAtExit } from './ending.js'
 import { Output } from './output.js'
@@ -51,6 +51,7 @@ ${describeEffects()}
                      connection, or somebody else's RDMA
   --seed N           repeat the order of blocks and moves
   --json FILE|-      write the report as JSON; '-': to stdout, and TAP to stderr
+  --reporter NAME    tap (TAP 14), or ktap, which the kernel's test runners read (tap)
   --inject FAULT     break one operation on purpose: ${FAULTS.join(', ')}
 
 BYTES may end in K, M, G or T. Without --disruptive nothing is changed outside of
@@ -87,6 +88,7 @@ const options = {
   link: { type: 'string', multiple: true },
   seed: { type: 'string' },
   json: { type: 'string' },
+  reporter: { type: 'string' },
   inject: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
 } as const
@@ -100,7 +102,8 @@ export async function run(argv: string[]): Promise<number> {
     return 0
   }
   if (values.json === '') throw new UsageError('--json needs a file, or -')
-  return usageErrors(async () => smoke(settingsOf(values), values.json ?? null))
+  const dialect = oneOf('reporter', DIALECTS, values.reporter ?? 'tap')
+  return usageErrors(async () => smoke(settingsOf(values), values.json ?? null, dialect))
 }
 
 type Values = ReturnType<typeof parseOptions<typeof options>>
@@ -164,7 +167,11 @@ async function usageErrors(work: () => Promise<number>): Promise<number> {
   }
 }
 
-async function smoke(settings: SmokeOptions, json: string | null): Promise<number> {
+async function smoke(
+  settings: SmokeOptions,
+  json: string | null,
+  dialect: Dialect,
+): Promise<number> {
   // Before the run, so that a path that cannot be written to is known at once.
   const file = json === null || json === '-' ? null : new ReportFile(json)
   const interrupt = new Interrupt()
@@ -177,7 +184,7 @@ async function smoke(settings: SmokeOptions, json: string | null): Promise<numbe
   const tap = new TapWriter((text) => {
     progress.show('')
     output.write(stream, text)
-  })
+  }, dialect)
   try {
     const { signal } = interrupt
     // The process's own clock: its start counts too.

@@ -11,5 +11,5 @@ export {
 } from './options.js'
 export { runSmoke, type SmokeContext, type SmokeOutput, type SmokeResult } from './run.js'
 export type { ScenarioReport, SmokeReport } from './report.js'
-export { TapWriter } from './tap.js'
+export { type Dialect, DIALECTS, TapWriter } from './tap.js'
 export { serve, type ServeEvent, type ServeOptions } from './verbs/serve.js'

@@ -11,6 +11,16 @@ export function peakMemory(): number {
   return Number(/^VmHWM:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
 }
 
+/**
+ * What is pinned for devices, bytes: VmLck by vfio_iommu_type1.c (vfio_lock_acct()), VmPin by
+ * RDMA (ib_umem_get()) and by iommufd (pages.c, do_update_pinned()).
+ */
+export function pinnedBytes(): number {
+  const text = readFileSync('/proc/self/status', 'utf8')
+  const found = text.matchAll(/^Vm(?:Lck|Pin):\s+(\d+) kB/gm)
+  return [...found].reduce((sum, [, kibibytes]) => sum + Number(kibibytes) * 1024, 0)
+}
+
 export function mebibytes(bytes: number): string {
   return `${Math.ceil(bytes / 2 ** 20)} MiB`
 }

@@ -38,6 +38,8 @@ export interface Conclusion {
 export interface Plant {
   /** What is real about it, for the first lines. */
   readonly facts: readonly string[]
+  /** By what its devices' memory is mapped, where an IOMMU stands behind them. */
+  readonly iommu?: 'type1' | 'iommufd'
   /** How its devices take each exporter's memory, where they are to be asked. */
   readonly axes?: readonly Axes[]
   readonly scenarios: readonly Scenario[]

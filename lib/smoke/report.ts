@@ -39,6 +39,8 @@ export interface SmokeReport extends Counts {
   /** Why nothing can be tested here, and what would help; null where something was, or an error came. */
   untestable: string | null
   engine: string
+  /** By what VFIO devices' memory was mapped; null for other engines. */
+  iommu: 'type1' | 'iommufd' | null
   exporters: ExporterReport[]
   /** How each RDMA device takes each exporter's memory; empty for other engines. */
   axes: readonly Axes[]
@@ -71,6 +73,7 @@ export interface SmokeReport extends Counts {
 }
 
 interface Found {
+  iommu: SmokeReport['iommu']
   exporters: ExporterReport[]
   axes: readonly Axes[]
   planned: Planned
@@ -118,6 +121,7 @@ export function smokeReport(
     error: state.error,
     untestable: state.untestable,
     engine: options.engine,
+    iommu: found.iommu,
     exporters,
     axes,
     size: options.size,

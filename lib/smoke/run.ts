@@ -122,6 +122,7 @@ async function guarded(
     const interrupted = context.signal.aborted
     const untestable = session === null && isMissing(error) ? describe(error) : null
     const report = smokeReport(options, here, {
+      iommu: plant?.iommu ?? null,
       exporters: witness.reports,
       axes: plant?.axes ?? [],
       planned: will,

@@ -215,9 +215,8 @@ export class Session {
   #write(report: ScenarioReport, checks: readonly Check[], saw: string | undefined): void {
     const { tap } = this.#output
     const title = saw === undefined ? report.name : `${report.name}: ${saw}`
-    const subtest = tap.subtest(title)
+    const subtest = tap.subtest(title, checks.length)
     for (const { ok, name } of checks) subtest.test(ok, name)
-    subtest.plan(checks.length)
     const { name: _, ok, ...figures } = report
     tap.test(ok, title, figures)
   }

@@ -1,19 +1,13 @@
 /** What plants of RDMA devices have in common, wherever the other end is. */
-import { readFileSync } from 'node:fs'
 import { P2pdmaError } from '../../errors.js'
 import type { Axes } from '../axes.js'
 import type { Lane } from '../lanes.js'
 import { layOutBlocks } from '../layout.js'
 import type { SmokeOptions } from '../options.js'
+import { pinnedBytes } from '../memory.js'
 import { checkMemory } from '../plan.js'
 import type { Conclusion, Plant, Port, Station } from '../plant.js'
 import type { Scenario } from '../scenarios.js'
-
-/** What is pinned for RDMA: drivers/infiniband/core/umem.c, ib_umem_get(). */
-export function pinnedBytes(): number {
-  const text = readFileSync('/proc/self/status', 'utf8')
-  return Number(/^VmPin:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
-}
 
 export abstract class RdmaPlant implements Plant {
   abstract readonly facts: readonly string[]

@@ -1,5 +1,4 @@
 /** Two NICs, one of which sends what the other receives, and a device with memory. */
-import { readFileSync } from 'node:fs'
 import { VfioEngine } from '../../engines/index.js'
 import { P2pdmaError } from '../../errors.js'
 import { type VfioBarExporter, vfioBar } from '../../exporters/index.js'
@@ -9,6 +8,7 @@ import type { Form, Lane } from '../lanes.js'
 import { type Layout, layOutFrames } from '../layout.js'
 import type { SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
+import { pinnedBytes } from '../memory.js'
 import { checkMemory } from '../plan.js'
 import type { Conclusion, Plant, Port, Station } from '../plant.js'
 import { Probe } from '../probe.js'
@@ -28,7 +28,7 @@ export async function openVfioPlant(
   options: SmokeOptions,
   system: Placement,
 ): Promise<VfioPlant> {
-  const locked = lockedBytes()
+  const pinned = pinnedBytes()
   const cast = castDevices(nics, options.memory)
   const engines: VfioEngine[] = []
   const faults = new FaultWatch([cast.sender, cast.receiver, cast.memory ?? ''])
@@ -37,7 +37,7 @@ export async function openVfioPlant(
     for (const engine of engines) await untilLinkIsUp(engine)
     const [sender, receiver] = engines as [VfioEngine, VfioEngine]
     const memory = cast.memory === null ? null : await openMemory(cast.memory)
-    const parts = { cast, sender, receiver, memory, faults, locked }
+    const parts = { cast, sender, receiver, memory, faults, pinned }
     return new VfioPlant(parts, system, options.witness)
   } catch (error) {
     faults.close()
@@ -62,12 +62,6 @@ async function untilLinkIsUp(engine: VfioEngine): Promise<void> {
   })
 }
 
-/** What is pinned for DMA counts as locked: vfio_iommu_type1.c, vfio_lock_acct(). */
-function lockedBytes(): number {
-  const text = readFileSync('/proc/self/status', 'utf8')
-  return Number(/^VmLck:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024
-}
-
 interface Parts {
   cast: Cast
   sender: VfioEngine
@@ -75,13 +69,14 @@ interface Parts {
   memory: VfioBarExporter | null
   faults: FaultWatch
   /** Bytes pinned before the devices were opened. */
-  locked: number
+  pinned: number
 }
 
 export class VfioPlant implements Plant {
   readonly sender: VfioEngine
   readonly receiver: VfioEngine
   readonly faults: FaultWatch
+  readonly iommu: NonNullable<Plant['iommu']>
   readonly facts: readonly string[]
   readonly scenarios: readonly Scenario[]
   readonly judgedSize = 0
@@ -95,11 +90,11 @@ export class VfioPlant implements Plant {
   readonly injected = 0
   /** Addresses in use with nothing attached. */
   readonly #idle: readonly number[]
-  readonly #locked: number
+  readonly #pinned: number
   readonly #memory: VfioBarExporter | null
 
   constructor(parts: Parts, system: Placement, isWitness: boolean) {
-    const { cast, sender, receiver, memory, faults, locked } = parts
+    const { cast, sender, receiver, memory, faults, pinned } = parts
     this.faults = faults
     this.#memory = memory
     this.sender = sender
@@ -108,9 +103,10 @@ export class VfioPlant implements Plant {
     this.scenarios = isWitness
       ? [witnessScenario(this, system)]
       : frameScenarios(this, system, memory)
-    this.facts = facts(cast, faults)
+    this.iommu = sender.device.space.kind
+    this.facts = facts(cast, faults, this.iommu)
     this.#idle = this.#taken()
-    this.#locked = locked
+    this.#pinned = pinned
   }
 
   get bytes(): number {
@@ -134,7 +130,7 @@ export class VfioPlant implements Plant {
     const left = ranges.reduce((sum, count) => sum + count, 0)
     await this.#closeDevices()
     const faults = this.faults.unexpected
-    const pinned = lockedBytes() - this.#locked
+    const pinned = pinnedBytes() - this.#pinned
     const count = faults?.length ?? null
     const seen = count === null ? 'nobody to see DMA faults' : `${count} unexpected DMA faults`
     const first = faults?.[0]
@@ -158,9 +154,13 @@ export class VfioPlant implements Plant {
   }
 }
 
-function facts({ sender, receiver, memory }: Cast, { missing }: FaultWatch): string[] {
+function facts(
+  { sender, receiver, memory }: Cast,
+  { missing }: FaultWatch,
+  iommu: NonNullable<Plant['iommu']>,
+): string[] {
   return [
-    `engine vfio: real, ${sender} sends what ${receiver} receives, each behind the IOMMU`,
+    `engine vfio: real, ${sender} sends what ${receiver} receives, each behind the IOMMU (${iommu})`,
     memory === null
       ? 'no memory device: `p2pdma bind` one, and name it by --memory'
       : `memory device ${memory}: real, frames go out of its BAR and into it`,

@@ -197,10 +197,9 @@ void t.test('the TAP is read as it was meant', async (t) => {
   tap.version()
   tap.comment('two\nlines')
   tap.plan(3)
-  const subtest = tap.subtest('a # b')
+  const subtest = tap.subtest('a # b', 2)
   subtest.test(true, 'fine')
   subtest.test(false, 'not # SKIP this')
-  subtest.plan(2)
   tap.test(false, 'a # b', { list: [1], text: 'x: y' })
   tap.skip('not run', 'run as root')
   tap.test(true, 'last')
@@ -214,6 +213,38 @@ void t.test('the TAP is read as it was meant', async (t) => {
     ['assert', { ok: true, name: 'not run', skip: 'run as root' }],
     ['assert', { ok: true, name: 'last' }],
   ])
+})
+
+void t.test('KTAP has no YAML, no escapes and no way to bail out', async (t) => {
+  let text = ''
+  const tap = new TapWriter((part) => (text += part), 'ktap')
+  tap.version()
+  tap.comment('two\nlines')
+  tap.plan(3)
+  const subtest = tap.subtest('a # b', 2)
+  subtest.test(true, 'fine')
+  subtest.test(false, 'not # SKIP \\ this')
+  tap.test(false, 'a # b', { list: [1], text: 'x: y' })
+  tap.skip('not run', 'run as\nroot')
+  tap.bailOut('EIO: the device\nhas gone')
+  t.equal(
+    text,
+    `KTAP version 1
+# two
+# lines
+1..3
+  KTAP version 1
+  # Subtest: a  b
+  1..2
+  ok 1 fine
+  not ok 2 not  SKIP \\ this
+# list: [1]
+# text: "x: y"
+not ok 1 a  b
+ok 2 not run # SKIP run as root
+not ok 3 the run came to its end # ERROR EIO: the device has gone
+`,
+  )
 })
 
 void t.test("the kernel's list of dma-bufs", async (t) => {
