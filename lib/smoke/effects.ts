@@ -21,6 +21,15 @@ export const EFFECT_SCENARIOS: Readonly<Record<Effect, readonly string[]>> = {
   fault: ['the IOMMU as a witness'],
 }
 
+/** Where those are, for whoever asks for them elsewhere. */
+const EFFECT_ENGINES: Readonly<Record<Effect, string>> = {
+  link: '--engine vfio, or verbs with both ends here',
+  reset: '--engine vfio',
+  kill: '--engine verbs with both ends here',
+  revoke: '--engine verbs with both ends here',
+  fault: '--engine vfio --witness',
+}
+
 export const EFFECT_NAMES = Object.keys(EFFECTS) as Effect[]
 
 /** `link,reset`, or `all`. ERR_INVALID_ARG_VALUE for what is no effect. */
@@ -41,4 +50,21 @@ export function whyUnasked(effects: readonly Effect[], asked: readonly Effect[])
   if (missing.length === 0) return null
   const what = missing.map((effect) => EFFECTS[effect]).join(', and ')
   return `it ${what}, which nobody has asked for: --disruptive=${missing.join(',')}`
+}
+
+/** What was asked for, and none of these scenarios does: it is to be said that nobody did it. */
+export function elsewhere(
+  asked: readonly Effect[],
+  here: readonly { effects: readonly Effect[] }[],
+): { name: string; effects: Effect[]; reason: string }[] {
+  const played = new Set(here.flatMap(({ effects }) => effects))
+  return asked
+    .filter((effect) => !played.has(effect))
+    .flatMap((effect) =>
+      EFFECT_SCENARIOS[effect].map((name) => ({
+        name,
+        effects: [effect],
+        reason: `this engine does not play it: ${EFFECT_ENGINES[effect]}`,
+      })),
+    )
 }

@@ -44,6 +44,19 @@ export function plan(
   return kept
 }
 
+/** The least `moves` of which it would be given some, where all of these are played. */
+export function leastMoves(
+  scenario: Scenario,
+  { buffers }: Pick<SmokeOptions, 'buffers'>,
+  all: readonly Scenario[],
+): number {
+  const share = sharing(all.map((each) => each.share))(scenario.share)
+  const atOnce = scenario.movesAtOnce(scenario.pairs(buffers))
+  let moves = Math.ceil(atOnce / share)
+  while (Math.floor((moves * share) / atOnce) < 1) moves++
+  return moves
+}
+
 /** Of the whole, where some are not played. */
 function sharing(shares: readonly number[]): (share: number) => number {
   const sum = shares.reduce((a, b) => a + b, 0)

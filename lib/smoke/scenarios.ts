@@ -58,6 +58,7 @@ export interface Scenario {
 const one = () => 1
 const same = (asked: number) => asked
 
+/** Of the software engine; the last three are of it alone. */
 export const scenarios: readonly Scenario[] = [
   {
     name: 'a buffer at a time moves under load, promise form',
@@ -105,6 +106,12 @@ export const scenarios: readonly Scenario[] = [
     run: throughput,
   },
 ]
+
+/** For engines that do not play them. */
+export function softwareAlone(): Scenario[] {
+  const skip = 'this engine does not play it: --engine software'
+  return scenarios.slice(2).map((scenario) => ({ ...scenario, skip }))
+}
 
 function openPipeline(stage: Stage, lane: Lane, pairs: readonly Pair[]): Pipeline {
   const { layout, tally, random, run } = stage

@@ -1,9 +1,9 @@
 /** One run: plays the scenarios one after the other, and reports each. */
-import type { Effect } from './effects.js'
+import { type Effect, elsewhere } from './effects.js'
 import { checkFault } from './fault-check.js'
 import type { KernelWatch } from './kernel-watch.js'
 import { type MemoryCap, mebibytes, peakMemory } from './memory.js'
-import { plan, type Step } from './plan.js'
+import { leastMoves, plan, type Step } from './plan.js'
 import type { Conclusion, Plant } from './plant.js'
 import { type ScenarioReport, scenarioReport, type SkippedReport } from './report.js'
 import type { Check, Outcome, Scenario } from './scenarios.js'
@@ -75,15 +75,21 @@ export class Session {
     const { bound } = this.#limits
     const played = this.#scenarios.filter(({ skip }) => skip === undefined)
     const steps = plan(options, performance.now(), played, bound.workEndsAt)
-    const skipped = this.#scenarios.filter(({ skip }) => skip !== undefined)
+    const skipped = [
+      ...this.#scenarios.flatMap(({ name, skip, effects }) =>
+        skip === undefined ? [] : { name, effects: [...effects], reason: skip },
+      ),
+      ...this.#tooFew(played, steps),
+      ...elsewhere(options.disruptive, this.#scenarios),
+    ]
     const sometimes = [plant.concludes, options.maxMemory !== null, options.inject !== null]
     const atTheEnd = 2 + sometimes.filter((each) => each).length
     this.#output.tap.plan(skipped.length + steps.length + atTheEnd)
-    for (const { name, skip = '', effects } of skipped) this.#skip(name, skip, effects)
+    for (const { name, reason, effects } of skipped) this.#skip(name, reason, effects)
     for (const [index, step] of steps.entries()) {
       if (this.#isEnded) return
       const { name, effects } = step.scenario
-      if (bound.isOver) this.#skip(name, `no time was left: --seconds ${options.seconds}`, effects)
+      if (bound.isOver) this.#skip(name, noTimeFor(this.#run), effects)
       else await this.#play(step, index, `${index + 1}/${steps.length}`)
     }
     if (this.#isEnded) return
@@ -92,6 +98,19 @@ export class Session {
     await this.#conclude(plant)
     this.#checkMemory()
     this.#checkKernel()
+  }
+
+  /** Those for which no move is left. */
+  #tooFew(played: readonly Scenario[], steps: readonly Step[]): SkippedReport[] {
+    const { options } = this.#run
+    const kept = new Set(steps.map(({ scenario }) => scenario))
+    return played
+      .filter((scenario) => !kept.has(scenario))
+      .map((scenario) => ({
+        name: scenario.name,
+        reason: `too few moves for it: --moves ${leastMoves(scenario, options, played)}`,
+        effects: [...scenario.effects],
+      }))
   }
 
   get #isEnded(): boolean {
@@ -143,7 +162,7 @@ export class Session {
   /**
    * A run whose moves met no work would prove nothing. Of few moves the share
    * says little, and small buffers are done before a move begins: there it is
-   * told, not judged.
+   * told, and not judged: a skip.
    */
   #checkPower(): void {
     const { moves, movesWithWorkInFlight } = this.#done.counts
@@ -151,12 +170,13 @@ export class Session {
     const { options, plant } = this.#run
     const isPaced = options.maxGbps !== null
     const judged = moves >= JUDGED_MOVES && options.size >= plant.judgedSize && !isPaced
-    const isMet = !judged || movesWithWorkInFlight >= IN_FLIGHT_SHARE * moves
-    const ok = isMet && this.reports.length > 0
-    const rule = judged
-      ? '9 of 10 are needed'
-      : `not judged below ${JUDGED_MOVES} moves or --size ${plant.judgedSize}, or with --max-gbps`
-    this.#test(ok, `${met}; ${rule}`)
+    if (moves === 0) return this.#test(false, 'no buffer has moved')
+    if (judged) {
+      const isMet = movesWithWorkInFlight >= IN_FLIGHT_SHARE * moves
+      return this.#test(isMet, `${met}; 9 of 10 are needed`)
+    }
+    const rule = `not judged below ${JUDGED_MOVES} moves or --size ${plant.judgedSize}, or with --max-gbps`
+    this.#output.tap.skip(met, rule)
   }
 
   async #play(step: Step, index: number, ordinal: string): Promise<void> {
@@ -176,8 +196,18 @@ export class Session {
       await stage.close()
       stopProgress()
     }
-    const checks = [...outcome.checks, ...this.#commonChecks(stage.tally, error)]
+    const { bytesVerified } = stage.tally.counts
+    const arrived = { ok: bytesVerified > 0, name: `${bytesVerified} distinct bytes verified` }
+    const nothingWrong = this.#nothingWrong(stage.tally, error)
+    const checks = [...outcome.checks, arrived, ...nothingWrong]
     const ok = checks.every((check) => check.ok)
+    const isClean = nothingWrong.every((check) => check.ok)
+    if (isClean && this.#limits.bound.isOver && stage.tally.counts.moves === 0) {
+      // Begun, and over before anything had moved.
+      this.#done.add(stage.tally)
+      this.#stage = null
+      return this.#skip(scenario.name, noTimeFor(this.#run), scenario.effects)
+    }
     const report = scenarioReport(
       scenario,
       ok,
@@ -195,11 +225,10 @@ export class Session {
     if (stage.tally.fatal !== null) throw stage.tally.fatal
   }
 
-  #commonChecks(tally: Tally, error: unknown): Check[] {
+  #nothingWrong(tally: Tally, error: unknown): Check[] {
     const { counts } = tally
     const none = (count: number, what: string) => ({ ok: count === 0, name: `${count} ${what}` })
     const checks = [
-      { ok: counts.bytesVerified > 0, name: `${counts.bytesVerified} distinct bytes verified` },
       none(counts.lost, 'lost'),
       none(counts.doubled, 'doubled'),
       none(counts.torn, 'torn'),
@@ -235,4 +264,8 @@ export class Session {
       progress('')
     }
   }
+}
+
+function noTimeFor({ options }: Run): string {
+  return `no time was left: --seconds ${options.seconds}`
 }

@@ -8,7 +8,13 @@ import { PORT, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
 import { pinnedBytes } from '../memory.js'
 import type { Port } from '../plant.js'
-import { type Goal, type Outcome, type Scenario, stampedUnderMoves } from '../scenarios.js'
+import {
+  type Goal,
+  type Outcome,
+  type Scenario,
+  softwareAlone,
+  stampedUnderMoves,
+} from '../scenarios.js'
 import type { Stage } from '../stage.js'
 import { castVerbsDevices } from './devices.js'
 import { DEPTH } from './ends.js'
@@ -164,6 +170,7 @@ function peerScenarios(system: Placement): Scenario[] {
       station.roundTrip('batch', stage),
     ),
     scenario('sent to the peer, which sends it back', (station, stage) => station.echo(stage)),
+    ...softwareAlone(),
   ]
 }
 

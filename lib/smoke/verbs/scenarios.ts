@@ -9,6 +9,7 @@ import {
   type Goal,
   type Outcome,
   type Scenario,
+  softwareAlone,
   stampedUnderMoves,
 } from '../scenarios.js'
 import type { Stage } from '../stage.js'
@@ -67,6 +68,7 @@ export function verbsScenarios(plant: VerbsPlant, system: Placement): Scenario[]
     troubled('queue pairs fail', 'message', [], queuePairError),
     troubled('another peer is killed', 'write', ['kill'], peerKilled),
     revocationScenario(plant, system, troubled),
+    ...softwareAlone(),
   ]
 }
 

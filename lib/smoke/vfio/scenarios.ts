@@ -10,6 +10,7 @@ import {
   type Outcome,
   type Scenario,
   sleep,
+  softwareAlone,
   stampedUnderMoves,
 } from '../scenarios.js'
 import type { Stage } from '../stage.js'
@@ -45,27 +46,27 @@ export function frameScenarios(
     run: (stage, goal) => underMoves(plant, stage, goal, form, trouble),
   })
   const first = system.from
-  const scenarios = [
+  // Video memory: evicted to the system's, and brought back.
+  const evicted = memory === null ? system : { from: memory, to: [first, memory] }
+  const within = memory === null ? system : { from: memory, to: [memory] }
+  const ofMemory = (scenario: Scenario): Scenario =>
+    memory === null ? { ...scenario, skip: NO_MEMORY } : scenario
+  return [
     frames('system memory to system memory, promise form', 0.15, 'promise', system, system),
     frames('system memory to system memory, batch form', 0.15, 'batch', system, system),
-  ]
-  if (memory !== null) {
-    // Video memory: evicted to the system's, and brought back.
-    const evicted = { from: memory, to: [first, memory] }
-    const within = { from: memory, to: [memory] }
-    scenarios.push(
+    ...[
       frames('BAR to system memory, promise form', 0.15, 'promise', evicted, system),
       frames('BAR to BAR, batch form', 0.2, 'batch', evicted, evicted),
       frames('BAR to another place in the same BAR, batch form', 0.15, 'batch', within, within),
-    )
-  }
-  const best = memory === null ? system : { from: memory, to: [first, memory] }
-  scenarios.push(
-    frames('surprise resets of both NICs', 0.1, 'promise', best, system, ['reset'], resets),
-    frames('the link goes down and comes up', 0.1, 'batch', best, system, ['link'], linkDown),
-  )
-  return scenarios
+    ].map(ofMemory),
+    frames('surprise resets of both NICs', 0.1, 'promise', evicted, system, ['reset'], resets),
+    frames('the link goes down and comes up', 0.1, 'batch', evicted, system, ['link'], linkDown),
+    ...softwareAlone(),
+  ]
 }
+
+const NO_MEMORY =
+  'no device with memory is bound to vfio-pci: `p2pdma bind` one, and name it by --memory'
 
 /** Alone: it takes its time. */
 export function witnessScenario(plant: VfioPlant, system: Placement): Scenario {

@@ -204,7 +204,8 @@ void t.test('what it uses, and what it does to others, is said beforehand', asyn
   t.ok(planned.memoryBytes < 256 << 20, `${planned.memoryBytes} bytes planned`)
   t.ok(peakMemoryBytes > 0 && peakMemoryBytes <= 256 << 20, `${peakMemoryBytes} bytes at most`)
   t.ok(durationMs <= 60_000)
-  t.same(skipped, [])
+  // Of 10 moves none is left for all 4 buffers to move ...: 40 are needed.
+  t.match(skipped, [{ name: /^all buffers move together/, reason: /: --moves 40$/ }])
   t.equal(kernelLog.complaints === null, kernelLog.unreadable !== null)
   const [beforehand = ''] = run.stderr.split('\n1..')
   t.match(beforehand, /# will use about \d+ MiB of memory \(256 MiB at most\), .*, 60 s at most/)
@@ -227,6 +228,24 @@ void t.test(
     }
   },
 )
+
+void t.test('what is left out is a skip, and says why', async (t) => {
+  const { code, stdout, stderr } = await smoke('--moves', '3', '--disruptive', '--json', '-')
+  t.equal(code, 0, stderr)
+  const { scenarios, skipped } = report(stdout)
+  const few = skipped.filter(({ reason }) => reason.startsWith('too few moves for it: --moves '))
+  t.equal(scenarios.length + few.length, 5, 'all of this engine')
+  const elsewhere = skipped.filter(({ reason }) => /^this engine does not play it/.test(reason))
+  t.same(
+    elsewhere.flatMap(({ effects }) => effects),
+    Object.keys(EFFECT_SCENARIOS),
+    'and what was asked for, and is of another one',
+  )
+  t.equal(few.length + elsewhere.length, skipped.length)
+  for (const { name, reason } of skipped) t.match(stderr, `${name} # SKIP ${reason}\n`)
+  t.match(stderr, /^ok \d+ - work was in flight .* of 3 moves # SKIP not judged below 50 moves/m)
+  t.match(tap(stderr), { ok: true, count: scenarios.length + skipped.length + 2 })
+})
 
 void t.test('--max-gbps holds what the device moves to a rate', async (t) => {
   const args = ['--seconds', '4', '--size', '1M', '--max-gbps', '0.02', '--json', '-']

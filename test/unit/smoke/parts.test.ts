@@ -4,11 +4,11 @@ import { P2pdmaError } from '../../../lib/errors.js'
 import { checkFault } from '../../../lib/smoke/fault-check.js'
 import { groupSlots, layOut, LINE, loadSlots, payloadOffset } from '../../../lib/smoke/layout.js'
 import { withConsent } from '../../../lib/smoke/run.js'
-import { type Effect, EFFECT_NAMES, parseEffects } from '../../../lib/smoke/effects.js'
+import { type Effect, EFFECT_NAMES, elsewhere, parseEffects } from '../../../lib/smoke/effects.js'
 import { Pacer } from '../../../lib/smoke/pacer.js'
 import { type Scenario, scenarios } from '../../../lib/smoke/scenarios.js'
 import { rotation, withDefaults } from '../../../lib/smoke/options.js'
-import { checkMemory, plan } from '../../../lib/smoke/plan.js'
+import { checkMemory, leastMoves, plan } from '../../../lib/smoke/plan.js'
 import { Random } from '../../../lib/smoke/random.js'
 import { quantiles, Tally } from '../../../lib/smoke/tally.js'
 import { TapWriter } from '../../../lib/smoke/tap.js'
@@ -79,6 +79,26 @@ void t.test('what is not played leaves its share to the others', async (t) => {
   const timed = plan(withDefaults({ seconds: 10 }), 1000, some)
   t.equal(Math.round(timed.at(-1)?.goal.endsAt ?? 0), 11_000)
   t.same(plan(withDefaults({ moves: 4 }), 0, []), [])
+})
+
+void t.test('how many moves a scenario needs is said, and is enough', async (t) => {
+  for (const buffers of [1, 2, 7]) {
+    for (const scenario of scenarios.slice(1)) {
+      const least = leastMoves(scenario, { buffers }, scenarios)
+      const isKept = (moves: number) =>
+        plan(withDefaults({ moves, buffers }), 0).some((step) => step.scenario === scenario)
+      t.same([isKept(least - 1), isKept(least)], [false, true], `${scenario.name}: ${least}`)
+    }
+  }
+})
+
+void t.test('what was asked for and is of another engine is named', async (t) => {
+  const here = [{ effects: ['link'] as const }, { effects: [] }]
+  t.same(elsewhere(['link'], here), [])
+  t.match(elsewhere(['link', 'kill'], here), [
+    { name: 'another peer is killed', effects: ['kill'] },
+  ])
+  t.same(elsewhere([], []), [], 'nobody is told of what nobody has asked for')
 })
 
 void t.test('nothing is done to others unless each effect was asked for', async (t) => {
