@@ -27,6 +27,50 @@ export function onSignals(handler: (code: number) => void): () => void {
   }
 }
 
+const HANGUP = 128 + constants.signals.SIGHUP
+
+/**
+ * The first signal ends a run in good order, the second at once; but for SIGHUP, of which
+ * a terminal that goes away gives two, by the kernel and by the shell.
+ */
+export class Interrupt {
+  readonly #abort = new AbortController()
+  #exitCode: number | null = null
+  #isSignalled = false
+  /** Takes the handlers away. */
+  readonly stop: () => void
+
+  constructor() {
+    this.stop = onSignals((code) => this.#signalled(code))
+  }
+
+  #signalled(code: number): void {
+    if (this.#isSignalled) {
+      if (code === HANGUP) return
+      process.exit(code)
+    }
+    this.#isSignalled = true
+    // Where the output broke first, it was the terminal that went.
+    this.#exitCode = code
+    this.#abort.abort()
+  }
+
+  /** Ends the run in good order. */
+  end(code: number): void {
+    this.#exitCode ??= code
+    this.#abort.abort()
+  }
+
+  /** Null where nothing ended the run. */
+  get exitCode(): number | null {
+    return this.#exitCode
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+}
+
 /**
  * Whatever ends the process, but for SIGKILL and the like, puts back what it has
  * changed: an exit, an exception that nobody catches. Returns what ends that.

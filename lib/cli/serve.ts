@@ -1,9 +1,10 @@
 /** `p2pdma serve`: the other host of `p2pdma smoke --engine verbs --peer`. */
-import { constants } from 'node:os'
 import type { P2pdmaError } from '../errors.js'
 import { LIMITS, PORT } from '../smoke/options.js'
 import type { ServeEvent } from '../smoke/verbs/serve.js'
 import { parseOptions, UsageError, wholeNumber } from './args.js'
+import { Interrupt } from './ending.js'
+import { Output } from './output.js'
 
 export const summary = "be the other host of 'smoke --engine verbs --peer'"
 
@@ -23,7 +24,8 @@ Whoever can connect may read and write these buffers, and nothing else: listen
 where you trust everybody. On stdout there is a line of JSON for each event,
 the first when it is ready: { "event": "ready", "device", "host", "port", "size" }.
 
-Exit codes: 0 it was ended, 1 it failed, 2 this usage, 130 interrupted.`
+Exit codes: 0 it has served (--once), 1 it failed, 2 this usage, 129 to 143 ended by
+a signal, 141 nobody reads the output.`
 
 const options = {
   device: { type: 'string' },
@@ -50,13 +52,13 @@ export async function run(argv: string[]): Promise<number> {
   if (bytes % multipleOf !== 0) {
     throw new UsageError(`--size must be a multiple of ${multipleOf}, not '${bytes}'`)
   }
-  const abort = new AbortController()
-  let code = 0
-  const onSignal = (name: NodeJS.Signals) => {
-    code = 128 + constants.signals[name]
-    abort.abort()
+  const interrupt = new Interrupt()
+  const output = new Output('serve', (code) => interrupt.end(code))
+  const tell = (event: ServeEvent) => output.write(process.stdout, `${JSON.stringify(event)}\n`)
+  const progress = (line: string) => {
+    // One line, on a terminal only.
+    if (process.stderr.isTTY) output.write(process.stderr, `\r\x1b[K${line}`)
   }
-  process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
   try {
     const settings = {
       ...{ device, host, from, to: to.split(','), size: bytes, once: values.once === true },
@@ -64,23 +66,15 @@ export async function run(argv: string[]): Promise<number> {
       everyMs: values.still === true ? Infinity : wholeNumber('every', every ?? '20', 1, 60_000),
     }
     const { serve } = await import('../smoke/index.js')
-    await serve(settings, { tell, progress }, abort.signal)
+    await serve(settings, { tell, progress }, interrupt.signal)
     progress('')
-    return code
+    await output.flushed()
+    return interrupt.exitCode ?? 0
   } catch (error) {
     const { code: kind, message } = error as P2pdmaError
     if (kind !== 'ERR_INVALID_ARG_VALUE') throw error
     throw new UsageError(message)
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    interrupt.stop()
   }
-}
-
-function tell(event: ServeEvent): void {
-  process.stdout.write(`${JSON.stringify(event)}\n`)
-}
-
-/** One line, on a terminal only. */
-function progress(line: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`)
 }

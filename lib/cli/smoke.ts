@@ -12,7 +12,7 @@ import {
 import type { SmokeReport } from '../smoke/report.js'
 import { type Dialect, DIALECTS, TapWriter } from '../smoke/tap.js'
 import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
-import { onSignals, putBackAtExit } from './ending.js'
+import { Interrupt, putBackAtExit } from './ending.js'
 import { Output } from './output.js'
 import { ReportFile } from './report-file.js'
 
@@ -224,32 +224,6 @@ async function written(file: ReportFile | null, text: string): Promise<boolean> 
   } catch (error) {
     printError(error)
     return false
-  }
-}
-
-/** The first signal ends the run in good order, the second at once. */
-class Interrupt {
-  readonly #abort = new AbortController()
-  /** Null where nothing ended the run. */
-  exitCode: number | null = null
-  /** Takes the handlers away. */
-  readonly stop: () => void
-
-  constructor() {
-    this.stop = onSignals((code) => {
-      if (this.#abort.signal.aborted) process.exit(code)
-      this.end(code)
-    })
-  }
-
-  /** Ends the run in good order; what ends it first says how. */
-  end(code: number): void {
-    this.exitCode ??= code
-    this.#abort.abort()
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal
   }
 }
 

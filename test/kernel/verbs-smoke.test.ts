@@ -86,15 +86,27 @@ t.test('the other end on another host, whose buffers move too', async (t) => {
   const report = JSON.parse(stdout) as SmokeReport
   t.match(report, { ok: true, moves: 12, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
   t.equal(report.scenarios.length, 3)
-  child.kill('SIGTERM')
+  child.kill('SIGHUP')
   const [code] = (await once(child, 'close')) as [number]
-  t.equal(code, 143)
+  t.equal(code, 129, 'in good order, as by SIGTERM')
   const gone = events.flatMap((event) => (event.event === 'gone' ? [event] : []))
   t.equal(gone.length, 4, 'one look, and one peer for each scenario')
   for (const { error, failedMoves, strayWrites } of gone) {
     t.match({ error, failedMoves, strayWrites }, { error: null, failedMoves: 0, strayWrites: 0 })
   }
   t.ok(gone.some(({ moves }) => moves > 0))
+})
+
+t.test('serve ends in good order when nobody reads what it says', async (t) => {
+  const child = spawn(process.execPath, [main, 'serve', '--port', '0'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  child.stdout.destroy()
+  let stderr = ''
+  child.stderr.on('data', (chunk: Buffer) => (stderr += String(chunk)))
+  const [code] = (await once(child, 'close')) as [number]
+  t.equal(code, 141)
+  t.equal(stderr, '')
 })
 
 t.test('a path that lets nothing through ends it, with what is likely', async (t) => {

@@ -17,6 +17,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Parser } from 'tap-parser'
 import t from 'tap'
+import { Interrupt } from '../../../lib/cli/ending.js'
 import { EFFECT_SCENARIOS, type SmokeReport } from '../../../lib/smoke/index.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
@@ -387,12 +388,41 @@ void t.test('SIGINT: stops, says what was verified, exit 130', async (t) => {
   t.match(tap(run.stderr), { ok: false, bailedOut: /^interrupted; \d+ bytes verified/ })
 })
 
-void t.test('SIGHUP is a signal like the others', async (t) => {
+void t.test('SIGHUP is a signal like the others, and comes twice', async (t) => {
   const { child, ended } = start(['--seconds', '600', '--json', '-'])
-  child.stderr?.once('data', () => child.kill('SIGHUP'))
+  // By the kernel, and by the shell.
+  child.stderr?.once('data', () => {
+    child.kill('SIGHUP')
+    setTimeout(() => child.kill('SIGHUP'), 20)
+  })
   const run = await ended
   t.equal(run.code, 129)
   t.match(report(run.stdout), { ok: false, interrupted: true })
+})
+
+void t.test(
+  'a terminal that goes away breaks the output first: it is the signal that counts',
+  (t) => {
+    const interrupt = new Interrupt()
+    t.equal(interrupt.exitCode, null)
+    interrupt.end(1)
+    t.match(interrupt, { exitCode: 1, signal: { aborted: true } })
+    process.emit('SIGHUP')
+    t.equal(interrupt.exitCode, 129, 'and does not end it at once')
+    process.emit('SIGHUP')
+    interrupt.stop()
+    t.end()
+  },
+)
+
+void t.test('what only prints ends without a stack where nobody reads, or nothing fits', (t) => {
+  const run = (line: string) => {
+    const words = ['-c', line, 'sh', process.execPath, join(root, 'dist/lib/cli/main.js')]
+    return spawnSync('sh', words, { encoding: 'utf8' }).stderr
+  }
+  t.equal(run('{ "$@" smoke --help; echo $? >&2; } | :'), '141\n')
+  t.match(run('"$@" --help >/dev/full; echo $? >&2'), /^p2pdma: the output .*ENOSPC.*\n1\n$/)
+  t.end()
 })
 
 void t.test('a process that was stopped for a while has not hung', async (t) => {
