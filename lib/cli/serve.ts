@@ -11,6 +11,10 @@ export const summary = "be the other host of 'smoke --engine verbs --peer'"
 export const usage = `[OPTIONS]
 
   --device NAME      the RDMA device (the first with an active port)
+  --port-num N       which of its ports (the first that is active; or in the name, as
+                     mlx5_0/2)
+  --gid-index N      which entry of the port's GID table (RoCE v2 before v1, routable
+                     before link-local, IPv4 before IPv6)
   --host ADDRESS     listen for peers there (on every address of this host)
   --port N           and on this TCP port; 0: any that is free (${PORT})
   --from EXPORTER    where the buffers are made that the peers use (memfd)
@@ -18,17 +22,21 @@ export const usage = `[OPTIONS]
   --size BYTES       of each, a multiple of 4096, 65536 at least (524288)
   --every MS         from one move of a buffer to its next (20)
   --still            do not move them
-  --once             end when the first peer has gone
+  --once             end when the run that has used the buffers has ended, all its
+                     connections; one that only looks does not count
 
 Whoever can connect may read and write these buffers, and nothing else: listen
 where you trust everybody. On stdout there is a line of JSON for each event,
-the first when it is ready: { "event": "ready", "device", "host", "port", "size" }.
+the first when it is ready: { "event": "ready", "device", "portNum", "gidIndex",
+"host", "port", "size" }.
 
 Exit codes: 0 it has served (--once), 1 it failed, 2 this usage, 129 to 143 ended by
 a signal, 141 nobody reads the output.`
 
 const options = {
   device: { type: 'string' },
+  'port-num': { type: 'string' },
+  'gid-index': { type: 'string' },
   host: { type: 'string' },
   port: { type: 'string' },
   from: { type: 'string' },
@@ -63,6 +71,8 @@ export async function run(argv: string[]): Promise<number> {
     const settings = {
       ...{ device, host, from, to: to.split(','), size: bytes, once: values.once === true },
       port: port === undefined ? PORT : wholeNumber('port', port, 0, 65535),
+      portNum: index('port-num', values['port-num'], LIMITS.portNum),
+      gidIndex: index('gid-index', values['gid-index'], LIMITS.gidIndex),
       everyMs: values.still === true ? Infinity : wholeNumber('every', every ?? '20', 1, 60_000),
     }
     const { serve } = await import('../smoke/index.js')
@@ -77,4 +87,8 @@ export async function run(argv: string[]): Promise<number> {
   } finally {
     interrupt.stop()
   }
+}
+
+function index(name: string, text: string | undefined, { min, max }: { min: number; max: number }) {
+  return text === undefined ? null : wholeNumber(name, text, min, max)
 }

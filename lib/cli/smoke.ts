@@ -25,7 +25,12 @@ export const usage = `[OPTIONS]
                      two are taken that are bound to vfio-pci; or verbs: RDMA between
                      two devices; verbs:DEVICE,DEVICE names them, else those are taken
                      that have an active port; one alone is both ends (software)
-  --peer HOST[:PORT] with verbs: the other end is there, where \`p2pdma serve\` runs
+  --peer HOST[:PORT] with verbs: the other end is there, where \`p2pdma serve\` runs;
+                     IPv6 as [2001:db8::1]:PORT or, link-local, [fe80::1%eth0]:PORT
+  --port-num N       with verbs: which port of the devices (the first that is active;
+                     or in the name, as verbs:mlx5_0/2)
+  --gid-index N      with verbs: which entry of the port's GID table (RoCE v2 before
+                     v1, routable before link-local, IPv4 before IPv6)
   --memory ADDRESS   with vfio: the device whose BAR is video memory (the memory or
                      display device that is bound to vfio-pci and has the largest)
   --witness          with vfio: only frames to a revoked mapping, and the IOMMU's
@@ -79,6 +84,8 @@ const options = {
   moves: { type: 'string' },
   memory: { type: 'string' },
   peer: { type: 'string' },
+  'port-num': { type: 'string' },
+  'gid-index': { type: 'string' },
   witness: { type: 'boolean' },
   seconds: { type: 'string' },
   'max-memory': { type: 'string' },
@@ -106,13 +113,15 @@ export async function run(argv: string[]): Promise<number> {
   return usageErrors(async () => smoke(settingsOf(values), values.json ?? null, dialect))
 }
 
+type NumberName = 'buffers' | 'moves' | 'seconds' | 'seed' | 'portNum' | 'gidIndex'
+type NumberOption = Extract<NumberName, keyof typeof options> | 'port-num' | 'gid-index'
 type Values = ReturnType<typeof parseOptions<typeof options>>
 
 function settingsOf(values: Values): SmokeOptions {
-  const number = (name: 'buffers' | 'moves' | 'seconds' | 'seed') => {
+  const number = (key: NumberName, name: NumberOption = key as NumberOption) => {
     const text = values[name]
-    const { min, max } = LIMITS[name]
-    return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
+    const { min, max } = LIMITS[key]
+    return text === undefined ? {} : { [key]: wholeNumber(name, text, min, max) }
   }
   const { engine, from, to, inject, memory, peer, witness, profile, size, disruptive } = values
   const { 'max-memory': maxMemory, 'max-gbps': maxGbps, link = [] } = values
@@ -142,6 +151,8 @@ function settingsOf(values: Values): SmokeOptions {
     ...number('moves'),
     ...number('seconds'),
     ...number('seed'),
+    ...number('portNum', 'port-num'),
+    ...number('gidIndex', 'gid-index'),
   })
   const { multipleOf } = LIMITS.size
   if (settings.size % multipleOf !== 0) {

@@ -23,6 +23,12 @@ export function checkEngineOptions(options: SmokeOptions): void {
     throw misplaced('--memory and --witness are', options.witness ? 'witness' : 'memory', 'vfio')
   }
   if (family !== 'verbs' && options.peer !== null) throw misplaced('--peer is', 'peer', 'verbs')
+  if (family !== 'verbs' && options.portNum !== null) {
+    throw misplaced('--port-num is', 'port-num', 'verbs')
+  }
+  if (family !== 'verbs' && options.gidIndex !== null) {
+    throw misplaced('--gid-index is', 'gid-index', 'verbs')
+  }
   if ((family !== 'verbs' || options.peer !== null) && options.links.length > 0) {
     throw misplaced('--link is', 'link', 'verbs, with both ends here,')
   }

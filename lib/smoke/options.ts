@@ -8,12 +8,16 @@ export type FaultName = (typeof FAULTS)[number]
 
 export interface SmokeOptions {
   /**
-   * `software`, `vfio` or `vfio:SENDER,RECEIVER`, `verbs` or `verbs:DEVICE` or `verbs:DEVICE,DEVICE`,
-   * as `openEngine()` spells them but for the second device.
+   * `software`, `vfio` or `vfio:SENDER,RECEIVER`, `verbs` or `verbs:DEVICE` or `verbs:DEVICE,DEVICE`
+   * (a DEVICE may be `mlx5_0/2`, for a port), as `openEngine()` spells them but for the second device.
    */
   engine: string
   /** Who runs `p2pdma serve`, as HOST or HOST:PORT; null: both ends are here. */
   peer: string | null
+  /** Which port of the RDMA devices; null: the first that is active, or the one in `engine`. */
+  portNum: number | null
+  /** Which entry of a port's GID table; null: as `VerbsDevice.gid()` chooses. */
+  gidIndex: number | null
   /** The PCI device whose memory is used beside the system's; null: one is looked for. */
   memory: string | null
   /** Where the buffers are made; as `exporterByName()` spells it. */
@@ -71,6 +75,8 @@ export const LIMITS = {
   seconds: { min: 0, max: 86_400 },
   maxMemory: { min: 0, max: 2 ** 50 },
   maxGbps: { min: 0, max: 100_000 },
+  portNum: { min: 1, max: 255 },
+  gidIndex: { min: 0, max: 255 },
   seed: { min: 0, max: 2 ** 32 - 1 },
 } as const
 
@@ -88,6 +94,8 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
   return {
     engine,
     peer: given.peer ?? null,
+    portNum: given.portNum ?? null,
+    gidIndex: given.gidIndex ?? null,
     memory: given.memory ?? null,
     from: given.from ?? 'memfd',
     to: given.to ?? ['memfd'],
@@ -109,6 +117,11 @@ export function withDefaults(given: Partial<SmokeOptions>): SmokeOptions {
     maxGbps: bound(given.maxGbps),
     profile,
   }
+}
+
+/** As `openEngine()` has it. */
+export function portChoice({ portNum, gidIndex }: Pick<SmokeOptions, 'portNum' | 'gidIndex'>) {
+  return { portNum: portNum ?? undefined, gidIndex: gidIndex ?? undefined }
 }
 
 /** 0 says that there is none. */

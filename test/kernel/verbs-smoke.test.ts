@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { wrong } from './support.js'
 import {
   EFFECT_NAMES,
@@ -67,35 +68,65 @@ t.test('one device alone is both ends', async (t) => {
   t.match(JSON.parse(stdout), { ok: true, moves: 3, lost: 0, doubled: 0, torn: 0 })
 })
 
-t.test('the other end on another host, whose buffers move too', async (t) => {
-  // The namespace is the other host: see the rig's guest-init.sh.
-  const serve = ['serve', '--device', 'rxe1', '--port', '0', '--size', '131072', '--every', '50']
-  const child = spawn('ip', ['netns', 'exec', 'peer', process.execPath, main, ...serve], {
+/** On the other host, which is the namespace of the rig's guest-init.sh. */
+function serving(...args: string[]) {
+  const serve = [main, 'serve', '--device', 'rxe1', '--port', '0', ...args]
+  const child = spawn('ip', ['netns', 'exec', 'peer', process.execPath, ...serve], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
+  const ended = once(child, 'close') as Promise<[number]>
   const events: ServeEvent[] = []
   const lines = createInterface({ input: child.stdout })
   lines.on('line', (line) => events.push(JSON.parse(line) as ServeEvent))
-  await once(lines, 'line')
-  const [ready] = events
-  t.match(ready, { event: 'ready', device: 'rxe1', size: 131072 })
-  const port = ready?.event === 'ready' ? ready.port : 0
-  const peer = ['--engine', 'verbs:rxe0', '--peer', `10.0.0.2:${port}`, '--moves', '12']
-  const { stdout, stderr, status } = smoke(...peer)
-  t.equal(status, 0, wrong(stderr))
-  const report = JSON.parse(stdout) as SmokeReport
-  t.match(report, { ok: true, moves: 12, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
-  t.equal(report.scenarios.length, 3)
-  child.kill('SIGHUP')
-  const [code] = (await once(child, 'close')) as [number]
-  t.equal(code, 129, 'in good order, as by SIGTERM')
-  const gone = events.flatMap((event) => (event.event === 'gone' ? [event] : []))
-  t.equal(gone.length, 4, 'one look, and one peer for each scenario')
-  for (const { error, failedMoves, strayWrites } of gone) {
-    t.match({ error, failedMoves, strayWrites }, { error: null, failedMoves: 0, strayWrites: 0 })
-  }
-  t.ok(gone.some(({ moves }) => moves > 0))
-})
+  return { child, ended, events, ready: once(lines, 'line') }
+}
+
+/** The address that `ip` has made of the hardware's. */
+function linkLocal(): string {
+  const words = ['-n', 'peer', '-6', '-brief', 'address', 'show', 'dev', 'p2p1']
+  const found = execFileSync('ip', words, { encoding: 'utf8' })
+  return /fe80:[^/]+/.exec(found)?.[0] ?? ''
+}
+
+t.test(
+  'the other end on another host, whose buffers move too, by link-local addresses',
+  async (t) => {
+    const { ended, events, ready } = serving(
+      ...['--once', '--gid-index', '0', '--size', '131072', '--every', '50'],
+    )
+    const other = serving()
+    await Promise.all([ready, other.ready])
+    // That one has the best GID, and ends by a signal, in good order.
+    t.match(other.events[0], { event: 'ready', device: 'rxe1', portNum: 1, gidIndex: 1 })
+    other.child.kill('SIGHUP')
+    t.equal((await other.ended)[0], 129)
+
+    const [first] = events
+    t.match(first, { event: 'ready', device: 'rxe1', portNum: 1, gidIndex: 0, size: 131072 })
+    const port = first?.event === 'ready' ? first.port : 0
+    // Whoever only looks has not used it.
+    const looker = await VerbsEngine.open('rxe0')
+    const look = await looker.connect({ host: '10.0.0.2', port, timeoutMs: 60_000 })
+    await look.close()
+    await looker.close()
+    const { stdout, stderr, status } = smoke(
+      ...['--engine', 'verbs:rxe0/1', '--gid-index', '0', '--moves', '12'],
+      ...['--peer', `[${linkLocal()}%p2p0]:${port}`],
+    )
+    t.equal(status, 0, wrong(stderr))
+    t.match(stderr, /^# rxe0: port 1, GID 0, fe80:.* \(roce-v2\)$/m)
+    const report = JSON.parse(stdout) as SmokeReport
+    t.match(report, { ok: true, moves: 12, lost: 0, doubled: 0, torn: 0, strayWrites: 0 })
+    t.equal(report.scenarios.length, 3)
+    t.equal((await ended)[0], 0, 'it ends by itself')
+    const gone = events.flatMap((event) => (event.event === 'gone' ? [event] : []))
+    t.equal(gone.length, 5, 'a look, the run, and a connection for each of its scenarios')
+    for (const { error, failedMoves, strayWrites } of gone) {
+      t.match({ error, failedMoves, strayWrites }, { error: null, failedMoves: 0, strayWrites: 0 })
+    }
+    t.ok(gone.some(({ moves }) => moves > 0))
+  },
+)
 
 t.test('serve ends in good order when nobody reads what it says', async (t) => {
   const child = spawn(process.execPath, [main, 'serve', '--port', '0'], {
@@ -128,12 +159,19 @@ t.test('a path that lets nothing through ends it, with what is likely', async (t
 })
 
 t.test('what is missing is said', async (t) => {
-  const missing = smoke('--engine', 'verbs:mlx5_0')
-  t.equal(missing.status, 77)
-  t.match(missing.stderr, /There is no RDMA device 'mlx5_0' .*\n.*rxe0, rxe1/)
-  t.match(JSON.parse(missing.stdout), { error: null, untestable: /'mlx5_0'/, scenarios: [] })
-  // Whoever should be there, and is not, is no matter of this host.
-  const refused = smoke('--engine', 'verbs', '--peer', '127.0.0.1:9')
-  t.equal(refused.status, 1)
-  t.match(JSON.parse(refused.stdout), { error: /ECONNREFUSED/, untestable: null, scenarios: [] })
+  for (const [args, message, untestable] of [
+    [['--engine', 'verbs:mlx5_0'], /There is no RDMA device 'mlx5_0' .*\n.*rxe0, rxe1/, true],
+    [['--engine', 'verbs:rxe0/2'], /rxe0 has no port 2 .*\n.*only one is 1/, false],
+    [['--engine', 'verbs', '--gid-index', '99'], /has no GID 99 .*\n.*there are 0, 1/, true],
+    // Whoever should be there, and is not, is no matter of this host.
+    [['--engine', 'verbs', '--peer', '127.0.0.1:9'], /ECONNREFUSED/, false],
+  ] as const) {
+    const { stderr, stdout, status } = smoke(...args)
+    t.equal(status, untestable ? 77 : 1)
+    t.match(stderr, message)
+    const report = JSON.parse(stdout) as SmokeReport
+    t.strictSame(report.scenarios, [])
+    t.equal(report.untestable !== null, untestable)
+    t.equal(report.error === null, untestable)
+  }
 })

@@ -105,6 +105,13 @@ t.test('a listener that is closed drops those on their way', async (t) => {
   await t.rejects(meetAt(listener.port), { code: 'ECONNREFUSED', hint: /p2pdma serve/ })
 })
 
+t.test('a link-local address, and whose link is meant', async (t) => {
+  const at = (host: string) => meet(checkConnect({ host, port: 9 }), greetAs('opener'))
+  const refused = { code: 'EINVAL', syscall: 'connect' }
+  await t.rejects(at('fe80::1'), { ...refused, hint: /fe80::1%eth0$/ })
+  await t.rejects(at('fe80::1%nope0'), { ...refused, hint: /no interface nope0 .*`ip link`/ })
+})
+
 t.test('options', (t) => {
   const range = { code: 'ERR_OUT_OF_RANGE' }
   t.throws(() => checkListen({ maxHandshakes: 0 }), { ...range, argument: 'maxHandshakes' })

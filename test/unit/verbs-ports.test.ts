@@ -7,6 +7,8 @@ import { LocalPort } from '../../lib/engines/verbs/local-port.js'
 import { gidAddress } from '../../lib/kernel/verbs/gid.js'
 import type { GidEntry, GidType, PortState, VerbsDevice } from '../../lib/kernel/verbs/index.js'
 import { chooseGid, choosePort, splitPort } from '../../lib/kernel/verbs/port.js'
+import { parsePeer } from '../../lib/smoke/verbs/peer-plant.js'
+import { PORT } from '../../lib/smoke/options.js'
 import { fakePeers, FakeVerbs } from './fake-verbs.js'
 
 /** An address as a GID: of IPv4 the mapped one. */
@@ -111,6 +113,24 @@ t.test('a port by its name', (t) => {
   }
   // No device is named so, and none is found.
   for (const odd of ['mlx5_0/', 'mlx5_0/x', '/2']) t.same(splitPort(odd), { device: odd })
+  t.end()
+})
+
+t.test('--peer', (t) => {
+  const good: readonly [string, string, number][] = [
+    ['10.0.0.2', '10.0.0.2', PORT],
+    ['far.example:99', 'far.example', 99],
+    ['[2001:db8::1]', '2001:db8::1', PORT],
+    ['[2001:db8::1]:99', '2001:db8::1', 99],
+    ['[fe80::1%eth0]:99', 'fe80::1%eth0', 99],
+    ['[fe80::1%enp3s0f0np0.100]', 'fe80::1%enp3s0f0np0.100', PORT],
+  ]
+  for (const [text, host, port] of good) t.same(parsePeer(text), { host, port }, text)
+  const wrong = ['fe80::1%eth0', '[fe80::1%]:99', '[fe80::1%a b]:9', '[eth0]:99', '[::1]:0', '[]:9']
+  for (const text of wrong) {
+    const refused = { code: 'ERR_INVALID_ARG_VALUE', argument: 'peer', hint: /fe80::1%eth0/ }
+    t.throws(() => parsePeer(text), refused, text)
+  }
   t.end()
 })
 

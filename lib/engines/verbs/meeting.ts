@@ -94,7 +94,17 @@ function lateError(host: string, port: number, ms: number): P2pdmaError {
 }
 
 function connectError(host: string, port: number, error: unknown): P2pdmaError {
-  return socketError(`No peer at ${host}, port ${port}`, 'start it there: p2pdma serve', error)
+  const hint = zoneHint(host, error) ?? 'start it there: p2pdma serve'
+  return socketError(`No peer at ${host}, port ${port}`, hint, error)
+}
+
+/** For what the kernel says to a link-local address without its interface, or with another's. */
+function zoneHint(host: string | undefined, error: unknown): string | undefined {
+  const [, address, zone] = /^(fe[89ab][\da-f]:[\da-f:.]*)(?:%(.*))?$/i.exec(host ?? '') ?? []
+  if (address === undefined || (error as NodeJS.ErrnoException).code !== 'EINVAL') return undefined
+  return zone === undefined
+    ? `a link-local address is one of an interface's link: ${address}%eth0`
+    : `there is no interface ${zone} here: see \`ip link\``
 }
 
 function socketError(what: string, hint: string | undefined, error: unknown): P2pdmaError {
@@ -160,7 +170,9 @@ export async function listenForPeers<Peer>(
   })
   await new Promise<void>((resolve, reject) => {
     // Also of an accept that fails later (EMFILE): the one who connects sees it.
-    server.on('error', (error) => reject(socketError('Nobody can connect', undefined, error)))
+    server.on('error', (error) =>
+      reject(socketError('Nobody can connect', zoneHint(host, error), error)),
+    )
     server.listen({ port, ...(host !== undefined && { host }) }, resolve)
   })
   const address = server.address()

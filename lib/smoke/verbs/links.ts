@@ -1,13 +1,13 @@
 /** Which network interface may be taken down, if any. */
 import { accessSync, constants, readFileSync } from 'node:fs'
+import type { LocalPort } from '../../engines/verbs/local-port.js'
 import { P2pdmaError } from '../../errors.js'
 import { NetInterface } from '../../kernel/net/interface.js'
 import { usersOfRdmaDevice, usesOfInterface } from '../../kernel/net/use.js'
-import type { VerbsDevice } from '../../kernel/verbs/index.js'
 
-/** The interface under a device's first port. */
+/** The interface under a device's port. */
 export interface Link {
-  device: VerbsDevice
+  port: LocalPort
   interface: NetInterface
 }
 
@@ -17,20 +17,20 @@ export interface Link {
  * ERR_INVALID_ARG_VALUE for a name that is under none of the devices.
  */
 export async function chooseLink(
-  devices: readonly VerbsDevice[],
+  ports: readonly LocalPort[],
   named: readonly string[],
 ): Promise<Link | string> {
-  const found = devices.map((device) => ({ device, interface: interfaceOf(device) }))
+  const found = ports.map((port) => ({ port, interface: interfaceOf(port) }))
   checkNamed(found, named)
   const reasons: string[] = []
-  for (const { device, interface: each } of found) {
+  for (const { port, interface: each } of found) {
     if (typeof each === 'string') {
       reasons.push(each)
       continue
     }
     if (named.length > 0 && !named.includes(each.name)) continue
-    const reason = mayNotSet(each) ?? (named.length > 0 ? null : await whyKept(each, device))
-    if (reason === null) return { device, interface: each }
+    const reason = mayNotSet(each) ?? (named.length > 0 ? null : await whyKept(each, port))
+    if (reason === null) return { port, interface: each }
     reasons.push(reason)
   }
   return [...new Set(reasons)].join('; ')
@@ -58,11 +58,11 @@ function checkNamed(
 }
 
 /** Or why there is none here. */
-function interfaceOf(device: VerbsDevice): NetInterface | string {
-  const { index, interfaceIndex } = device.gid()
+function interfaceOf({ device, portNum, gid }: LocalPort): NetInterface | string {
+  const { index, interfaceIndex } = gid
   let name: string
   try {
-    const path = `/sys/class/infiniband/${device.name}/ports/1/gid_attrs/ndevs/${index}`
+    const path = `/sys/class/infiniband/${device.name}/ports/${portNum}/gid_attrs/ndevs/${index}`
     name = readFileSync(path, 'utf8').trim()
   } catch {
     return `${device.name} has no network interface: try it by the switch`
@@ -82,7 +82,7 @@ function mayNotSet({ name }: NetInterface): string | null {
 }
 
 /** What it carries beside our RDMA. */
-async function whyKept({ name }: NetInterface, device: VerbsDevice): Promise<string | null> {
+async function whyKept({ name }: NetInterface, { device }: LocalPort): Promise<string | null> {
   const uses = [...usesOfInterface(name), ...(await usersOfRdmaDevice(device.name))]
   if (uses.length === 0) return null
   return `${name} carries more than RDMA (${uses.join(', ')}): --link ${name} takes it down all the same`

@@ -1,10 +1,11 @@
 /** One RDMA device here, and a peer on another host, which runs `p2pdma serve`. */
+import { isIPv6 } from 'node:net'
 import { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { Peer } from '../../engines/verbs/peer.js'
 import { P2pdmaError } from '../../errors.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
-import { PORT, type SmokeOptions } from '../options.js'
+import { PORT, portChoice, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
 import { pinnedBytes } from '../memory.js'
 import type { Port } from '../plant.js'
@@ -16,7 +17,7 @@ import {
   stampedUnderMoves,
 } from '../scenarios.js'
 import type { Stage } from '../stage.js'
-import { castVerbsDevices } from './devices.js'
+import { castVerbsDevices, describePort } from './devices.js'
 import { DEPTH } from './ends.js'
 import { EchoLane, RoundTripLane, type Served } from './peer-lanes.js'
 import { askAxes, verbsPort } from './plant.js'
@@ -36,13 +37,14 @@ export async function openPeerPlant(
 ): Promise<PeerPlant> {
   const address = parsePeer(options.peer ?? '')
   const pinned = pinnedBytes()
-  const [device] = await castVerbsDevices(names)
-  const engine = await VerbsEngine.open(device)
+  const choice = portChoice(options)
+  const [device] = await castVerbsDevices(names, choice)
+  const engine = await VerbsEngine.open(device, choice)
   try {
     const axes = await askAxes([engine], system.to)
-    // What cannot be reached is said now.
-    const peer = await engine.connect(address)
-    await peer.close()
+    // What cannot be reached is said now. It stays until the engine is closed: whoever serves
+    // this run alone knows by it when the run has ended.
+    await engine.connect(address)
     return new PeerPlant(engine, address, axes, system, pinned)
   } catch (error) {
     await engine.close()
@@ -50,17 +52,18 @@ export async function openPeerPlant(
   }
 }
 
-/** `host`, `host:port`, `[2001:db8::1]:port`. */
+/** `host`, `host:port`, `[2001:db8::1]:port`, `[fe80::1%eth0]:port`. */
 export function parsePeer(text: string): Address {
   const [, bracketed, plain, digits] =
-    /^(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?$/.exec(text) ?? []
+    /^(?:\[([^\]]+)\]|([\w.-]+))(?::(\d{1,5}))?$/.exec(text) ?? []
   const host = bracketed ?? plain
   const port = digits === undefined ? PORT : Number(digits)
-  if (host !== undefined && port > 0 && port < 65536) return { host, port }
+  const isAddress = host !== undefined && (bracketed === undefined || isIPv6(bracketed))
+  if (isAddress && port > 0 && port < 65536) return { host, port }
   throw new P2pdmaError(`--peer takes HOST or HOST:PORT, not ${JSON.stringify(text)}`, {
     code: 'ERR_INVALID_ARG_VALUE',
     argument: 'peer',
-    hint: 'as in 192.0.2.7:18515, where `p2pdma serve` runs',
+    hint: 'as in 192.0.2.7:18515, or [fe80::1%eth0]:18515, where `p2pdma serve` runs',
   })
 }
 
@@ -83,7 +86,8 @@ class PeerPlant extends RdmaPlant {
     this.scenarios = peerScenarios(system)
     const { host, port } = address
     this.facts = [
-      `engine verbs: RDMA from ${engine.device.name} to ${host}, port ${port}; the peer moves its buffers by itself, and does not count here`,
+      `engine verbs: RDMA from ${engine.port.name} to ${host}, port ${port}; the peer moves its buffers by itself, and does not count here`,
+      describePort(engine.port),
     ]
   }
 

@@ -5,14 +5,14 @@ import type { Exporter } from '../../move-notify/backing.js'
 import { Importer } from '../../move-notify/importer.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
-import type { SmokeOptions } from '../options.js'
+import { portChoice, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
 import { pinnedBytes } from '../memory.js'
 import type { Port } from '../plant.js'
 import { Probe } from '../probe.js'
 import type { Scenario } from '../scenarios.js'
 import type { Tally } from '../tally.js'
-import { castVerbsDevices } from './devices.js'
+import { castVerbsDevices, describePort } from './devices.js'
 import { type End, openEnds } from './ends.js'
 import { chooseLink, type Link } from './links.js'
 import { MessageLane } from './message-lane.js'
@@ -27,17 +27,18 @@ export async function openVerbsPlant(
   system: Placement,
 ): Promise<VerbsPlant> {
   const pinned = pinnedBytes()
-  const cast = await castVerbsDevices(names)
+  const choice = portChoice(options)
+  const cast = await castVerbsDevices(names, choice)
   const engines: VerbsEngine[] = []
   try {
-    for (const name of cast) engines.push(await VerbsEngine.open(name))
+    for (const name of cast) engines.push(await VerbsEngine.open(name, choice))
     const [first, second] = engines as [VerbsEngine, VerbsEngine]
     const peers = await first.pair(second)
     const axes = await askAxes(engines, system.to)
-    const devices = engines.map(({ device }) => device)
+    const ports = engines.map(({ port }) => port)
     // Where nobody has asked for it, nobody needs to know.
     const isAsked = options.disruptive.includes('link')
-    const link = isAsked ? await chooseLink(devices, options.links) : UNASKED
+    const link = isAsked ? await chooseLink(ports, options.links) : UNASKED
     return new VerbsPlant([first, second], peers, { axes, system, pinned, link })
   } catch (error) {
     for (const engine of engines) await engine.close()
@@ -100,11 +101,12 @@ export class VerbsPlant extends RdmaPlant {
     this.peers = peers
     this.link = link
     this.scenarios = verbsScenarios(this, system)
-    const [first, second] = engines.map(({ device }) => device.name)
+    const [first, second] = engines.map(({ port }) => port.name)
     this.facts = [
       first === second
         ? `engine verbs: RDMA, two queue pairs of ${first}, connected to each other`
         : `engine verbs: RDMA between ${first} and ${second}, both ends in this process`,
+      ...new Set(engines.map(({ port }) => describePort(port))),
     ]
   }
 

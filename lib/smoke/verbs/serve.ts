@@ -13,7 +13,7 @@ import type { Channel } from '../../move-notify/channel.js'
 import { Importer } from '../../move-notify/importer.js'
 import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import { layOutBlocks } from '../layout.js'
-import { rotation } from '../options.js'
+import { portChoice, rotation } from '../options.js'
 import { sleep } from '../scenarios.js'
 import { describe } from '../tally.js'
 import { castVerbsDevices } from './devices.js'
@@ -28,10 +28,13 @@ const ECHOES = 64
 export interface ServeOptions {
   /** Empty: the first with an active port. */
   device: string
+  /** As `SmokeOptions` has them. */
+  portNum: number | null
+  gidIndex: number | null
   /** Null: all addresses of this host. */
   host: string | null
   port: number
-  /** End when the first peer has gone. */
+  /** End when the run that has used the buffers has ended. */
   once: boolean
   from: string
   to: string[]
@@ -43,7 +46,15 @@ export interface ServeOptions {
 
 /** What it tells, a line of JSON each. */
 export type ServeEvent =
-  | { event: 'ready'; device: string; host: string | null; port: number; size: number }
+  | {
+      event: 'ready'
+      device: string
+      portNum: number
+      gidIndex: number
+      host: string | null
+      port: number
+      size: number
+    }
   | { event: 'connected'; peer: string }
   | {
       event: 'gone'
@@ -60,7 +71,11 @@ export interface ServeOutput {
   progress: (line: string) => void
 }
 
-/** Serves until the signal, or with `once` until the first peer has gone. */
+/**
+ * Serves until the signal, or with `once` until a run has ended: peers have opened queue pairs,
+ * and the last one has gone. A run stays connected from its beginning to its end (see
+ * PeerPlant), so that there is a peer between its scenarios, too.
+ */
 export async function serve(
   options: ServeOptions,
   { tell, progress }: ServeOutput,
@@ -68,8 +83,10 @@ export async function serve(
 ): Promise<void> {
   const from = exporterByName(options.from)
   const to = rotation(options).map(exporterByName)
-  const [device] = await castVerbsDevices(options.device)
-  await using engine = await VerbsEngine.open(device)
+  const choice = portChoice(options)
+  const [name] = await castVerbsDevices(options.device, choice)
+  await using engine = await VerbsEngine.open(name, choice)
+  let used = false
   let ended = () => {}
   const end = new Promise<void>((resolve) => (ended = resolve))
   const served = new Set<Promise<void>>()
@@ -79,7 +96,8 @@ export async function serve(
     const over = guest.over.then((counts) => {
       tell({ event: 'gone', peer: peer.name, ...counts })
       served.delete(over)
-      if (options.once) ended()
+      used ||= counts.queues > 0
+      if (options.once && used && served.size === 0) ended()
     })
     served.add(over)
   }
@@ -87,7 +105,9 @@ export async function serve(
   const listener = await engine.listen({ port, ...(host !== null && { host }) }, onPeer)
   signal.addEventListener('abort', ended)
   if (signal.aborted) ended()
-  tell({ event: 'ready', device, host, port: listener.port, size: options.size })
+  const { name: device, portNum, gid } = engine.port
+  const by = { device, portNum, gidIndex: gid.index }
+  tell({ event: 'ready', ...by, host, port: listener.port, size: options.size })
   await end
   signal.removeEventListener('abort', ended)
   await listener.close()

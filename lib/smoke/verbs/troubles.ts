@@ -65,7 +65,7 @@ function meanwhile(
 export const noTrouble: Trouble = { before: () => {}, end: () => Promise.resolve([]) }
 
 /** The link of one device goes down for a moment. */
-export function linkDown({ device, interface: nic }: Link): MakeTrouble {
+export function linkDown({ port: { device, portNum }, interface: nic }: Link): MakeTrouble {
   const { name: link, index } = nic
   return ({ stage: { run } }, goal) => {
     const { journal, signal } = run
@@ -84,12 +84,12 @@ export function linkDown({ device, interface: nic }: Link): MakeTrouble {
       made++
       try {
         nic.set(false)
-        if (await until(() => device.port().state !== 'active', signal)) seen++
+        if (await until(() => device.port(portNum).state !== 'active', signal)) seen++
         await sleep(DOWN_MS)
       } finally {
         journal.undo(down)
       }
-      await until(() => device.port().state === 'active', signal)
+      await until(() => device.port(portNum).state === 'active', signal)
     }
     return meanwhile(goal, 4, flap, () => {
       const name = `${link} taken down ${made} times, and ${seen} times the port was`

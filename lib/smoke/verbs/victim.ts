@@ -53,9 +53,9 @@ export class Victim {
   /** Starts one on the target's device, and connects the source's to it. */
   static async open({ engines }: VerbsPlant, { source }: VerbsStation, run: Run): Promise<Victim> {
     const [first, second] = engines
-    const device = second.device.name
-    const args = [main, 'serve', '--device', device, '--host', '127.0.0.1', '--port', '0']
-    args.push('--once', '--still')
+    const { name, portNum, gid } = second.port
+    const args = [main, 'serve', '--device', name, '--host', '127.0.0.1', '--port', '0']
+    args.push('--port-num', String(portNum), '--gid-index', String(gid.index), '--once', '--still')
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] })
     try {
       const port = await withSignal(readyPort(child), run.signal)

@@ -353,7 +353,12 @@ void t.test('options of one engine are not for another', async (t) => {
     [['--engine', 'verbs', '--inject', 'lost'], /in the engine software only/],
     [['--engine', 'verbs:a,b,c'], /the names of one or two RDMA devices/],
     [['--engine', 'verbs:../x'], /the names of one or two RDMA devices/],
+    [['--port-num', '1'], /--port-num is for the engine verbs/],
+    [['--engine', 'vfio', '--gid-index', '1'], /--gid-index is for the engine verbs/],
+    [['--engine', 'verbs', '--gid-index', '256'], /--gid-index must be .* 0 to 255/],
+    [['--engine', 'verbs', '--port-num', '0'], /--port-num must be .* 1 to 255/],
     [['--engine', 'verbs', '--peer', 'host:0'], /--peer takes HOST or HOST:PORT/],
+    [['--engine', 'verbs', '--peer', '[10.0.0.1]:1'], /--peer takes HOST or HOST:PORT/],
     [['--engine', 'verbs', '--peer', 'a b'], /--peer takes HOST or HOST:PORT/],
     [['--engine', 'verbs', '--peer', ''], /--peer takes HOST or HOST:PORT/],
   ]
@@ -364,7 +369,13 @@ void t.test('options of one engine are not for another', async (t) => {
 })
 
 void t.test('serve: what cannot be understood, exit 2', async (t) => {
-  for (const args of [['--port', '65536'], ['--size', '70000'], ['--every', '0'], ['x']]) {
+  for (const args of [
+    ...[['--port', '65536'], ['--size', '70000'], ['--every', '0'], ['x']],
+    ...[
+      ['--port-num', '0'],
+      ['--gid-index', '256'],
+    ],
+  ]) {
     const main = join(root, 'dist/lib/cli/main.js')
     const run = spawnSync(process.execPath, [main, 'serve', ...args], { encoding: 'utf8' })
     t.match(run, { status: 2, stdout: '', stderr: /usage: p2pdma serve/ }, args.join(' '))
