@@ -19,7 +19,7 @@ export const usage = `[OPTIONS]
   --port N           and on this TCP port; 0: any that is free (${PORT})
   --from EXPORTER    where the buffers are made that the peers use (memfd)
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
-  --size BYTES       of each, a multiple of 4096, 65536 at least (524288)
+  --size BYTES       of each, a multiple of ${LIMITS.size.multipleOf}, ${LIMITS.size.min} at least (524288)
   --every MS         from one move of a buffer to its next (20)
   --still            do not move them
   --once             end when the run that has used the buffers has ended, all its

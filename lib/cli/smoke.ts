@@ -39,7 +39,7 @@ export const usage = `[OPTIONS]
   --to EXPORTER,...  where they move, in turn, and back to --from (memfd)
                      exporters: memfd udmabuf heap:NAME drm:DRIVER
                      vfio-bar[:ADDRESS]
-  --size BYTES       of each buffer, a multiple of 4096, 65536 at least (4M;
+  --size BYTES       of each buffer, a multiple of ${LIMITS.size.multipleOf}, ${LIMITS.size.min} at least (4M;
                      with vfio and verbs 512K)
   --buffers N        pairs of a source and a target (2)
   --moves N          end after so many moves (200, and in software 1 GiB verified)

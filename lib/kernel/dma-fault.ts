@@ -13,6 +13,12 @@ export interface DmaFault {
 }
 
 /**
+ * Bytes of which an Intel IOMMU tells that one of them was tried: its fault record has bits 63
+ * to 12 of the address (VT-d specification, FRCD_REG), whatever pages the CPU has.
+ */
+export const FAULT_PAGE = 4096
+
+/**
  * The DMA fault that a line of the kernel's log tells of; null where it tells
  * of none. Intel (drivers/iommu/intel/dmar.c, dmar_fault_do_one) and AMD
  * (drivers/iommu/amd/iommu.c, amd_iommu_report_page_fault).

@@ -1,5 +1,6 @@
 /** What `p2pdma smoke` can be told, and what holds where it is not. */
 import { P2pdmaError } from '../errors.js'
+import { pageSize } from '../page-size.js'
 import type { Effect } from './effects.js'
 
 /** What `--inject` breaks on purpose. */
@@ -66,9 +67,14 @@ export type ProfileName = keyof typeof PROFILES
 const DEFAULT_MOVES = 200
 const DEFAULT_BYTES = 2 ** 30
 
-/** What the numbers may be. A buffer's size is a multiple of 4096. */
+/** Of a buffer, where a page has so many bytes; blocks and load want room for themselves. */
+export function sizeLimits(page: number) {
+  return { min: Math.max(1 << 16, page), max: 2 ** 40, multipleOf: page }
+}
+
+/** What the numbers may be. */
 export const LIMITS = {
-  size: { min: 1 << 16, max: 2 ** 40, multipleOf: 4096 },
+  size: sizeLimits(pageSize),
   buffers: { min: 1, max: 1024 },
   moves: { min: 1, max: 1_000_000_000 },
   /** 0: no bound; so with those that follow. */

@@ -31,8 +31,8 @@ async function read(backing: Backing): Promise<Buffer> {
 t.test('memfd: allocate, copy, poison, count, free', async (t) => {
   const before = openFds()
   const exporter = memfd()
-  const from = await exporter.allocate(5000)
-  const to = await exporter.allocate(5000)
+  const from = await exporter.allocate(page + 1)
+  const to = await exporter.allocate(page + 1)
   t.equal(from.size, 2 * page, 'rounded up')
   t.equal(from.placement, 'memfd')
   t.equal(exporter.kind, 'embedded')
@@ -171,9 +171,9 @@ t.test('slab: waiters of one slab that cannot be had', async (t) => {
 
 t.test('a hundred thousand slab backings', async (t) => {
   const before = openFds()
-  const exporter = slab(memfd(), { slabSize: 16 << 20 })
+  const exporter = slab(memfd(), { slabSize: 4096 * page })
   const backings: MappedBacking[] = []
-  for (let i = 0; i < 100_000; i++) backings.push(await exporter.allocate(4096))
+  for (let i = 0; i < 100_000; i++) backings.push(await exporter.allocate(page))
   t.ok(openFds() - before <= 30)
   for (const backing of backings) await backing.free()
   t.equal(openFds(), before)

@@ -24,7 +24,7 @@ const rows = [
   ['brand.ts'],
   ['shared-memory.ts'],
   ['failures'],
-  ['errors.ts'],
+  ['errors.ts', 'page-size.ts'],
 ]
 
 const lib = join(dirname(fileURLToPath(import.meta.url)), '../../../lib')

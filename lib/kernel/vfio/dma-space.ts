@@ -215,9 +215,12 @@ export abstract class DmaSpace implements IommuSpace {
   }
 }
 
-/** What we can use of the kernel's list of ranges: addresses above 2^53 are of no use to us. */
-export function usableRanges(list: readonly bigint[]): { start: number; end: number }[] {
-  const last = BigInt(Number.MAX_SAFE_INTEGER - 4095)
+/** What we can use of the kernel's list of ranges: pages above 2^53 are of no use to us. */
+export function usableRanges(
+  list: readonly bigint[],
+  pageSize: number,
+): { start: number; end: number }[] {
+  const last = BigInt(Number.MAX_SAFE_INTEGER - pageSize + 1)
   const known = []
   for (let i = 0; i + 1 < list.length; i += 2) {
     const start = list[i] ?? 0n

@@ -137,7 +137,7 @@ export class IommufdSpace extends DmaSpace {
   #measure() {
     const { alignment, ranges } = call(() => native.iommufdRanges(this.#iommufd, this.#id))
     const pageSize = Math.max(Number(alignment), native.pageSize)
-    return { pageSize, iovas: new IovaAllocator(usableRanges(ranges), pageSize) }
+    return { pageSize, iovas: new IovaAllocator(usableRanges(ranges, pageSize), pageSize) }
   }
 
   get #known() {

@@ -34,7 +34,10 @@ export class Type1Space extends DmaSpace {
     this.#groupFd = groupFd
     const { pageSizes, ranges } = call(() => native.vfioIommuInfo(container))
     this.pageSize = Number(pageSizes & -pageSizes) || native.pageSize
-    this.iovas = new IovaAllocator(usableRanges(ranges ?? [0n, (1n << 48n) - 1n]), this.pageSize)
+    this.iovas = new IovaAllocator(
+      usableRanges(ranges ?? [0n, (1n << 48n) - 1n], this.pageSize),
+      this.pageSize,
+    )
   }
 
   /** The one that is open for this group. */

@@ -5,6 +5,7 @@
  */
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
+import { native } from '../../native.js'
 import type { Exporter } from '../backing.js'
 import { checkExporter } from '../exporting.js'
 import { type BufferOptions, MovableBuffer } from '../movable-buffer.js'
@@ -21,7 +22,7 @@ export interface ResidentSetOptions {
   budget: number
   /** Where evicted buffers go; its placement must be another. */
   evictTo: Exporter
-  /** What the exporter rounds sizes up to, bytes. Default 4096. */
+  /** What the exporter rounds sizes up to, bytes. Default: the page size. */
   granularity?: number
   thrash?: ThrashOptions
 }
@@ -62,9 +63,9 @@ export class ResidentSet {
 
   constructor(exporter: Exporter, options: ResidentSetOptions) {
     checkExporter(exporter)
-    const { budget, evictTo, granularity, thrash } = checkOptions(options)
+    const { budget, evictTo, granularity = native.pageSize, thrash } = checkOptions(options)
     checkInteger('budget', budget, 1)
-    checkInteger('granularity', granularity ?? 4096, 1)
+    checkInteger('granularity', granularity, 1)
     if (typeof evictTo !== 'object' || evictTo === null) {
       throw typeError('evictTo', 'an Exporter', evictTo)
     }
@@ -76,7 +77,7 @@ export class ResidentSet {
       })
     }
     this.#thrash = new ThrashDetector(thrash)
-    this.#room = new Room(exporter, budget, granularity ?? 4096, evictTo, (member) => {
+    this.#room = new Room(exporter, budget, granularity, evictTo, (member) => {
       member.evictedAt = this.#thrash.uses
     })
   }

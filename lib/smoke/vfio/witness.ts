@@ -4,6 +4,7 @@
  * the kernel says so, and no byte changes.
  */
 import { P2pdmaError } from '../../errors.js'
+import { FAULT_PAGE } from '../../kernel/dma-fault.js'
 import { FRAME_SLOT, groupSlots, payloadOffset } from '../layout.js'
 import type { Side } from '../pair.js'
 import { type Check, type Goal, type Outcome, sleep, stampedUnderMoves } from '../scenarios.js'
@@ -16,7 +17,6 @@ import type { VfioPlant } from './plant.js'
 const SINGLE = 8
 const APART_MS = 2000
 const BURST = 1000
-const PAGE = 4096
 
 export async function witness(plant: VfioPlant, stage: Stage, goal: Goal): Promise<Outcome> {
   const lane = stage.lane('promise')
@@ -98,11 +98,11 @@ class Deliberate {
     for (let frame = 0; frame < SINGLE && !this.#stage.run.signal.aborted; frame++) {
       await this.#send(frame)
       await sleep(APART_MS)
-      const page = Math.floor((this.#iova + this.#offset(frame)) / PAGE)
+      const page = Math.floor((this.#iova + this.#offset(frame)) / FAULT_PAGE)
       const seen = faults.look()
       const fits = seen.every(
         ({ device, write, iova }) =>
-          device === receiver.device.address && write && Math.floor(iova / PAGE) === page,
+          device === receiver.device.address && write && Math.floor(iova / FAULT_PAGE) === page,
       )
       if (seen.length > 0 && fits) matched++
     }
