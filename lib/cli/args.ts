@@ -1,6 +1,7 @@
 /** What the commands have in common: options, and what a misspelt one gets. */
 import { parseArgs, type ParseArgsConfig } from 'node:util'
 import { P2pdmaError } from '../errors.js'
+import { explain } from '../failures/index.js'
 
 /** A command line that cannot be understood: usage on stderr, exit code 2. */
 export class UsageError extends Error {
@@ -102,8 +103,14 @@ export function printError(error: unknown): void {
     if (error.hint !== undefined) process.stderr.write(`hint: ${error.hint}\n`)
   } else if (error instanceof Error) {
     // What the system says concerns the user; anything else is a fault of ours.
-    const isSystem = (error as NodeJS.ErrnoException).syscall !== undefined
-    process.stderr.write(`p2pdma: ${isSystem ? error.message : (error.stack ?? error.message)}\n`)
+    const { code = '', syscall, path } = error as NodeJS.ErrnoException
+    if (syscall === undefined) {
+      process.stderr.write(`p2pdma: ${error.stack ?? error.message}\n`)
+      return
+    }
+    process.stderr.write(`p2pdma: ${error.message}\n`)
+    const { hint } = explain({ code, syscall, path })
+    if (hint !== undefined) process.stderr.write(`hint: ${hint}\n`)
   } else {
     process.stderr.write(`p2pdma: ${String(error)}\n`)
   }

@@ -86,7 +86,8 @@ export class DmaBuf extends OwnedFd {
 
   /** What the kernel tells of it: size, references, exporter, name. */
   info(): DmaBufInfo {
-    const info = parseFdinfo(readFileSync(`/proc/self/fdinfo/${this.handle.number}`, 'utf8'))
+    const path = `/proc/self/fdinfo/${this.handle.number}`
+    const info = parseFdinfo(call(() => readFileSync(path, 'utf8')))
     if (info === null) {
       throw new P2pdmaError('This kernel tells nothing of a dma-buf in fdinfo', {
         code: 'ERR_UNSUPPORTED',

@@ -3,7 +3,7 @@ import { constants, readdirSync } from 'node:fs'
 import { brand } from '../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
-import { call } from './call.js'
+import { call, translate } from './call.js'
 import { DmaBuf } from './dma-buf.js'
 import { Mapping } from './mapping.js'
 import { OwnedFd } from './owned-fd.js'
@@ -221,7 +221,8 @@ function cards(): string[] {
     return readdirSync(FOLDER)
       .filter((name) => /^card\d+$/.test(name))
       .map((name) => `${FOLDER}/${name}`)
-  } catch {
-    return []
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw translate(error, { doing: 'drm.open' })
   }
 }

@@ -1,10 +1,17 @@
-/** Run by verbs-limits.test.ts where little memory may be locked: prints what came of it. */
-import { readFileSync } from 'node:fs'
+/** Run by verbs-limits.test.ts where something is short: prints what came of it. */
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SoftwareEngine } from '../../lib/engines/index.js'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { explain } from '../../lib/failures/index.js'
 import { Memfd } from '../../lib/kernel/index.js'
-import { type MemoryRegion, VerbsDevice } from '../../lib/kernel/verbs/index.js'
+import {
+  ConnectionManager,
+  type MemoryRegion,
+  VerbsDevice,
+  verbsDevices,
+} from '../../lib/kernel/verbs/index.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
 import { rdmaResources } from './verbs-support.js'
 
@@ -73,11 +80,69 @@ async function queue() {
   return { refused, isClean: rdmaResources() === before, pinned: pinned() }
 }
 
-const [what] = process.argv.slice(2)
-const found =
-  what === 'little'
-    ? { classes: await classes(), engine: await engine() }
-    : what === 'none'
-      ? await queue()
-      : explain({ code: 'ENOMEM', syscall: 'ibv_reg_mr_iova2', doing: 'verbs.register' })
+/** Those that libibverbs and librdmacm open for themselves. */
+async function descriptors() {
+  await using device = await VerbsDevice.open('rxe0')
+  const held: number[] = []
+  try {
+    for (;;) held.push(openSync('/dev/null', 'r'))
+  } catch {
+    // That was the last one.
+  }
+  const refused = {
+    list: await refusal(async () => verbsDevices()),
+    open: await refusal(() => VerbsDevice.open('rxe1')),
+    channel: await refusal(() => device.completionChannel()),
+    connect: await refusal(() => ConnectionManager.open()),
+  }
+  for (const fd of held) closeSync(fd)
+  return { refused, after: verbsDevices().map(({ name }) => name) }
+}
+
+/** In an rdma cgroup of one handle and a few objects. */
+async function rdmaCgroup() {
+  const device = await VerbsDevice.open('rxe0')
+  const second = await refusal(() => VerbsDevice.open('rxe0'))
+  const objects = await refusal(async () => {
+    for (;;) await device.protectionDomain()
+  })
+  await device.close()
+  return { second, objects }
+}
+
+/** A part of a huge page, where fork() is to be safe. */
+async function forkSafe() {
+  await using device = await VerbsDevice.open('rxe0')
+  const domain = await device.protectionDomain()
+  using file = Memfd.create(2 << 20, { hugetlb: 2 << 20 })
+  using mapping = file.map()
+  return { told: await refusal(() => domain.register(mapping, { length: 64 * KIB })) }
+}
+
+async function hugePages() {
+  using file = Memfd.create(2 << 20, { hugetlb: 2 << 20 })
+  return { told: await refusal(async () => file.map()) }
+}
+
+/** No thread more than there are now. */
+async function threads(group = '') {
+  await sleep(100)
+  writeFileSync(`${group}/pids.max`, readFileSync(`${group}/pids.current`, 'utf8'))
+  const told = await refusal(async () => new SoftwareEngine())
+  writeFileSync(`${group}/pids.max`, 'max')
+  return { told }
+}
+
+const [what = '', ...rest] = process.argv.slice(2)
+const programs: Record<string, (...args: string[]) => Promise<object> | object> = {
+  little: async () => ({ classes: await classes(), engine: await engine() }),
+  none: queue,
+  hint: () => explain({ code: 'ENOMEM', syscall: 'ibv_reg_mr_iova2', doing: 'verbs.register' }),
+  descriptors,
+  rdmaCgroup,
+  forkSafe,
+  hugePages,
+  threads,
+}
+const found = await programs[what]?.(...rest)
 process.stdout.write(JSON.stringify({ ...found, pinned: pinned() }))

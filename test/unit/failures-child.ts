@@ -56,6 +56,7 @@ const programs: Record<string, () => Promise<unknown>> = {
       dup: await tell(() => memfd.dup()),
       log: await tell(() => P.KernelLog.open()),
       udmabuf: await tell(() => P.Udmabuf.create(memfd, 0, 65536)),
+      drm: await tell(() => P.DrmDevice.open({ driver: 'vgem' })),
       number: await tell(() => P.Mapping.map(memfd.fd)),
       verbsAddon: await tell(nativeVerbs),
       engine: await tell(() => P.openEngine('verbs:rxe0')),

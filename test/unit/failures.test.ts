@@ -54,6 +54,19 @@ t.test('no descriptor is left for the addon', (t) => {
   t.end()
 })
 
+t.test('no descriptor is left for the command', (t) => {
+  const main = join(dirname(child), '../../lib/cli/main.js')
+  // With a few of them Node starts; the modules of a command, read all at once, want more.
+  for (let limit = 20; ; limit += 4) {
+    const [sh = '', ...args] = [...limited(`-n ${limit}`), process.execPath, main, 'smoke']
+    const { stderr } = spawnSync(sh, [...args, '--moves', '1'], { encoding: 'utf8' })
+    if (!stderr.startsWith('p2pdma: ') && limit < 80) continue
+    t.match(stderr, /^p2pdma: EMFILE: .*\nhint: .*`ulimit -n`.*\n$/, `of ${limit}`)
+    break
+  }
+  t.end()
+})
+
 t.test('no mapping is left', (t) => {
   // Room from the start for all that it needs: V8 dies where it is refused a mapping.
   const room = ['MALLOC_TOP_PAD_=100000000', 'MALLOC_MMAP_THRESHOLD_=1000000000']

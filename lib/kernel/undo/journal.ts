@@ -23,6 +23,7 @@ import {
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { P2pdmaError } from '../../errors.js'
+import { explain } from '../../failures/index.js'
 import { PciSystem } from '../pci/system.js'
 import { type Change, describeChange, isChange, undoChange } from './changes.js'
 import { isAlive, type Owner, thisProcess } from './owner.js'
@@ -91,9 +92,11 @@ export class UndoJournal {
       this.#write()
     } catch (cause) {
       this.#changes.pop()
+      const { code = '', syscall } = cause as NodeJS.ErrnoException
+      const why = explain({ code, syscall }).hint
       throw new P2pdmaError(`${describeChange(change)}: it could not be put back after a crash`, {
         code: 'ERR_NO_JOURNAL',
-        hint: `${this.folder} has to be a folder that only this user may write to`,
+        hint: why ?? `${this.folder} has to be a folder that only this user may write to`,
         cause,
       })
     }
