@@ -5,6 +5,7 @@
  */
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
+import { buildCommand, rebuildCommand } from './build-command.js'
 import { P2pdmaError } from './errors.js'
 import { noRoomToLoad } from './failures/index.js'
 import type {
@@ -472,7 +473,6 @@ const RUNS_WITH =
   '`apt-get install libibverbs1 librdmacm1 ibverbs-providers` (Debian, Ubuntu) or ' +
   '`dnf install libibverbs librdmacm` (Fedora, RHEL)'
 const BUILT_WITH = '`apt-get install libibverbs-dev librdmacm-dev` or `dnf install rdma-core-devel`'
-const BUILD = '`npm rebuild p2pdma`, or `npm run build:native` in a checkout'
 
 function withLibrary(addon: VerbsNative, need: keyof LibraryNative): VerbsNative {
   try {
@@ -505,8 +505,8 @@ function load(): VerbsNative {
       {
         code: 'ERR_VERBS_MISSING',
         hint: built
-          ? `build it anew: ${BUILD}`
-          : `install what it is built with, ${BUILT_WITH}, and then build it: ${BUILD}`,
+          ? `build it anew: \`${rebuildCommand}\``
+          : `install what it is built with, ${BUILT_WITH}, and then build it: \`${buildCommand}\``,
         cause,
       },
     )

@@ -4,6 +4,7 @@
  */
 import bindings from 'bindings'
 import { fileURLToPath } from 'node:url'
+import { buildCommand, rebuildCommand } from './build-command.js'
 import { P2pdmaError } from './errors.js'
 import { noRoomToLoad } from './failures/index.js'
 
@@ -504,9 +505,17 @@ function load(): Native {
   } catch (cause) {
     const full = noRoomToLoad(cause, 'p2pdma.node')
     if (full !== null) throw full
-    throw new P2pdmaError('The native addon of p2pdma could not be loaded', {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (code === 'ERR_DLOPEN_FAILED') {
+      throw new P2pdmaError(`The native addon of p2pdma does not load: ${message}`, {
+        code,
+        hint: `it is of another machine, perhaps: build it anew: \`${rebuildCommand}\``,
+        cause,
+      })
+    }
+    throw new P2pdmaError('The native addon of p2pdma is not built: install scripts may be off', {
       code: 'ERR_DLOPEN_FAILED',
-      hint: 'build it with `npm rebuild p2pdma`, or `npm run build:native` in a checkout',
+      hint: `build it: \`${buildCommand}\``,
       cause,
     })
   }

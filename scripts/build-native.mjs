@@ -19,9 +19,9 @@ import {
   utimesSync,
 } from 'node:fs'
 import { spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { missingTools, nodeGyp } from './build-tools.mjs'
 import { whyNoVerbs } from './has-verbs.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -34,7 +34,6 @@ const release = join(home, 'build/Release')
 const stage = join(home, 'build/stage')
 const whyNot = whyNoVerbs()
 const started = new Date()
-const require = createRequire(import.meta.url)
 
 function newest(path) {
   const stat = statSync(path)
@@ -58,17 +57,6 @@ function isConfigured() {
   return isHere && existsSync(join(made, 'p2pdma_verbs.target.mk')) === (whyNot === null)
 }
 
-/** node-gyp of this package, or the one that npm carries. */
-function findNodeGyp() {
-  try {
-    return require.resolve('node-gyp/bin/node-gyp.js')
-  } catch {
-    const carried = process.env.npm_config_node_gyp
-    if (carried !== undefined) return carried
-    throw new Error('node-gyp not found: run `npm install` in the package first')
-  }
-}
-
 /** The sources, seen from the stage. */
 function linkSources() {
   mkdirSync(join(stage, 'scripts'), { recursive: true })
@@ -90,8 +78,8 @@ const flags = {
 }
 
 /** Whether it went well. */
-function nodeGyp(...words) {
-  const { status } = spawnSync(process.execPath, [findNodeGyp(), ...words], {
+function runNodeGyp(...words) {
+  const { status } = spawnSync(process.execPath, [nodeGyp(), ...words], {
     cwd: stage,
     env: { ...process.env, ...(sanitize && flags) },
     stdio: ['ignore', process.stderr, process.stderr],
@@ -102,7 +90,7 @@ function nodeGyp(...words) {
 function configure() {
   const prefix = dirname(dirname(process.execPath))
   const isInstalled = existsSync(join(prefix, 'include/node/node_api.h'))
-  return nodeGyp('configure', ...(isInstalled ? [`--nodedir=${prefix}`] : []))
+  return runNodeGyp('configure', ...(isInstalled ? [`--nodedir=${prefix}`] : []))
 }
 
 /** In one step: whoever loads it meanwhile gets the old one, or the new one. */
@@ -125,7 +113,7 @@ function build(targets) {
   if (!isConfigured() && !configure()) return false
   // Each by itself: where the second fails, the first has come.
   return targets.every((target) => {
-    const isBuilt = nodeGyp('build', '--jobs=max', target)
+    const isBuilt = runNodeGyp('build', '--jobs=max', target)
     if (isBuilt) place(target)
     return isBuilt
   })
@@ -134,12 +122,17 @@ function build(targets) {
 const targets = ['p2pdma', ...(whyNot === null ? ['p2pdma_verbs'] : [])]
 const wanted = ifStale ? targets.filter(isStale) : targets
 if (wanted.length !== 0) {
+  const missing = missingTools()
+  if (missing !== null) {
+    console.error(`p2pdma: ${missing}`)
+    process.exit(1)
+  }
   if (!build(wanted)) process.exitCode = 1
   else if (whyNot !== null) {
     console.error(
       `p2pdma: built without RDMA devices: ${whyNot}. To have them, install ` +
         '`apt-get install libibverbs-dev librdmacm-dev` or `dnf install rdma-core-devel`, then ' +
-        '`npm rebuild p2pdma`, or `npm run build:native` in a checkout',
+        `\`node ${fileURLToPath(import.meta.url)}\``,
     )
   }
 }

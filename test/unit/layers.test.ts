@@ -22,6 +22,7 @@ const rows = [
   ['native-verbs.ts'],
   ['native.ts'],
   ['brand.ts'],
+  ['build-command.ts'],
   ['shared-memory.ts'],
   ['failures'],
   ['errors.ts', 'page-size.ts'],

@@ -75,7 +75,7 @@ t.test('built without its headers', async (t) => {
     {
       ...missing,
       message: 'p2pdma was built without support for RDMA devices',
-      hint: /apt-get install libibverbs-dev librdmacm-dev.*dnf install rdma-core-devel.*npm rebuild p2pdma/,
+      hint: /apt-get install libibverbs-dev librdmacm-dev.*dnf install rdma-core-devel.*`node \S*\/scripts\/build-native.mjs`/,
     },
   ])
 })
