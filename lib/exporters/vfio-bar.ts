@@ -20,6 +20,7 @@ import { type MemoryUser, VfioDevice } from '../kernel/vfio/index.js'
 import { native } from '../native.js'
 import type { BackingHolder, Exporter } from '../move-notify/backing.js'
 import { withDeadline } from '../move-notify/deadline.js'
+import { isMemory, largestMemory, notMemory } from './bar-look.js'
 import { MappedBacking } from './mapped-backing.js'
 import type { BackingFile } from './mapped-file.js'
 import { RangeAllocator } from './range-allocator.js'
@@ -30,7 +31,11 @@ const BARS = 6
 const LET_GO_MS = 10_000
 
 export interface VfioBarOptions {
-  /** Which BAR, 0 to 5. Default: the largest that the CPU can map. */
+  /**
+   * Which BAR, 0 to 5. Default: the largest that the CPU can map and that says that it is
+   * memory (prefetchable). Before it is used, a few words of it are written and put back:
+   * ERR_NOT_MEMORY where they do not keep what is written.
+   */
   region?: number | undefined
 }
 
@@ -135,7 +140,7 @@ class Card implements MemoryUser {
   }
 
   async bar(region: number | undefined): Promise<Bar> {
-    const index = region ?? largest(this.device)
+    const index = region ?? largestMemory(this.device)
     let opening = this.#opening.get(index)
     if (opening === undefined) {
       opening = this.#openBar(index)
@@ -146,8 +151,13 @@ class Card implements MemoryUser {
   }
 
   async #openBar(index: number): Promise<Bar> {
+    this.check()
     const mapping = this.device.mapRegion(index)
     try {
+      // Before anybody has a part of it.
+      const looking = isMemory(mapping)
+      this.track(looking)
+      if (!(await looking)) throw notMemory(this.device, index)
       const bar = new Bar(this, index, mapping, await exported(this.device, index))
       // It may have been switched off meanwhile.
       if (this.#isOff) bar.unmap()
@@ -457,18 +467,6 @@ function memoryIsOff({ address }: VfioDevice): P2pdmaError {
   return new P2pdmaError(`The memory of ${address} is switched off`, {
     code: 'ERR_INVALID_STATE',
     hint: 'switch it on first: MemoryOff.on()',
-  })
-}
-
-function largest({ address, regions }: VfioDevice): number {
-  const [best] = regions
-    .slice(0, BARS)
-    .filter(({ mappable, areas, size }) => mappable && areas === null && size > 0)
-    .sort((one, other) => other.size - one.size)
-  if (best !== undefined) return best.index
-  throw new P2pdmaError(`${address} has no BAR that can be mapped`, {
-    code: 'ERR_NOT_MAPPABLE',
-    argument: 'device',
   })
 }
 

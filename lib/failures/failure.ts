@@ -6,6 +6,7 @@ export type Doing =
   | 'dma-buf.name'
   | 'dma-buf.sync'
   | 'drm.create'
+  | 'drm.import'
   | 'drm.open'
   | 'drm.query'
   | 'heap.open'

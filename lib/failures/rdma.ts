@@ -73,6 +73,14 @@ export const rdma: readonly Symptom[] = [
     source: 'include/linux/dma-mapping.h, dma_map_sgtable()',
   },
   {
+    codes: ['ENOSYS'],
+    doing: ['verbs.dmabuf', 'drm.import'],
+    hint:
+      'no device can map buffers of that driver (qxl, and others that keep them in video ' +
+      'memory): use another exporter',
+    source: 'drivers/gpu/drm/drm_prime.c, drm_gem_map_attach(); drivers/gpu/drm/qxl/qxl_prime.c',
+  },
+  {
     codes: ['EBADF'],
     doing: ['verbs.dmabuf'],
     hint: 'the dma-buf is not one',

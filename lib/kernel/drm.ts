@@ -104,7 +104,9 @@ export class DrmDevice extends OwnedFd {
   importBuffer(dmaBuf: DmaBuf): DrmBuffer {
     if (!(dmaBuf instanceof DmaBuf)) throw typeError('dmaBuf', 'a DmaBuf', dmaBuf)
     const { size } = dmaBuf
-    const handle = call(() => native.drmFdToHandle(this.handle, dmaBuf.handle))
+    const handle = call(() => native.drmFdToHandle(this.handle, dmaBuf.handle), {
+      doing: 'drm.import',
+    })
     this.#hold(handle)
     return new DrmBuffer(this, handle, size)
   }

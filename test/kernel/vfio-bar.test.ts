@@ -19,6 +19,7 @@ import { countInDebugfs, openFds, page, settled } from './support.js'
 
 const ADDRESS = '0000:00:10.0'
 const BAR = 64 << 20
+const NIC = '0000:00:11.0'
 
 t.setTimeout(900_000)
 
@@ -128,6 +129,17 @@ t.test('names, and two exporters of one BAR', async (t) => {
   await (await ours.allocate(page)).free()
   await ours.close()
   t.notOk(device.closed, "the caller's own device stays open")
+})
+
+t.test('registers are no memory', async (t) => {
+  const fds = openFds()
+  // None of its BARs is prefetchable, and one that is named is looked at.
+  const unnamed = vfioBar(NIC)
+  await t.rejects(unnamed.allocate(page), { code: 'ERR_NOT_MEMORY', hint: /name it: vfio-bar:/ })
+  const named = vfioBar(NIC, { region: 0 })
+  await t.rejects(named.allocate(page), { code: 'ERR_NOT_MEMORY', argument: 'region' })
+  await t.rejects(named.capacity(), { code: 'ERR_NOT_MEMORY' }, 'and again')
+  await gone(t, fds)
 })
 
 t.test('what cannot be', async (t) => {
