@@ -3,6 +3,7 @@ import { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { Peer } from '../../engines/verbs/peer.js'
 import type { Exporter } from '../../move-notify/backing.js'
 import { Importer } from '../../move-notify/importer.js'
+import { MovableBuffer } from '../../move-notify/movable-buffer.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
 import { portChoice, type SmokeOptions } from '../options.js'
@@ -11,7 +12,7 @@ import { pinnedBytes } from '../memory.js'
 import type { Port } from '../plant.js'
 import { Probe } from '../probe.js'
 import type { Scenario } from '../scenarios.js'
-import type { Tally } from '../tally.js'
+import { describe, type Tally } from '../tally.js'
 import { castVerbsDevices, describePort } from './devices.js'
 import { type End, openEnds } from './ends.js'
 import { chooseLink, type Link } from './links.js'
@@ -60,9 +61,14 @@ export async function askAxes(
     try {
       for (const [device, engine] of known) {
         const { placement } = exporter
+        const told = engine.axes(backing)
+        const refused = told.registration === 'dma-buf' ? await refusal(engine, exporter) : null
         axes.set(`${device} ${placement}`, {
-          ...{ device, exporter: placement },
-          ...engine.axes(backing),
+          ...{ device, exporter: placement, ...told },
+          ...(refused !== null && {
+            ...{ registration: 'none' as const, mover: 'us' as const, reason: refused },
+            decidedBy: 'an attempt to register it',
+          }),
         })
       }
     } finally {
@@ -70,6 +76,21 @@ export async function askAxes(
     }
   }
   return [...axes.values(), ...(await askRigMover([...known.values()]))]
+}
+
+/** Why the device does not take this exporter's memory after all; null where it does. */
+async function refusal(engine: VerbsEngine, exporter: Exporter): Promise<string | null> {
+  const importer = new Importer(engine)
+  const buffer = await MovableBuffer.create(1, exporter)
+  try {
+    await importer.attach(buffer)
+    return null
+  } catch (error) {
+    return describe(error)
+  } finally {
+    await importer.close()
+    await buffer.close()
+  }
 }
 
 /** Whose link is left alone in any case: see `whyUnasked()`. */
