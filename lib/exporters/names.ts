@@ -1,5 +1,5 @@
 /** Exporters by name, as the command line spells them, and what this machine has. */
-import { accessSync, constants } from 'node:fs'
+import { accessSync, closeSync, constants, openSync } from 'node:fs'
 import { P2pdmaError, typeError } from '../errors.js'
 import { type Doing, explain, Machine } from '../failures/index.js'
 import { DmaHeap } from '../kernel/dma-heap.js'
@@ -82,9 +82,9 @@ export function availableExporters(): ExporterStatus[] {
   return [
     { placement: 'memfd', kind: 'embedded', available: true },
     status('memfd:hugetlb', 'embedded', hugePages()),
-    status('udmabuf', 'kernel', access('/dev/udmabuf', 'udmabuf.open')),
+    status('udmabuf', 'kernel', opened('/dev/udmabuf', 'udmabuf.open')),
     ...heaps.map((name) =>
-      status(`heap:${name}`, 'kernel', access(`/dev/dma_heap/${name}`, 'heap.open')),
+      status(`heap:${name}`, 'kernel', opened(`/dev/dma_heap/${name}`, 'heap.open')),
     ),
     status('drm:vgem', 'kernel', vgem()),
     ...DrmDevice.drivers()
@@ -116,8 +116,20 @@ function listHeaps(): string[] {
 
 /** Null where the file can be read and written, else what would help. */
 function access(path: string, doing: Doing): string | null {
+  return tried(path, doing, () => accessSync(path, constants.R_OK | constants.W_OK))
+}
+
+/**
+ * The same by opening it, of what does nothing then: its driver may be gone, or a container
+ * may not have it, whatever the file's mode says.
+ */
+function opened(path: string, doing: Doing): string | null {
+  return tried(path, doing, () => closeSync(openSync(path, constants.O_RDWR)))
+}
+
+function tried(path: string, doing: Doing, work: () => void): string | null {
   try {
-    accessSync(path, constants.R_OK | constants.W_OK)
+    work()
     return null
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? ''
