@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import { readdirSync } from 'node:fs'
 import {
@@ -220,6 +221,30 @@ t.test('names', async (t) => {
     await t.rejects(slab(memfd()).allocate(bad), { code: 'ERR_OUT_OF_RANGE', argument: 'size' })
   }
   await t.rejects(memfd().allocate('4096' as unknown as number), { code: 'ERR_INVALID_ARG_TYPE' })
+})
+
+t.test('a device file without its driver does not make an exporter available', (t) => {
+  // In a mount namespace of its own; of a number that nobody has.
+  const shell =
+    'mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && mknod /dev/udmabuf c 511 77777 || exit 9; exec "$@"'
+  const script = `
+    const { availableExporters } = await import(process.argv[1])
+    console.log(availableExporters().find(({ placement }) => placement === 'udmabuf'))`
+  const module = new URL('../../lib/exporters/index.js', import.meta.url).href
+  const node = [process.execPath, '--input-type=module', '-e', script, module]
+  const { status, stdout, stderr } = spawnSync(
+    'unshare',
+    ['-m', 'sh', '-c', shell, 'sh', ...node],
+    {
+      encoding: 'utf8',
+    },
+  )
+  if (status === 9 || /unshare failed/.test(stderr)) {
+    t.pass('a device file', { skip: `it cannot be made here: ${stderr}` })
+  } else {
+    t.match({ stdout, stderr }, { stdout: /available: false/, stderr: '' })
+  }
+  t.end()
 })
 
 t.test('memfd: more than the machine has is refused before anything is made', async (t) => {
