@@ -40,7 +40,7 @@ export const rdma: readonly Symptom[] = [
     codes: ['EACCES'],
     doing: ['verbs.register'],
     hint: 'the mapping has to be writable for such access',
-    source: 'mm/gup.c, check_vma_flags()',
+    source: "the reg_user_mr() of the device's driver",
   },
   {
     codes: ['EOPNOTSUPP'],
@@ -70,7 +70,7 @@ export const rdma: readonly Symptom[] = [
     codes: ['EREMOTEIO'],
     doing: ['verbs.dmabuf'],
     hint: "the device cannot reach this exporter's memory: see the PCIe topology (`lspci -t`)",
-    source: 'include/linux/dma-mapping.h, dma_map_sgtable()',
+    source: 'kernel/dma/mapping.c, dma_map_sgtable()',
   },
   {
     codes: ['ENOSYS'],
