@@ -1,20 +1,15 @@
 /** What needs no device needs no addon: help, the version, and what a usage error says. */
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
-import { root } from '../kernel/list.js'
+import { copyPackage } from './package-copy.js'
 
-// As it is installed, but for the addon's file.
 const folder = mkdtempSync(join(tmpdir(), 'p2pdma-help-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-mkdirSync(join(folder, 'dist'))
-for (const each of ['package.json', 'dist/lib']) {
-  cpSync(join(root, each), join(folder, each), { recursive: true })
-}
-symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+copyPackage(folder)
 
 const hooks = join(folder, 'hooks.mjs')
 writeFileSync(
