@@ -19,6 +19,7 @@ import { copyPackage } from './package-copy.js'
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'p2pdma-build-')))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+t.setTimeout(300_000)
 
 /** A path that a shell would take apart. */
 const made = copyPackage(join(folder, "a rig's $HOME"))

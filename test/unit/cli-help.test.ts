@@ -9,6 +9,7 @@ import { copyPackage } from './package-copy.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'p2pdma-help-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+t.setTimeout(300_000)
 copyPackage(folder)
 
 const hooks = join(folder, 'hooks.mjs')
