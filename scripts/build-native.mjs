@@ -52,9 +52,11 @@ function isStale(target) {
 function isConfigured() {
   const made = join(stage, 'build')
   if (!existsSync(join(made, 'Makefile'))) return false
+  const makefile = readFileSync(join(made, 'Makefile'), 'utf8')
   // Its folder may have been copied from elsewhere.
-  const isHere = readFileSync(join(made, 'Makefile'), 'utf8').includes(join(made, 'config.gypi'))
-  return isHere && existsSync(join(made, 'p2pdma_verbs.target.mk')) === (whyNot === null)
+  const isHere = makefile.includes(join(made, 'config.gypi'))
+  // That file itself stays where an earlier configuration has left it.
+  return isHere && makefile.includes('p2pdma_verbs.target.mk') === (whyNot === null)
 }
 
 /** The sources, seen from the stage. */
