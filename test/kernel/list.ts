@@ -27,8 +27,11 @@ const forOurModules = /\/rxe-dmabuf[^/]*\.test\.js$/
 /** Half of the work in the rig: it has a guest of its own, beside the others'. */
 const forVerbs = /\/verbs[^/]*\.test\.js$/
 
+/** What goes another way where iommufd is: the spaces' own, and one of each layer above. */
+const forIommufd = /\/vfio(-dma|-engine|-smoke)?\.test\.js$/
+
 /** Each is one boot of the rig, by a test of test/rig. */
-export const boots = ['rig', 'verbs', 'rxe-dmabuf'] as const
+export const boots = ['rig', 'verbs', 'rxe-dmabuf', 'iommufd'] as const
 
 /** Arguments for run.js. */
 export function kernelTests(where: (typeof boots)[number] | 'hardware'): string[] {
@@ -36,9 +39,12 @@ export function kernelTests(where: (typeof boots)[number] | 'hardware'): string[
     rig: (file: string) => !forOurModules.test(file) && !forVerbs.test(file),
     verbs: (file: string) => forVerbs.test(file),
     'rxe-dmabuf': (file: string) => forOurModules.test(file),
+    iommufd: (file: string) => forIommufd.test(file),
     hardware: (file: string) => !forOurModules.test(file) && !forTheRig.test(file),
   }[where]
   const tests = packed('test/kernel', '.test.ts').filter(isWanted)
   const examples = where === 'rig' || where === 'hardware' ? packed('examples', '.ts') : []
-  return [...tests.map((file) => `tap ${file}`), ...examples.map((file) => `run ${file}`)]
+  // See `iommu` of support.ts.
+  const words = where === 'iommufd' ? ' iommufd' : ''
+  return [...tests.map((file) => `tap ${file}${words}`), ...examples.map((file) => `run ${file}`)]
 }

@@ -6,6 +6,9 @@ import { native } from '../../lib/native.js'
 
 export const page = native.pageSize
 
+/** By what VFIO devices' memory is mapped in this boot: its test of test/rig says so, see list.ts. */
+export const iommu = process.argv[2] === 'iommufd' ? 'iommufd' : 'type1'
+
 export const openFds = () => readdirSync('/proc/self/fd').length
 
 /** What each descriptor is of, for a test that finds one too many. */

@@ -11,6 +11,7 @@ import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
 import { Access } from '../../lib/move-notify/engine.js'
 import type { ImporterOptions } from '../../lib/move-notify/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { pinnedBytes } from '../../lib/smoke/memory.js'
 import { listFds, openFds, page, settled } from './support.js'
 
 t.setTimeout(900_000)
@@ -20,12 +21,7 @@ const RECEIVER = '0000:00:12.0'
 const SLOT = 2048
 
 const before = openFds()
-const lockedBefore = locked()
-
-/** What is pinned for DMA counts as locked: vfio_iommu_type1.c, vfio_lock_acct(). */
-function locked(): number {
-  return Number(/^VmLck:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
-}
+const pinnedBefore = pinnedBytes()
 
 const isMaster = (address: string) =>
   ((readFileSync(`/sys/bus/pci/devices/${address}/config`)[4] ?? 0) & 4) !== 0
@@ -442,5 +438,5 @@ t.test('bad addresses', async (t) => {
 t.test('nothing is left', async (t) => {
   await settled()
   t.equal(openFds(), before, listFds().join('\n'))
-  t.equal(locked(), lockedBefore)
+  t.equal(pinnedBytes(), pinnedBefore)
 })

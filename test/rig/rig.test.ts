@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path'
 import { rootCertificates } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { findKernel } from '../../lib/rig/index.js'
 
 const main = join(dirname(fileURLToPath(import.meta.url)), '../../lib/cli/main.js')
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'p2pdma rig, test-')))
@@ -139,7 +140,9 @@ t.test('devices by option, p2pdma on the PATH, what the command left is killed',
     cat /sys/bus/pci/devices/*/device | grep -c -e 0x11e8 -e 0x10d3
     p2pdma rig --help | head -1
     sleep 1000 &`
-  const options = ['--no-default-devices', '--device', 'edu', '--memory', '1G']
+  // The stock kernel by its path, as one's own would be: its modules are beside the image.
+  const { image } = findKernel()
+  const options = ['--no-default-devices', '--device', 'edu', '--memory', '1G', '--kernel', image]
   const { code, stdout, stderr } = await rig(...options, 'sh', '-c', script)
   t.equal(stderr, '')
   t.equal(stdout, '1\nusage: p2pdma rig [OPTIONS] [--] COMMAND...\n')
