@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { P2pdmaError } from '../errors.js'
 import {
   deviceArguments,
+  isPath,
   moduleSets,
   runInRig,
   setUpRig,
@@ -66,18 +67,20 @@ export async function run(argv: string[]): Promise<number> {
     process.stdout.write(`usage: p2pdma rig ${usage}\n`)
     return 0
   }
+  const { memory, kernel, modules, device } = values
+  if (modules !== undefined && (kernel === undefined || !isPath(kernel))) {
+    throw new UsageError('--modules goes with --kernel, and that is the path of an image')
+  }
   const asked = { rxeDmabuf: values['rxe-dmabuf'] === true, iommufd: values.iommufd === true }
   if (values.setup === true) {
     if (command.length > 0) throw new UsageError('--setup takes no command')
     return failing(async () => {
-      await setUpRig(values.kernel, moduleSets(asked), (message) =>
-        process.stderr.write(`rig: ${message}\n`),
-      )
+      const say = (message: string) => process.stderr.write(`rig: ${message}\n`)
+      await setUpRig(kernel, moduleSets(asked), say, modules)
       return 0
     })
   }
   if (command.length === 0) throw new UsageError('a command is missing')
-  const { memory, kernel, modules, device } = values
   if (memory !== undefined && !/^\d+[KMGT]?$/i.test(memory)) {
     throw new UsageError(`--memory must be a size such as 4G, not '${memory}'`)
   }

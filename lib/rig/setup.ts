@@ -14,20 +14,23 @@ export async function setUpRig(
   version: string | undefined,
   sets: readonly ModuleSet[],
   say: (message: string) => void,
+  kernelModules?: string,
 ): Promise<Kernel> {
   await installTools(say)
-  const kernel = await theKernel(version, say)
+  const isOwn = version !== undefined && isPath(version)
+  const kernel = isOwn
+    ? await chooseKernel(version, kernelModules)
+    : await stockKernel(version, say)
   say(`kernel ${kernel.release} is in ${kernel.root}`)
   const { modules } = await kernelWithModules(kernel, version, sets, say)
   for (const { title, files } of modules) say(`${title} is ${files[0] ?? 'there'}`)
   return kernel
 }
 
-async function theKernel(
+async function stockKernel(
   version: string | undefined,
   say: (message: string) => void,
 ): Promise<Kernel> {
-  if (version !== undefined && isPath(version)) return chooseKernel(version)
   const cached = cachedKernels().find(({ release }) => matchesVersion(release, version))
   return cached ?? (await fetchKernel(version, say))
 }

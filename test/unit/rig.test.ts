@@ -176,6 +176,8 @@ t.test('usage on stderr and exit code 2', async (t) => {
     [['rig', '--icount', '--smp', '2', 'true'], /--smp must be .* 1 to 1, not '2'/],
     [['rig', '--smp', '--setup'], /'--smp' argument is ambiguous/],
     [['rig', '--timeout', '1e3', 'true'], /--timeout must be/],
+    [['rig', '--modules', 'x', '--kernel', '7.3', 'true'], /--modules goes with --kernel/],
+    [['smoke', '--reporter', 'x'], /--reporter must be one of tap, ktap, not 'x'/],
     [['rig', '--memory', 'lots', 'true'], /--memory must be a size/],
     [['rig', '--allow-complaint', '(', 'true'], /--allow-complaint: Invalid regular expression/],
     [['rig', '--setup', 'true'], /--setup takes no command/],
