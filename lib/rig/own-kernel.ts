@@ -104,7 +104,7 @@ async function treeModules(tree: string, release: string): Promise<string> {
   }
   const all = cachePath('own', short(createHash('sha256').update(tree)))
   const root = join(all, short(stamp))
-  if (existsSync(root)) return root
+  if (existsSync(root)) return used(root)
   const temporary = mkdtempSync(join(all, '.new-'))
   const folder = join(temporary, 'lib/modules', release)
   mkdirSync(folder, { recursive: true })
@@ -120,7 +120,7 @@ async function treeModules(tree: string, release: string): Promise<string> {
   await call(requireTool('depmod'), ['-b', temporary, release])
   put(temporary, root)
   forgetOld(all)
-  return root
+  return used(root)
 }
 
 const short = (hash: ReturnType<typeof createHash>) => hash.digest('hex').slice(0, 16)
@@ -133,10 +133,15 @@ function put(from: string, to: string): void {
     rmSync(from, { recursive: true, force: true })
     if (!existsSync(to)) throw error
   }
-  utimesSync(to, new Date(), new Date())
 }
 
-/** What a tree's modules were a day ago: no guest has them any more. */
+/** A guest may have it from now on. */
+function used(folder: string): string {
+  utimesSync(folder, new Date(), new Date())
+  return folder
+}
+
+/** What no guest has come to use for a day: none has it any more. */
 function forgetOld(folder: string): void {
   const old = Date.now() - 24 * 3600_000
   for (const name of readdirSync(folder)) {
