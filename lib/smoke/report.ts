@@ -5,9 +5,10 @@ import type { Effect } from './effects.js'
 import type { Environment } from './environment.js'
 import type { KernelLogReport } from './kernel-watch.js'
 import type { FaultName, SmokeOptions } from './options.js'
+import type { Quantiles } from './pauses.js'
 import type { Planned } from './planned.js'
 import type { Scenario, Throughput } from './scenarios.js'
-import { type Counts, type Quantiles, quantiles, type Tally } from './tally.js'
+import type { Counts, Tally } from './tally.js'
 import type { ExporterReport } from './witness.js'
 
 export interface ScenarioReport extends Counts {
@@ -102,7 +103,7 @@ export function scenarioReport(
     ok,
     effects: [...effects],
     ...tally.counts,
-    pauseMs: rounded(quantiles(tally.pausesMs)),
+    pauseMs: rounded(tally.pauses.quantiles()),
     throughput,
     durationMs: Math.round(durationMs),
     errors: tally.errors,
@@ -131,7 +132,7 @@ export function smokeReport(
     injected: found.injected,
     ...total.counts,
     dmaFaults: state.dmaFaults,
-    pauseMs: rounded(quantiles(total.pausesMs)),
+    pauseMs: rounded(total.pauses.quantiles()),
     throughput: scenarios.find((each) => each.throughput !== null)?.throughput ?? null,
     durationMs: Math.round(state.durationMs),
     scenarios,

@@ -51,7 +51,7 @@ export class Stage {
     const { source, target } = this.station
     if (pauseMs === undefined) return
     if (importer !== source.importer.name && importer !== target.importer.name) return
-    this.tally.pausesMs.push(pauseMs)
+    this.tally.pauses.record(pauseMs)
   }
 
   private constructor(run: Run, index: number) {

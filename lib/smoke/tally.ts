@@ -1,4 +1,5 @@
 /** What was counted: of one scenario, and of the run. */
+import { Pauses } from './pauses.js'
 import { Verdict } from './stamp.js'
 
 export interface Counts {
@@ -53,8 +54,8 @@ const zero: Counts = {
 
 export class Tally {
   readonly counts: Counts = { ...zero }
-  /** How long each stop kept a gate closed, ms. */
-  readonly pausesMs: number[] = []
+  /** How long each stop kept a gate closed. */
+  readonly pauses = new Pauses()
   /** The first few errors of operations and moves. */
   readonly errors: string[] = []
   /** The first one after which nothing more can come; null as long as there is none. */
@@ -89,7 +90,7 @@ export class Tally {
 
   add(other: Tally): void {
     for (const key of Object.keys(zero) as (keyof Counts)[]) this.counts[key] += other.counts[key]
-    this.pausesMs.push(...other.pausesMs)
+    this.pauses.add(other.pauses)
     this.errors.push(...other.errors)
   }
 }
@@ -107,17 +108,4 @@ export function describe(error: unknown): string {
   const { code, hint } = error as { code?: string; hint?: string }
   const known = code === undefined || error.message.includes(code) ? '' : ` (${code})`
   return `${error.message}${known}${hint === undefined ? '' : `; hint: ${hint}`}`
-}
-
-export interface Quantiles {
-  p50: number | null
-  p99: number | null
-  max: number | null
-}
-
-/** Nulls where there is nothing to rank. */
-export function quantiles(values: readonly number[]): Quantiles {
-  const sorted = [...values].sort((a, b) => a - b)
-  const at = (q: number) => sorted[Math.ceil(q * sorted.length) - 1] ?? null
-  return { p50: at(0.5), p99: at(0.99), max: sorted.at(-1) ?? null }
 }

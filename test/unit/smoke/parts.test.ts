@@ -10,7 +10,8 @@ import { type Scenario, scenarios } from '../../../lib/smoke/scenarios.js'
 import { rotation, withDefaults } from '../../../lib/smoke/options.js'
 import { checkMemory, leastMoves, plan } from '../../../lib/smoke/plan.js'
 import { Random } from '../../../lib/smoke/random.js'
-import { quantiles, Tally } from '../../../lib/smoke/tally.js'
+import { Pauses } from '../../../lib/smoke/pauses.js'
+import { Tally } from '../../../lib/smoke/tally.js'
 import { TapWriter } from '../../../lib/smoke/tap.js'
 import { Verdict } from '../../../lib/smoke/stamp.js'
 import { Watchdog } from '../../../lib/smoke/watchdog.js'
@@ -204,11 +205,23 @@ void t.test('a fault that was to be made has to be made, and counted as what it 
   t.match(checkFault('stray', 1, { ...counts, strayWrites: 1 }), { ok: true })
 })
 
-void t.test('quantiles', async (t) => {
-  t.strictSame(quantiles([]), { p50: null, p99: null, max: null })
-  t.strictSame(quantiles([3]), { p50: 3, p99: 3, max: 3 })
-  const hundred = Array.from({ length: 100 }, (_, i) => 100 - i)
-  t.strictSame(quantiles(hundred), { p50: 50, p99: 99, max: 100 })
+void t.test('the quantiles of pauses', async (t) => {
+  const of = (...all: number[]) => {
+    const pauses = new Pauses()
+    for (const ms of all) pauses.record(ms)
+    return pauses
+  }
+  t.strictSame(of().quantiles(), { p50: null, p99: null, max: null })
+  t.strictSame(of(0.003).quantiles(), { p50: 0.003, p99: 0.003, max: 0.003 })
+  const hundred = Array.from({ length: 100 }, (_, i) => (100 - i) / 100)
+  t.strictSame(of(...hundred).quantiles(), { p50: 0.5, p99: 0.99, max: 1 })
+  // Longer than any array that is given as arguments: a run has as many pauses as it has moves.
+  const tally = new Tally()
+  for (let i = 0; i < 200_000; i++) tally.pauses.record(1)
+  const total = new Tally()
+  total.add(tally)
+  total.pauses.add(of(86_400_000))
+  t.strictSame(total.pauses.quantiles(), { p50: 1, p99: 1, max: 86_400_000 })
 })
 
 void t.test('the TAP is read as it was meant', async (t) => {
