@@ -19,7 +19,7 @@ const compiled = (folder) =>
 const programs = [
   // Some tests have another process import these.
   ...['lib/index.js', 'lib/kernel/index.js', 'lib/engines/index.js', 'lib/cli/main.js'],
-  ...['test/bench/main.js', 'test/bench/verbs/far.js'],
+  ...['test/bench/main.js', 'test/bench/verbs/far.js', 'test/soak/main.js'],
   ...compiled('test/kernel'),
   ...compiled('examples'),
 ]
