@@ -30,6 +30,12 @@ const forVerbs = /\/verbs[^/]*\.test\.js$/
 /** What goes another way where iommufd is: the spaces' own, and one of each layer above. */
 const forIommufd = /\/vfio(-dma|-engine|-smoke)?\.test\.js$/
 
+/**
+ * Examples that others run: the two of vfio-smoke.test.ts, where one sends what the other
+ * takes, and the one that needs nothing of a kernel (test/unit/examples.test.ts).
+ */
+const runElsewhere = /\/(packet-(generator|sink)|batch)\.js$/
+
 /** Each is one boot of the rig, by a test of test/rig. */
 export const boots = ['rig', 'verbs', 'rxe-dmabuf', 'iommufd'] as const
 
@@ -43,7 +49,9 @@ export function kernelTests(where: (typeof boots)[number] | 'hardware'): string[
     hardware: (file: string) => !forOurModules.test(file) && !forTheRig.test(file),
   }[where]
   const tests = packed('test/kernel', '.test.ts').filter(isWanted)
-  const examples = where === 'rig' || where === 'hardware' ? packed('examples', '.ts') : []
+  const examples = packed('examples', '.ts').filter(
+    (file) => where === 'hardware' || (where === 'rig' && !runElsewhere.test(file)),
+  )
   // See `iommu` of support.ts.
   const words = where === 'iommufd' ? ' iommufd' : ''
   return [...tests.map((file) => `tap ${file}${words}`), ...examples.map((file) => `run ${file}`)]

@@ -5,7 +5,10 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { iommu, wrong } from './support.js'
-import type { SmokeReport } from '../../lib/smoke/index.js'
+import { memfd } from '../../lib/exporters/index.js'
+import { type SmokeReport, withDefaults } from '../../lib/smoke/index.js'
+import { openPlant } from '../../lib/smoke/open-plant.js'
+import { describe } from '../../lib/smoke/tally.js'
 
 const dist = join(dirname(fileURLToPath(import.meta.url)), '../..')
 const main = join(dist, 'lib/cli/main.js')
@@ -43,18 +46,17 @@ t.test('unasked, no device is reset and no link goes down', async (t) => {
 })
 
 t.test('what is missing is said', async (t) => {
-  for (const [args, message] of [
-    [['--engine', 'vfio:0000:00:11.0,0000:00:11.0'], /two NICs/],
-    [['--engine', 'vfio:0000:00:1f.0,0000:00:11.0'], /p2pdma bind 0000:00:1f.0/],
-    [['--engine', 'vfio', '--inject', 'lost'], /in the engine software only/],
-    [['--engine', 'vfio', '--memory', '0000:99:00.0'], /no PCI device/],
-    [['--witness'], /for the engine vfio/],
+  for (const [engine, memory, message] of [
+    ['vfio:0000:00:11.0,0000:00:11.0', null, /two NICs/],
+    ['vfio:0000:00:1f.0,0000:00:11.0', null, /p2pdma bind 0000:00:1f.0/],
+    ['vfio', '0000:99:00.0', /no PCI device/],
   ] as const) {
-    const { stderr, status } = spawnSync(process.execPath, [main, 'smoke', ...args], {
-      encoding: 'utf8',
-    })
-    t.not(status, 0)
-    t.match(stderr, message)
+    const opening = openPlant(withDefaults({ engine, memory }), { from: memfd(), to: [memfd()] })
+    const error = await opening.then(
+      () => null,
+      (thrown: unknown) => thrown,
+    )
+    t.match(describe(error), message)
   }
 })
 
