@@ -198,6 +198,12 @@ t.test('many engines, opened and closed', async (t) => {
 
 const stages = ['idle', 'unarmed', 'in-flight', 'stopping', 'stopped', 'hung', 'stray', 'closed']
 
+async function terminate(stage: string): Promise<void> {
+  const worker = new Worker(child, { argv: [stage, 'stay'] })
+  await once(worker, 'message')
+  await worker.terminate()
+}
+
 for (const stage of stages) {
   t.test(`process.exit while ${stage}`, (t) => {
     const { status, signal, stderr } = spawnSync(process.execPath, [child, stage, 'exit'])
@@ -206,13 +212,12 @@ for (const stage of stages) {
   })
 
   t.test(`a worker is terminated while ${stage}`, async (t) => {
+    // The first one of all starts what stays: threads of the pool, and the like.
+    if (stage === stages[0]) await terminate(stage)
     const before = threads()
-    for (let i = 0; i < 3; i++) {
-      const worker = new Worker(child, { argv: [stage, 'stay'] })
-      await once(worker, 'message')
-      await worker.terminate()
-    }
-    t.ok(threads() <= before + 1)
+    await terminate(stage)
+    await until(() => threads() <= before)
+    t.pass('its threads are gone')
   })
 }
 
