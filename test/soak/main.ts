@@ -161,7 +161,7 @@ async function soak({ moves, json, leaks, smoke }: Settings): Promise<number> {
     if (abort.signal.aborted) process.exit(signal)
     abort.abort()
   })
-  const keep = putBackAtExit()
+  const keep = await putBackAtExit()
   const tap = new TapWriter((text) => process.stdout.write(text))
   tap.version()
   const soak = await openSoak(smoke, abort.signal)

@@ -14,7 +14,7 @@ export abstract class RdmaPlant implements Plant {
   abstract readonly scenarios: readonly Scenario[]
   readonly axes: readonly Axes[]
   readonly judgedSize = 0
-  readonly aimMs = 500
+  readonly aimMs = 3000
   /** While the blocks of one are on their way nobody has a bracket open on its buffers. */
   readonly window = (pairs: number) => pairs
   readonly header = new Uint8Array()

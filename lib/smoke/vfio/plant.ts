@@ -80,7 +80,7 @@ export class VfioPlant implements Plant {
   readonly facts: readonly string[]
   readonly scenarios: readonly Scenario[]
   readonly judgedSize = 0
-  readonly aimMs = 500
+  readonly aimMs = 3000
   /** While the frames of one are on their way nobody has a bracket open on its buffers. */
   readonly window = (pairs: number) => pairs
   readonly header: Uint8Array
