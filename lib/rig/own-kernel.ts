@@ -81,6 +81,9 @@ async function treeKernel(tree: string): Promise<Kernel> {
     throw missing(`${image} is ${release}, but its tree is ${configured} by now`, hint)
   }
   const config = readFileSync(join(tree, '.config'), 'utf8')
+  if (/^CONFIG_\w+=m$/m.test(config) && !existsSync(join(tree, 'modules.order'))) {
+    process.stderr.write(`rig: ${tree} has no modules yet (make modules): without them, then\n`)
+  }
   const root = await treeModules(tree, release)
   return describe(release, image, root, { build: tree, config })
 }
