@@ -120,7 +120,7 @@ async function guarded(
     if (!watchdog.isTripped)
       await closed(plant, watchdog).catch((late: unknown) => (error ??= late))
     const interrupted = context.signal.aborted
-    const untestable = session === null && isMissing(error) ? describe(error) : null
+    const untestable = session === null && isMissing(error, checked) ? describe(error) : null
     const report = smokeReport(options, here, {
       iommu: plant?.iommu ?? null,
       exporters: witness.reports,

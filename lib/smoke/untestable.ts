@@ -17,6 +17,13 @@ const MISSING: readonly string[] = [
   ...['EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'EACCES', 'EPERM', 'EBUSY'],
 ]
 
-export function isMissing(error: unknown): boolean {
-  return MISSING.includes((error as { code?: string } | null)?.code ?? '')
+/** `checked`: an exporter that has not one page is missing, too: no huge pages are reserved. */
+export function isMissing(
+  error: unknown,
+  checked: readonly { readonly error: unknown }[] = [],
+): boolean {
+  const { code = '' } = (error ?? {}) as { code?: string }
+  return (
+    MISSING.includes(code) || (code === 'ENOMEM' && checked.some((each) => each.error === error))
+  )
 }

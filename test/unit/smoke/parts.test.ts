@@ -8,6 +8,7 @@ import { type Effect, EFFECT_NAMES, elsewhere, parseEffects } from '../../../lib
 import { Pacer } from '../../../lib/smoke/pacer.js'
 import { type Scenario, scenarios } from '../../../lib/smoke/scenarios.js'
 import { rotation, withDefaults } from '../../../lib/smoke/options.js'
+import { isMissing } from '../../../lib/smoke/untestable.js'
 import { checkMemory, leastMoves, plan } from '../../../lib/smoke/plan.js'
 import { Random } from '../../../lib/smoke/random.js'
 import { Pauses } from '../../../lib/smoke/pauses.js'
@@ -222,6 +223,20 @@ void t.test('the quantiles of pauses', async (t) => {
   total.add(tally)
   total.pauses.add(of(86_400_000))
   t.strictSame(total.pauses.quantiles(), { p50: 1, p99: 1, max: 86_400_000 })
+})
+
+void t.test('what is missing is told from what fails', async (t) => {
+  const error = (code: string) => new P2pdmaError('x', { code })
+  for (const code of ['ERR_NO_DEVICE', 'ENODEV', 'EACCES', 'ERR_VERBS_MISSING', 'ERR_NOT_MEMORY']) {
+    t.equal(isMissing(error(code)), true, code)
+  }
+  for (const code of ['ECONNREFUSED', 'ETIMEDOUT', 'EIO', 'EMFILE', 'ERR_DEVICE_LOST']) {
+    t.equal(isMissing(error(code)), false, code)
+  }
+  t.same([isMissing(null), isMissing(new Error('a fault of ours'))], [false, false])
+  // Of an exporter: it has no page to give. Of anything else: it failed.
+  const full = error('ENOMEM')
+  t.same([isMissing(full, [{ error: null }, { error: full }]), isMissing(full)], [true, false])
 })
 
 void t.test('the TAP is read as it was meant', async (t) => {
