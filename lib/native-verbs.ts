@@ -480,6 +480,9 @@ function withLibrary(addon: VerbsNative, need: keyof LibraryNative): VerbsNative
     return addon
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_VERBS_MISSING') throw cause
+    const library = need === 'verbsNeedRdma' ? 'librdmacm.so.1' : 'libibverbs.so.1'
+    const full = noRoomToLoad(cause, library)
+    if (full !== null) throw full
     throw new P2pdmaError((cause as Error).message, {
       code: 'ERR_VERBS_MISSING',
       hint: `install the libraries for RDMA devices: ${RUNS_WITH}`,

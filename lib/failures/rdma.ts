@@ -73,6 +73,11 @@ export const rdma: readonly Symptom[] = [
     source: 'kernel/dma/mapping.c, dma_map_sgtable()',
   },
   {
+    codes: ['ERR_VERBS_TOO_OLD'],
+    hint: 'the library is older than this call: upgrade libibverbs and librdmacm (rdma-core)',
+    source: 'native/verbs/library.cc',
+  },
+  {
     codes: ['ENOSYS'],
     doing: ['verbs.dmabuf', 'drm.import'],
     hint:
