@@ -19,7 +19,7 @@ import {
   typeError,
 } from '../errors.js'
 import { native, type NativeFd, type NativeMapping } from '../native.js'
-import { call, callAsync } from './call.js'
+import { call, callAsync, translate } from './call.js'
 import { F_SEAL_SHRINK } from './constants.js'
 
 export interface MapOptions {
@@ -130,8 +130,12 @@ export class Mapping {
     // offset and puts page 0 there (drm_gem_shmem_helper.c, drm_gem_shmem_fault).
     const lead = stat.type === 'dma-buf' ? offset : 0
     const hugePage = stat.pageSize === native.pageSize ? undefined : stat.pageSize
-    const map = () => native.mapFd(fd, offset, length, write, populate, lead, false)
-    return new Mapping(call(map, { bytes: lead + length, hugePage }), false, hugePage)
+    try {
+      const mapped = native.mapFd(fd, offset, length, write, populate, lead, false)
+      return new Mapping(mapped, false, hugePage)
+    } catch (error) {
+      throw translate(error, { bytes: lead + length, hugePage })
+    }
   }
 
   /**

@@ -9,7 +9,7 @@ import {
   typeError,
 } from '../errors.js'
 import { native, type NativeFd } from '../native.js'
-import { call } from './call.js'
+import { call, translate } from './call.js'
 import { F_SEAL_SHRINK, MFD_ALLOW_SEALING, MFD_HUGETLB, MFD_HUGE_SHIFT } from './constants.js'
 import { Mapping, type MapOptions } from './mapping.js'
 import { OwnedFd } from './owned-fd.js'
@@ -94,10 +94,11 @@ export class Memfd extends OwnedFd {
   /** Sets the size, bytes; EPERM where a seal forbids it. */
   truncate(size: number): void {
     checkInteger('size', size)
-    call(() => native.truncateFd(this.handle, size), {
-      doing: 'memfd.resize',
-      seals: () => this.getSeals(),
-    })
+    try {
+      native.truncateFd(this.handle, size)
+    } catch (error) {
+      throw translate(error, { doing: 'memfd.resize', seals: () => this.getSeals() })
+    }
   }
 
   /** F_SEAL_* that are set. */
@@ -108,10 +109,11 @@ export class Memfd extends OwnedFd {
   /** Adds seals; EPERM once F_SEAL_SEAL is set. */
   addSeals(seals: number): void {
     checkInteger('seals', seals, 0, 0x3f)
-    call(() => native.addSeals(this.handle, seals), {
-      doing: 'memfd.seal',
-      seals: () => this.getSeals(),
-    })
+    try {
+      native.addSeals(this.handle, seals)
+    } catch (error) {
+      throw translate(error, { doing: 'memfd.seal', seals: () => this.getSeals() })
+    }
   }
 
   /** Maps it shared. It is sealed against shrinking first, since a mapping needs that. */
