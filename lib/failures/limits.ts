@@ -60,15 +60,22 @@ export const limits: readonly Symptom[] = [
     syscall: LIBIBVERBS,
     when: ({ bytes }, machine) => lockedMemory(machine, machine.memory('VmPin'), bytes),
     certain: true,
-    source: 'drivers/infiniband/core/umem.c, ib_umem_get()',
+    source: 'drivers/infiniband/core/umem.c, __ib_umem_get_va()',
   },
   {
     codes: ['ENOMEM'],
-    doing: ['type1.map', 'iommufd.map'],
+    doing: ['type1.map'],
     when: ({ bytes }, machine) => lockedMemory(machine, machine.memory('VmLck'), bytes),
     certain: true,
-    source:
-      'drivers/vfio/vfio_iommu_type1.c, vfio_pin_pages_remote(); drivers/iommu/iommufd/pages.c',
+    source: 'drivers/vfio/vfio_iommu_type1.c, vfio_pin_pages_remote()',
+  },
+  {
+    // Counted for the user: what the others of its processes have is not to be seen.
+    codes: ['ENOMEM'],
+    doing: ['iommufd.map'],
+    when: (_, machine) => lockedMemory(machine, machine.memory('VmLck')),
+    certain: true,
+    source: 'drivers/iommu/iommufd/pages.c, incr_user_locked_vm()',
   },
   {
     codes: ['EPERM'],
@@ -134,7 +141,7 @@ export const limits: readonly Symptom[] = [
     syscall: LIBIBVERBS,
     when: (_, machine) => machine.limit('Max locked memory') === null || machine.mayLockAll,
     hint: 'this process may lock any amount: the machine, or the device, has no more',
-    source: 'drivers/infiniband/core/umem.c, ib_umem_get()',
+    source: 'drivers/infiniband/core/umem.c, __ib_umem_get_va()',
   },
   {
     codes: ['EAGAIN'],

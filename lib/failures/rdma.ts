@@ -89,7 +89,7 @@ export const rdma: readonly Symptom[] = [
     codes: ['EBADF'],
     doing: ['verbs.dmabuf'],
     hint: 'the dma-buf is not one',
-    source: 'dma_buf_get()',
+    source: 'drivers/dma-buf/dma-buf.c, dma_buf_get()',
   },
   {
     codes: ['EINVAL'],

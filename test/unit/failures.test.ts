@@ -152,6 +152,7 @@ t.test('limits that this process may not have here', (t) => {
   t.match(hintOn(memlock, { ...register, bytes: 8192 }), locked)
   t.match(hintOn(memlock, { ...register, syscall: 'ibv_create_cq' }), locked, 'a queue, too')
   t.match(hintOn(memlock, { code: 'ENOMEM', doing: 'type1.map', bytes: 8192 }), locked)
+  t.match(hintOn(memlock, { code: 'ENOMEM', doing: 'iommufd.map', bytes: 1 }), locked, 'of a user')
   t.notMatch(hintOn(memlock, { ...register, bytes: 4096 }) ?? '', locked, 'it would fit')
   t.notMatch(hintOn(memlock, { code: 'ENOMEM', syscall: 'mmap' }) ?? '', locked)
   const status = 'VmPin:\t 4 kB\nCapEff:\t0000000000004000\n'
