@@ -100,13 +100,13 @@ export function fullPids(machine: Machine): Full | null {
   return firstFull(machine, 'pids', [['pids.max', 'pids.current']], (used, limit) => used >= limit)
 }
 
-/** kernel/cgroup/rdma.c: `rxe0 hca_handle=2 hca_object=max`, of one device or of any. */
-export function fullRdma(machine: Machine, device?: string): Full | null {
+/** kernel/cgroup/rdma.c: `rxe0 hca_handle=2 hca_object=max`; null where none of `resources` is. */
+export function fullRdma(machine: Machine, resources: RegExp): Full | null {
   for (const folder of folders(machine, 'rdma')) {
     const file = join(folder, 'rdma.max')
     const used = rdmaCounts(machine.read(join(folder, 'rdma.current')))
     for (const [what, limit] of rdmaCounts(machine.read(file))) {
-      if (device !== undefined && !what.endsWith(` of ${device}`)) continue
+      if (!resources.test(what)) continue
       const now = used.get(what) ?? 0
       if (now >= limit) return { file, what, limit, used: now }
     }

@@ -146,8 +146,9 @@ export const limits: readonly Symptom[] = [
   {
     codes: ['EAGAIN'],
     syscall: RDMA,
-    when: ({ of }, machine) => {
-      const full = fullRdma(machine, of) ?? fullRdma(machine)
+    when: ({ syscall }, machine) => {
+      // An open device is a handle, and all that is made of it objects.
+      const full = fullRdma(machine, syscall === 'ibv_open_device' ? /^hca_handle/ : /^hca_object/)
       return (
         full !== null &&
         `the rdma cgroup lets this process have ${full.limit} ${full.what}, and ${full.used} are ` +

@@ -194,6 +194,9 @@ t.test('cgroups', (t) => {
   )
   const free = rdma('rxe0 hca_handle=2 hca_object=9\n', 'rxe0 hca_handle=1 hca_object=8\n')
   t.match(hintOn(free, failure), /^the device has no more of them/)
+  const handles = rdma('rxe0 hca_handle=1 hca_object=9\n', 'rxe0 hca_handle=1 hca_object=8\n')
+  t.match(hintOn(handles, failure), /^the device has no more of them/, 'a handle is no object')
+  t.match(hintOn(handles, { ...failure, syscall: 'ibv_open_device' }), /1 hca_handle of rxe0/)
 
   const enomem = { code: 'ENOMEM', syscall: 'madvise' }
   const memory = (used: number) => ({

@@ -13,6 +13,7 @@ import { callAsync } from '../call.js'
 import { CmEvent, CmIdentifier } from './cm-id.js'
 import { CmRoutes } from './cm-routes.js'
 import { Connection } from './connection.js'
+import { checkSpare } from './spare.js'
 import { VerbsObject } from './verbs-object.js'
 
 export interface ResolveOptions {
@@ -45,6 +46,8 @@ export class ConnectionManager extends VerbsObject<'cm-channel'> {
   }
 
   static async open(): Promise<ConnectionManager> {
+    nativeRdmaCm()
+    checkSpare()
     const native = await callAsync(() => nativeRdmaCm().verbsCmCreate(), { doing: 'cm' })
     return new ConnectionManager(native)
   }

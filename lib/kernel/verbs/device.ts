@@ -1,7 +1,6 @@
 /** RDMA devices: which there are, what they can do, and an open one. */
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkOptions, typeError } from '../../errors.js'
-import { native, type NativeFd } from '../../native.js'
 import { nativeVerbs, type NativeDevice, type VerbsLimits } from '../../native-verbs.js'
 import { call, callAsync } from '../call.js'
 import { type AsyncEvent, AsyncEvents, type AsyncSubscription } from './async-events.js'
@@ -18,6 +17,7 @@ import {
   portInfo,
 } from './port.js'
 import { ProtectionDomain } from './protection-domain.js'
+import { checkSpare } from './spare.js'
 import { VerbsObject } from './verbs-object.js'
 
 export interface VerbsDeviceEntry {
@@ -53,23 +53,6 @@ export interface VerbsAttributes extends VerbsLimits {
   /** Whether atomics are so for the CPU as well. */
   atomicity: 'none' | 'device' | 'system'
   odp: OdpCapabilities
-}
-
-/** Descriptors that libibverbs has open at once, at most, to look for devices or to open one. */
-const SPARE = 8
-
-/**
- * libibverbs takes EMFILE for a device that is not there, and a driver that it could not load for
- * want of a descriptor it does not load again (libibverbs/init.c, ibverbs_get_device_list()).
- */
-function checkSpare(): void {
-  const path = '/dev/null'
-  const held: NativeFd[] = []
-  try {
-    for (let i = 0; i < SPARE; i++) held.push(call(() => native.openFd(path, 0), { path }))
-  } finally {
-    for (const fd of held) fd.close()
-  }
 }
 
 /**
