@@ -38,6 +38,14 @@ function run(cwd: string, command: string, words: string[], more: NodeJS.Process
   return { status, stdout, stderr }
 }
 
+function succeeds(
+  t: Test,
+  what: string,
+  { status, stderr }: { status: number | null; stderr: string },
+) {
+  t.equal(status, 0, status === 0 ? what : `${what}: ${stderr}`)
+}
+
 const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']
 
 /** An empty project, in which something has been installed. */
@@ -94,7 +102,7 @@ void t.test('publint and attw have nothing to say', async (t) => {
     '--no-emoji',
   ]
   const { status, stdout } = run(folder, process.execPath, attw)
-  t.equal(status, 0, stdout)
+  t.equal(status, 0, status === 0 ? 'attw' : stdout)
 })
 
 /** Moves a buffer of the software engine while it is written to. */
@@ -119,10 +127,10 @@ const works = { bytes: 1 << 16, byte: 7, operations: 1, faults: 0, isOne: true }
 
 function runProgram(t: Test, cwd: string, node = process.execPath) {
   writeFileSync(join(cwd, 'program.js'), program)
-  const { status, stdout, stderr } = run(cwd, node, ['program.js'])
-  t.equal(status, 0, stderr)
-  t.match(JSON.parse(stdout || '{}'), works)
-  return stdout
+  const ended = run(cwd, node, ['program.js'])
+  succeeds(t, 'run', ended)
+  t.match(JSON.parse(ended.stdout || '{}'), works)
+  return ended.stdout
 }
 
 /**
@@ -156,7 +164,7 @@ const scriptless = project('scriptless')
 
 void t.test('where install scripts are off the error says what builds it', async (t) => {
   const installed = run(scriptless, 'npm', [...install, '--ignore-scripts', tarball])
-  t.equal(installed.status, 0, installed.stderr)
+  succeeds(t, 'installed', installed)
   const caught =
     "await import('p2pdma').catch(({ code, hint }) => console.log(JSON.stringify({ code, hint })))"
   const { stdout } = run(scriptless, process.execPath, ['--input-type=module', '--eval', caught])
@@ -165,7 +173,7 @@ void t.test('where install scripts are off the error says what builds it', async
   const [, command = ''] = /^build it: \`([^\`]+)\`$/.exec(hint) ?? []
   // To the letter, from any folder.
   const built = run('/', 'sh', ['-c', command], { CXX: compiler })
-  t.equal(built.status, 0, built.stderr)
+  succeeds(t, 'built', built)
   runProgram(t, scriptless)
 })
 
@@ -173,7 +181,7 @@ void t.test('where install scripts are on the installation builds it', async (t)
   const made = project('scripted')
   const more = { CXX: compiler, npm_config_dangerously_allow_all_scripts: 'true' }
   const installed = run(made, 'npm', [...install, '--ignore-scripts=false', tarball], more)
-  t.equal(installed.status, 0, installed.stderr)
+  succeeds(t, 'installed', installed)
   runProgram(t, made)
 })
 
