@@ -258,8 +258,8 @@ export function ownWorkshop(kernel: Kernel, own: OwnKernel, sources: readonly st
       hint: `--kernel TREE, or ${join(kernel.modules, 'build')} leads to it`,
     })
   }
-  // Built with O=, a tree has its sources elsewhere.
-  const candidates = [build, join(build, 'source'), join(kernel.modules, 'source')]
+  // Built with O=, a tree has its sources elsewhere, and folders of the same names.
+  const candidates = [join(build, 'source'), build, join(kernel.modules, 'source')]
   const source = candidates.find((folder) =>
     sources.every((path) => existsSync(join(folder, path))),
   )

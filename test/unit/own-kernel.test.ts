@@ -116,6 +116,7 @@ void t.test('an image, and where its modules are', async (t) => {
   const build = tree('build')
   t.throws(() => workshop(build, ['lib/a.c']), { code: 'ERR_RIG_MODULES', message: /sources/ })
   symlinkSync(join(source, '../..'), join(build, 'source'))
+  put(join(build, 'lib/a.c'), 'what a build has left is not the source')
   t.match(workshop(build, ['lib/a.c']), {
     make: ['-C', build, 'LLVM=1'],
     source: join(build, 'source'),
