@@ -3,6 +3,7 @@ import { constants } from 'node:fs'
 import { brand } from '../../brand.js'
 import { P2pdmaError } from '../../errors.js'
 import { native, type NativeFd } from '../../native.js'
+import { explain } from '../../failures/index.js'
 import { call, callAsync, translate } from '../call.js'
 import { IommufdMap } from './abi.js'
 import { type DmaRequest, DmaSpace, usableRanges } from './dma-space.js'
@@ -127,8 +128,15 @@ export class IommufdSpace extends DmaSpace {
     } catch (error) {
       // EBUSY: a driver has another device of the group (iommu_device_claim_dma_owner),
       // or a process has the device by its group (vfio_device_block_group).
-      const busy = (error as NodeJS.ErrnoException).code === 'EBUSY'
-      if (busy && inTheWay(this.group).length > 0) throw notViableError(this.group, error)
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EBUSY' && inTheWay(this.group).length > 0) {
+        throw notViableError(this.group, error)
+      }
+      // EINVAL: somebody has it by this same file (vfio_df_open()), as nothing else of ours is wrong.
+      const { hint } = explain({ code: 'EBUSY', doing: 'iommufd.bind' })
+      if (code === 'EINVAL') {
+        throw new P2pdmaError('The device is open already', { code: 'EBUSY', hint, cause: error })
+      }
       throw translate(error, { doing: 'iommufd.bind' })
     }
   }
