@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds a small kernel of Debian's sources for `p2pdma rig --kernel`, once, in the
-# rig's cache folder, and prints its tree: twenty minutes of a CPU, no part of the tests.
+# rig's cache folder, and prints its tree: some ten minutes of both CPUs of a small machine, no part of the tests.
 #
 #   test/rig/small-kernel.sh     afterwards: npm run rig -- --kernel TREE -- uname -r
 #
