@@ -5,7 +5,7 @@
  */
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, checkOptions, closedError, typeError } from '../../errors.js'
-import { native } from '../../native.js'
+import { pageSize } from '../../page-size.js'
 import type { Exporter } from '../backing.js'
 import { checkExporter } from '../exporting.js'
 import { type BufferOptions, MovableBuffer } from '../movable-buffer.js'
@@ -63,7 +63,7 @@ export class ResidentSet {
 
   constructor(exporter: Exporter, options: ResidentSetOptions) {
     checkExporter(exporter)
-    const { budget, evictTo, granularity = native.pageSize, thrash } = checkOptions(options)
+    const { budget, evictTo, granularity = pageSize, thrash } = checkOptions(options)
     checkInteger('budget', budget, 1)
     checkInteger('granularity', granularity, 1)
     if (typeof evictTo !== 'object' || evictTo === null) {
