@@ -74,8 +74,8 @@ t.test('a machine of 64 KiB pages', (t) => {
       rounded: P.Memfd.create(1).size,
       slot: (await exporter.allocate(1)).size,
       resident: set.stats.residentBytes,
-      unaligned: await tell(() => P.Mapping.map(memfd.handle, { offset: 4096 })),
-      aligned: await tell(() => P.Mapping.map(memfd.handle, { offset: ${PAGE} }).length),
+      unaligned: await tell(() => P.Mapping.map(memfd.fd, { offset: 4096 })),
+      aligned: await tell(() => P.Mapping.map(memfd.fd, { offset: ${PAGE} }).length),
       part: await tell(() => memfd.map().populate(4096, 4096)),
       slab: await tell(() => P.slab(P.memfd(), { slabSize: 4096 })),
     }))`
