@@ -75,7 +75,7 @@ export const rdma: readonly Symptom[] = [
   {
     codes: ['ERR_VERBS_TOO_OLD'],
     hint: 'the library is older than this call: upgrade libibverbs and librdmacm (rdma-core)',
-    source: 'native/verbs/library.cc',
+    source: 'native/verbs/handle.cc, ThrowTooOld()',
   },
   {
     codes: ['ENOSYS'],
