@@ -99,11 +99,11 @@ t.test('a drain while the process is busy is not forced', async (t) => {
   const listen = (message: unknown) => {
     const { event, to } = message as { event: string; to: string }
     events.push(event)
-    if (to === 'stopping') setImmediate(() => busy(800))
+    if (to === 'stopping') setImmediate(() => busy(2500))
   }
   trace.channel.subscribe(listen)
   t.teardown(() => trace.channel.unsubscribe(listen))
-  engine.inject({ kind: 'stall', ms: 100 })
+  engine.inject({ kind: 'stall', ms: 2000 })
   const done = importer.fill(attachment, 0, buffer.size, 7)
   t.ok(await waitUntil(() => engine.stats().injected === 1, 10_000))
   await buffer.move(memfd())
