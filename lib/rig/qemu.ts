@@ -16,6 +16,8 @@ export interface Machine {
   accelerator: Accelerator
   /** Whether the guest's clock counts its instructions; emulated, and with one CPU. */
   icount: boolean
+  /** Whether emulated CPUs have a thread each, or take turns on one: see `tcgThreads()`. */
+  threads: 'single' | 'multi'
   /** More of QEMU's arguments. */
   devices: readonly string[]
   /** Whether the memory device and the two NICs are there. */
@@ -43,6 +45,17 @@ export function kvmLooksUsable(): boolean {
   } catch {
     return false
   }
+}
+
+/**
+ * By what `--version` says. Before 8.2 QEMU gives a CPU another map of the machine while it is
+ * in the middle of an access by the old one (softmmu/physmem.c, tcg_commit()): where one CPU
+ * maps a BAR, what another writes to a device in that moment may reach none. The guest hung so
+ * in qi_submit_sync(), on an invalidation that the IOMMU had never been told of.
+ */
+export function tcgThreads(said: string): 'single' | 'multi' {
+  const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(said) ?? []
+  return Number(major) * 100 + Number(minor) < 802 ? 'single' : 'multi'
 }
 
 export function qemuArguments(machine: Machine): string[] {
@@ -75,7 +88,7 @@ export function deviceArguments(value: string): string[] {
 const kernelCommandLine = [
   'console=ttyS0 loglevel=5 rdinit=/init intel_iommu=on',
   // A kernel fault ends the run, so that no test passes over it (-no-reboot ends QEMU).
-  'panic=-1 oops=panic',
+  'panic=-1 oops=panic softlockup_panic=1',
   // On a busy host the watchdog of clocks would find faults that are none, and take the clock away;
   // those of CPUs have as much patience as the one of tasks (120 s), and no counter to work with.
   'tsc=reliable watchdog_thresh=60 nmi_watchdog=0 rcupdate.rcu_cpu_stall_timeout=120',
@@ -118,14 +131,14 @@ const EMULATED_CPU = 'max,-erms,-fsrm,-pku'
  */
 const PEER_TO_PEER_CPU = `${EMULATED_CPU},vendor=AuthenticAMD,family=23`
 
-function accelerator({ accelerator, peerToPeer, icount }: Machine): string[] {
+function accelerator({ accelerator, peerToPeer, icount, threads }: Machine): string[] {
   if (accelerator === 'kvm') {
     return ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
   }
   const cpu = ['-machine', 'q35', '-cpu', peerToPeer ? PEER_TO_PEER_CPU : EMULATED_CPU]
   return icount
     ? [...cpu, '-accel', 'tcg,thread=single', '-icount', 'shift=0,sleep=off']
-    : [...cpu, '-accel', 'tcg,thread=multi']
+    : [...cpu, '-accel', `tcg,thread=${threads}`]
 }
 
 /** A port over a socket that QEMU inherits: it needs no name and no folder. */

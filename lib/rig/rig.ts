@@ -1,5 +1,5 @@
 /** Runs one command in a virtual machine that has this machine's files. */
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
@@ -28,10 +28,13 @@ import {
   kvmLooksUsable,
   ports,
   qemuArguments,
+  tcgThreads,
   type Accelerator,
   type Machine,
 } from './qemu.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
+
+const QEMU = 'qemu-system-x86_64'
 
 export interface RigOptions {
   /** Virtual CPUs; 2. */
@@ -134,6 +137,7 @@ export async function runInRig(
       memory,
       accelerator: 'tcg',
       icount,
+      threads: tcgThreads(execFileSync(requireTool(QEMU), ['--version'], { encoding: 'utf8' })),
       devices: options.devices ?? [],
       defaultDevices: options.defaultDevices ?? true,
       peerToPeer: options.rxeDmabuf === true,
@@ -242,7 +246,7 @@ class Boot {
     this.#options = run.options
     // QEMU goes when this process goes, however it does: setpriv asks the kernel for it. A group
     // of its own keeps the terminal's signals away, which are this process's to handle.
-    const qemu = [requireTool('qemu-system-x86_64'), ...qemuArguments(machine)]
+    const qemu = [requireTool(QEMU), ...qemuArguments(machine)]
     this.#child = spawn(requireTool('setpriv'), ['--pdeathsig', 'KILL', ...qemu], {
       stdio: ['ignore', 'ignore', 'pipe', run.initramfs, ...ports.map(() => 'pipe' as const)],
       detached: true,

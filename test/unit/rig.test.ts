@@ -10,7 +10,7 @@ import { CpioArchive } from '../../lib/rig/cpio.js'
 import { withoutSignature } from '../../lib/rig/initramfs.js'
 import { compareVersions, matchesVersion } from '../../lib/rig/kernel.js'
 import { newLog } from '../../lib/rig/logs.js'
-import { deviceArguments, qemuArguments } from '../../lib/rig/qemu.js'
+import { deviceArguments, qemuArguments, tcgThreads } from '../../lib/rig/qemu.js'
 import { runInRig } from '../../lib/rig/index.js'
 import { isMountPoint } from '../../lib/rig/toolchain.js'
 
@@ -128,6 +128,7 @@ t.test('devices and shares on QEMU’s command line', async (t) => {
     folder: '/a,b',
     smp: 3,
     icount: false,
+    threads: 'multi',
     memory: '1G',
     accelerator: 'tcg',
     devices: ['-device', 'edu'],
@@ -144,8 +145,16 @@ t.test('devices and shares on QEMU’s command line', async (t) => {
   t.notMatch(args.join(' '), /e1000e|ivshmem/)
   t.strictSame(args.slice(-2), ['-device', 'edu'])
   t.notMatch(args.join(' '), /icount/)
+  t.match(args.join(' '), /-accel tcg,thread=multi /)
   const counted = qemuArguments({ ...machine, smp: 1, icount: true }).join(' ')
   t.match(counted, /-accel tcg,thread=single -icount shift=0,sleep=off/)
+})
+
+t.test('emulated CPUs have threads of their own where QEMU can', async (t) => {
+  const said = (version: string) => `QEMU emulator version ${version} (Debian)\nCopyright`
+  for (const version of ['7.2.22', '8.1.5']) t.equal(tcgThreads(said(version)), 'single', version)
+  for (const version of ['8.2.0', '10.0.2']) t.equal(tcgThreads(said(version)), 'multi', version)
+  t.equal(tcgThreads('?'), 'single')
 })
 
 t.test('options end at the first word that is none, or at --', async (t) => {
