@@ -50,8 +50,8 @@ export function kvmLooksUsable(): boolean {
 /**
  * By what `--version` says. Before 8.2 QEMU gives a CPU another map of the machine while it is
  * in the middle of an access by the old one (softmmu/physmem.c, tcg_commit()): where one CPU
- * maps a BAR, what another writes to a device in that moment may reach none. The guest hung so
- * in qi_submit_sync(), on an invalidation that the IOMMU had never been told of.
+ * maps a BAR, what another writes to a device in that moment may reach none. A guest has hung in
+ * qi_submit_sync() while QEMU was idle, which fits: the IOMMU was never told of an invalidation.
  */
 export function tcgThreads(said: string): 'single' | 'multi' {
   const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(said) ?? []
