@@ -1,5 +1,5 @@
 /** Where the rig keeps what it has fetched, built and logged. */
-import { accessSync, constants, mkdirSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { P2pdmaError } from '../errors.js'
@@ -23,6 +23,19 @@ export function cachePath(...parts: string[]): string {
   const path = join(cacheFolder(), ...parts)
   mkdirSync(path, { recursive: true })
   return path
+}
+
+/**
+ * Into the cache in one step, and never over what another run has put there meanwhile and may
+ * be using: it is as good.
+ */
+export function putIntoCache(from: string, to: string): void {
+  try {
+    renameSync(from, to)
+  } catch (error) {
+    rmSync(from, { recursive: true, force: true })
+    if (!existsSync(to)) throw error
+  }
 }
 
 function choose(): string {

@@ -10,14 +10,13 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { P2pdmaError } from '../errors.js'
-import { cachePath, packageRoot } from './cache.js'
+import { cachePath, packageRoot, putIntoCache } from './cache.js'
 import { cachedKernels, matchesVersion, neededModules, type Kernel } from './kernel.js'
 import { ownWorkshop } from './own-kernel.js'
 import { findToolchain, type Workshop } from './toolchain.js'
@@ -248,14 +247,8 @@ function copyInto(file: string, target: string): void {
   copyFileSync(file, target)
 }
 
-/** Into the cache in one step: another run may be at the same. */
 function keep(files: readonly string[], target: string): void {
   const temporary = mkdtempSync(`${target}.`)
   for (const file of files) copyFileSync(file, join(temporary, basename(file)))
-  try {
-    renameSync(temporary, target)
-  } catch (error) {
-    rmSync(temporary, { recursive: true, force: true })
-    if (!existsSync(target)) throw error
-  }
+  putIntoCache(temporary, target)
 }

@@ -13,7 +13,6 @@ import {
   readFileSync,
   readSync,
   realpathSync,
-  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -22,7 +21,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { P2pdmaError } from '../errors.js'
-import { cachePath } from './cache.js'
+import { cachePath, putIntoCache } from './cache.js'
 import { findKernel, type Kernel, type OwnKernel } from './kernel.js'
 import { runLogged, type Workshop } from './toolchain.js'
 import { call, requireTool } from './tools.js'
@@ -121,22 +120,12 @@ async function treeModules(tree: string, release: string): Promise<string> {
     writeFileSync(join(folder, name), existsSync(path) ? readFileSync(path) : '')
   }
   await call(requireTool('depmod'), ['-b', temporary, release])
-  put(temporary, root)
+  putIntoCache(temporary, root)
   forgetOld(all)
   return used(root)
 }
 
 const short = (hash: ReturnType<typeof createHash>) => hash.digest('hex').slice(0, 16)
-
-/** Another run may be at the same. */
-function put(from: string, to: string): void {
-  try {
-    renameSync(from, to)
-  } catch (error) {
-    rmSync(from, { recursive: true, force: true })
-    if (!existsSync(to)) throw error
-  }
-}
 
 /** A guest may have it from now on. */
 function used(folder: string): string {
@@ -183,7 +172,7 @@ function imageKernel(image: string, given: string | undefined): Kernel {
     mkdirSync(join(temporary, 'lib/modules'), { recursive: true })
     symlinkSync(modules, join(temporary, 'lib/modules', release))
     rmSync(root, { recursive: true, force: true })
-    put(temporary, root)
+    putIntoCache(temporary, root)
   }
   const build = join(modules, 'build')
   const configs = [

@@ -20,7 +20,7 @@ import {
 import { basename, join } from 'node:path'
 import { P2pdmaError } from '../errors.js'
 import { PrivateApt } from './apt.js'
-import { cachePath } from './cache.js'
+import { cachePath, putIntoCache } from './cache.js'
 import { suite, type Kernel } from './kernel.js'
 import { call, requireTool } from './tools.js'
 
@@ -93,11 +93,14 @@ async function fetchToolchain(
       const compiler = /\bgcc-\d+/.exec(depends)?.[0] ?? 'gcc'
       say(`fetching ${headers} and ${compiler}`)
       await fetchRoot(apt, [headers, compiler, ...tools], temporary)
-      put(join(temporary, 'root'), join(target, 'root'))
+      putIntoCache(join(temporary, 'root'), join(target, 'root'))
     }
     say(`fetching ${archive}`)
     await fetchSources(apt, archive, sources, temporary)
-    put(join(temporary, 'source'), join(target, 'source'))
+    const source = join(target, 'source')
+    // What it has lacks some of them. It goes with the temporary folder.
+    if (existsSync(source)) renameSync(source, join(temporary, 'source.old'))
+    putIntoCache(join(temporary, 'source'), source)
   } finally {
     rmSync(temporary, { recursive: true, force: true })
   }
@@ -128,17 +131,6 @@ async function fetchSources(
   const archive = join(download, 'root/usr/src', `${name}.tar.xz`)
   const paths = sources.map((path) => `${name}/${path}`)
   await call(requireTool('tar'), ['-xJf', archive, '-C', source, '--strip-components=1', ...paths])
-}
-
-/** In one step, and never over what another run has put there and may be using: it is as good. */
-function put(from: string, to: string): void {
-  const old = `${from}.old`
-  if (basename(to) === 'source' && existsSync(to)) renameSync(to, old)
-  try {
-    renameSync(from, to)
-  } catch (error) {
-    if (!existsSync(to)) throw error
-  }
 }
 
 /** Every package of a folder. */
