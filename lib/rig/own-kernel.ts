@@ -4,14 +4,11 @@
  */
 import { createHash } from 'node:crypto'
 import {
-  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
-  openSync,
   readdirSync,
   readFileSync,
-  readSync,
   realpathSync,
   rmSync,
   statSync,
@@ -24,7 +21,7 @@ import { P2pdmaError } from '../errors.js'
 import { cachePath, putIntoCache } from './cache.js'
 import { findKernel, type Kernel, type OwnKernel } from './kernel.js'
 import { runLogged, type Workshop } from './toolchain.js'
-import { call, requireTool } from './tools.js'
+import { call, headOf, requireTool } from './tools.js'
 
 /** The cached kernel of a version; or, of a path, one's own. */
 export async function chooseKernel(kernel?: string, modules?: string): Promise<Kernel> {
@@ -192,13 +189,7 @@ function imageKernel(image: string, given: string | undefined): Kernel {
  * and at 0x20e where, from 0x200 on, the version's text is).
  */
 export function releaseOf(image: string): string {
-  const head = Buffer.alloc(0x10000)
-  const file = openSync(image, 'r')
-  try {
-    readSync(file, head, 0, head.length, 0)
-  } finally {
-    closeSync(file)
-  }
+  const head = headOf(image, 0x10000)
   const isImage = head.toString('latin1', 0x202, 0x206) === 'HdrS'
   const at = head.readUInt16LE(0x20e) + 0x200
   const text = isImage ? /^[^\s\0]+/.exec(head.toString('latin1', at, at + 256))?.[0] : undefined

@@ -87,15 +87,21 @@ export function call(path: string, args: string[], options: CallOptions = {}): P
   })
 }
 
-/** Whether an ELF64 file names no program interpreter (elf(5): no PT_INTERP header). */
-function isStatic(path: string): boolean {
-  const head = Buffer.alloc(4096)
+/** The first `bytes` of a file, zeros beyond its end. */
+export function headOf(path: string, bytes: number): Buffer {
+  const head = Buffer.alloc(bytes)
   const fd = openSync(path, 'r')
   try {
-    readSync(fd, head, 0, head.length, 0)
+    readSync(fd, head, 0, bytes, 0)
   } finally {
     closeSync(fd)
   }
+  return head
+}
+
+/** Whether an ELF64 file names no program interpreter (elf(5): no PT_INTERP header). */
+function isStatic(path: string): boolean {
+  const head = headOf(path, 4096)
   if (head.readUInt32BE(0) !== 0x7f454c46) return false
   const table = Number(head.readBigUInt64LE(32))
   const entrySize = head.readUInt16LE(54)
