@@ -95,19 +95,31 @@ function checkMemfd(argument: string, value: unknown): void {
   if (!(value instanceof OwnedFd)) throw typeError(argument, 'a Memfd', value)
 }
 
-/** Why the kernel may have refused; it says EINVAL to everything. */
+interface Part {
+  offset: number
+  size: number
+  stat: ReturnType<OwnedFd['stat']>
+}
+
+/** What a refusal is explained by; the reasons are looked for only where there is one. */
 function refusal(items: readonly UdmabufItem[]): CallOptions {
+  const parts = items.map(({ memfd, offset, size }) => ({ offset, size, stat: memfd.stat() }))
+  const bytes = parts.reduce((sum, { size }) => sum + size, 0)
+  const huge = parts.findLast(({ stat }) => stat.pageSize !== native.pageSize)
+  const wrong = () => whyRefused(parts, bytes)
+  return { doing: 'udmabuf.create', bytes, hugePage: huge?.stat.pageSize, wrong }
+}
+
+/** The kernel says EINVAL to everything. */
+function whyRefused(parts: readonly Part[], bytes: number): string {
   const { listLimit, sizeLimit } = Udmabuf.limits()
-  let total = 0
-  let hugePage: number | undefined
   const reasons = new Set<string>()
-  if (items.length === 0) reasons.add('the list is empty')
-  if (items.length > listLimit) {
+  if (parts.length === 0) reasons.add('the list is empty')
+  if (parts.length > listLimit) {
     reasons.add(`at most ${listLimit} items: module parameter list_limit`)
   }
-  for (const { memfd, offset, size } of items) {
-    const { pageSize, seals, size: fileSize } = memfd.stat()
-    if (pageSize !== native.pageSize) hugePage = pageSize
+  for (const { offset, size, stat } of parts) {
+    const { pageSize, seals, size: fileSize } = stat
     if (offset % pageSize !== 0) reasons.add(`offset must be a multiple of ${pageSize}`)
     if (size % native.pageSize !== 0 || size === 0) {
       reasons.add(`size must be a multiple of ${native.pageSize}, and not 0`)
@@ -117,13 +129,11 @@ function refusal(items: readonly UdmabufItem[]): CallOptions {
     if (((seals ?? 0) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) !== 0) {
       reasons.add('the memfd must not have F_SEAL_WRITE or F_SEAL_FUTURE_WRITE')
     }
-    total += size
   }
-  if (total > sizeLimit) {
+  if (bytes > sizeLimit) {
     reasons.add(`at most ${sizeLimit} bytes: module parameter size_limit_mb`)
   }
-  const wrong = [...reasons].join('; ')
-  return { doing: 'udmabuf.create', wrong: () => wrong, bytes: total, hugePage }
+  return [...reasons].join('; ')
 }
 
 function parameter(name: string): number | null {
