@@ -75,6 +75,15 @@ export function wholeNumber(name: string, text: string, min: number, max: number
   return value
 }
 
+/** The same, where it may be left out. */
+export function wholeNumberOrNull(
+  name: string,
+  text: string | undefined,
+  { min, max }: { min: number; max: number },
+): number | null {
+  return text === undefined ? null : wholeNumber(name, text, min, max)
+}
+
 /** Bytes, as `4096`, `512K`, `256M`, `1G`; in the range. */
 export function byteCount(name: string, text: string, min: number, max: number): number {
   const [, digits, unit = ''] = /^(\d+)([KMGT]?)$/i.exec(text) ?? []

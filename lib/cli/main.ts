@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /** `p2pdma COMMAND ...`: finds the command, and turns what it throws into an exit code. */
 import { readFileSync } from 'node:fs'
-import { constants } from 'node:os'
 import { printError, UsageError } from './args.js'
+import { brokenOutput } from './output.js'
 
 export interface Command {
   /** One line, for the list of commands. */
@@ -69,10 +69,8 @@ async function help(stream: NodeJS.WritableStream): Promise<void> {
 /** For commands that do not see to it themselves: nobody reads, or there is no room. */
 function onBrokenOutput(this: NodeJS.WriteStream, error: NodeJS.ErrnoException): void {
   if (this.listenerCount('error') > 1) return
-  if (error.code === 'EPIPE') process.exit(128 + constants.signals.SIGPIPE)
-  // The other one may be there.
-  process.stderr.write(`p2pdma: the output cannot be written: ${error.message}\n`)
-  process.exit(1)
+  // The other one may be there, to say so.
+  process.exit(brokenOutput('p2pdma', error))
 }
 
 for (const stream of [process.stdout, process.stderr]) stream.on('error', onBrokenOutput)

@@ -2,6 +2,16 @@
 import { constants } from 'node:os'
 
 /**
+ * Says on stderr, by the name of `who`, that the output cannot be written; returns the exit
+ * code. Where nobody reads it, it is as if the signal had ended us, and nothing is said.
+ */
+export function brokenOutput(who: string, error: NodeJS.ErrnoException): number {
+  if (error.code === 'EPIPE') return 128 + constants.signals.SIGPIPE
+  process.stderr.write(`${who}: the output cannot be written: ${error.message}\n`)
+  return 1
+}
+
+/**
  * Writes to stdout and stderr. When nobody reads any more, or the disk is full,
  * it calls `failed` with an exit code, once, and drops the rest.
  */
@@ -37,11 +47,6 @@ export class Output {
   #break(error: NodeJS.ErrnoException): void {
     if (this.#broken) return
     this.#broken = true
-    // As a signal would have ended us.
-    if (error.code === 'EPIPE') return this.#failed(128 + constants.signals.SIGPIPE)
-    process.stderr.write(
-      `p2pdma ${this.#command}: the output cannot be written: ${error.message}\n`,
-    )
-    this.#failed(1)
+    this.#failed(brokenOutput(`p2pdma ${this.#command}`, error))
   }
 }

@@ -26,6 +26,7 @@ import {
 import { Socket } from 'node:net'
 import { basename, dirname, join, resolve } from 'node:path'
 import { P2pdmaError } from '../errors.js'
+import { waitUntil } from '../kernel/patience.js'
 
 /** How long a FIFO may be without a reader, and its reader may take nothing, ms. */
 const READER_MS = 10_000
@@ -102,16 +103,18 @@ export class ReportFile {
 
   /** Without waiting in the kernel, where no signal would reach us: fifo(7), ENXIO. */
   async #openFifo(): Promise<number> {
-    const endsAt = performance.now() + this.#readerMs
-    for (;;) {
+    let fd = -1
+    const isOpen = () => {
       try {
-        return openSync(this.#path, constants.O_WRONLY | constants.O_NONBLOCK)
+        fd = openSync(this.#path, constants.O_WRONLY | constants.O_NONBLOCK)
+        return true
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw this.#explain(error)
-        if (performance.now() > endsAt) throw this.#unread()
+        if ((error as NodeJS.ErrnoException).code === 'ENXIO') return false
+        throw this.#explain(error)
       }
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
     }
+    if (await waitUntil(isOpen, this.#readerMs, LOOK_MS)) return fd
+    throw this.#unread()
   }
 
   #unread(): P2pdmaError {

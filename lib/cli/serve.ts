@@ -2,7 +2,7 @@
 import type { P2pdmaError } from '../errors.js'
 import { LIMITS, PORT } from '../smoke/options.js'
 import type { ServeEvent } from '../smoke/verbs/serve.js'
-import { parseOptions, UsageError, wholeNumber } from './args.js'
+import { parseOptions, UsageError, wholeNumber, wholeNumberOrNull } from './args.js'
 import { Interrupt } from './ending.js'
 import { Output } from './output.js'
 
@@ -71,8 +71,8 @@ export async function run(argv: string[]): Promise<number> {
     const settings = {
       ...{ device, host, from, to: to.split(','), size: bytes, once: values.once === true },
       port: port === undefined ? PORT : wholeNumber('port', port, 0, 65535),
-      portNum: index('port-num', values['port-num'], LIMITS.portNum),
-      gidIndex: index('gid-index', values['gid-index'], LIMITS.gidIndex),
+      portNum: wholeNumberOrNull('port-num', values['port-num'], LIMITS.portNum),
+      gidIndex: wholeNumberOrNull('gid-index', values['gid-index'], LIMITS.gidIndex),
       everyMs: values.still === true ? Infinity : wholeNumber('every', every ?? '20', 1, 60_000),
     }
     const { serve } = await import('../smoke/index.js')
@@ -87,8 +87,4 @@ export async function run(argv: string[]): Promise<number> {
   } finally {
     interrupt.stop()
   }
-}
-
-function index(name: string, text: string | undefined, { min, max }: { min: number; max: number }) {
-  return text === undefined ? null : wholeNumber(name, text, min, max)
 }

@@ -11,7 +11,15 @@ import {
 } from '../smoke/options.js'
 import type { SmokeReport } from '../smoke/report.js'
 import { type Dialect, DIALECTS, TapWriter } from '../smoke/tap.js'
-import { byteCount, decimal, parseOptions, printError, UsageError, wholeNumber } from './args.js'
+import {
+  byteCount,
+  decimal,
+  parseOptions,
+  printError,
+  UsageError,
+  wholeNumber,
+  wholeNumberOrNull,
+} from './args.js'
 import { Interrupt, putBackAtExit } from './ending.js'
 import { Output } from './output.js'
 import { ReportFile } from './report-file.js'
@@ -113,15 +121,13 @@ export async function run(argv: string[]): Promise<number> {
   return usageErrors(async () => smoke(settingsOf(values), values.json ?? null, dialect))
 }
 
-type NumberName = 'buffers' | 'moves' | 'seconds' | 'seed' | 'portNum' | 'gidIndex'
-type NumberOption = Extract<NumberName, keyof typeof options> | 'port-num' | 'gid-index'
 type Values = ReturnType<typeof parseOptions<typeof options>>
 
 function settingsOf(values: Values): SmokeOptions {
-  const number = (key: NumberName, name: NumberOption = key as NumberOption) => {
+  const number = (name: 'buffers' | 'moves' | 'seconds' | 'seed') => {
     const text = values[name]
-    const { min, max } = LIMITS[key]
-    return text === undefined ? {} : { [key]: wholeNumber(name, text, min, max) }
+    const { min, max } = LIMITS[name]
+    return text === undefined ? {} : { [name]: wholeNumber(name, text, min, max) }
   }
   const { engine, from, to, inject, memory, peer, witness, profile, size, disruptive } = values
   const { 'max-memory': maxMemory, 'max-gbps': maxGbps, link = [] } = values
@@ -151,8 +157,8 @@ function settingsOf(values: Values): SmokeOptions {
     ...number('moves'),
     ...number('seconds'),
     ...number('seed'),
-    ...number('portNum', 'port-num'),
-    ...number('gidIndex', 'gid-index'),
+    portNum: wholeNumberOrNull('port-num', values['port-num'], LIMITS.portNum),
+    gidIndex: wholeNumberOrNull('gid-index', values['gid-index'], LIMITS.gidIndex),
   })
   const { multipleOf } = LIMITS.size
   if (settings.size % multipleOf !== 0) {
