@@ -15,12 +15,12 @@ import {
 } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import t from 'tap'
+import { root } from '../kernel/list.js'
 import { patched } from './native-help.js'
+import { copyPackage } from './package-copy.js'
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const realGyp = createRequire(import.meta.url).resolve('node-gyp/bin/node-gyp.js')
 const folder = mkdtempSync(join(tmpdir(), 'p2pdma-verbs-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
@@ -29,14 +29,10 @@ const second = 'build/Release/p2pdma_verbs.node'
 const isThere = existsSync(join(root, second))
 const noSecond = isThere ? false : 'the second addon is not built: no headers of libibverbs'
 
-/** A package of its own, with our compiled files and first addon. */
+/** A package of its own, with our first addon. */
 function packageOf(name: string): string {
-  const made = join(folder, name)
+  const made = copyPackage(join(folder, name))
   mkdirSync(join(made, 'build/Release'), { recursive: true })
-  for (const each of ['package.json', 'dist/lib']) {
-    cpSync(join(root, each), join(made, each), { recursive: true })
-  }
-  symlinkSync(join(root, 'node_modules'), join(made, 'node_modules'))
   cpSync(join(root, 'build/Release/p2pdma.node'), join(made, 'build/Release/p2pdma.node'))
   return made
 }

@@ -1,6 +1,7 @@
 /** One port of an RDMA device, and the GID by which queue pairs are addressed there. */
 import { checkInteger } from '../../errors.js'
 import type { GidEntry, PortInfo, VerbsDevice } from '../../kernel/verbs/index.js'
+import { checkPortNum } from '../../kernel/verbs/port.js'
 
 export interface PortChoice {
   /** Default: the first that is active. */
@@ -11,7 +12,7 @@ export interface PortChoice {
 
 export function checkPortChoice(choice: PortChoice): PortChoice {
   const { portNum, gidIndex } = choice
-  if (portNum !== undefined) checkInteger('portNum', portNum, 1, 255)
+  if (portNum !== undefined) checkPortNum(portNum)
   if (gidIndex !== undefined) checkInteger('gidIndex', gidIndex, 0, 255)
   return { portNum, gidIndex }
 }
