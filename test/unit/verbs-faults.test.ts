@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { VerbsChannel } from '../../lib/engines/verbs/channel.js'
 import { Grants } from '../../lib/engines/verbs/grants.js'
+import type { QueueMessage } from '../../lib/engines/verbs/link/messages.js'
 import { tryMoving } from '../../lib/engines/verbs/move-trial.js'
 import type { LifeOutcome } from '../../lib/engines/verbs/progress.js'
 import { makeParts } from '../../lib/engines/verbs/queue-parts.js'
@@ -110,6 +111,25 @@ t.test('the trial of a move', async (t) => {
   t.ok(steps >= 12, `${steps} steps`)
 })
 
+t.test('shared, given back and shared again before it was registered', async (t) => {
+  const size = 256 << 10
+  const fake = new FakeVerbs()
+  const register = async () => {
+    await sleep(1)
+    return fake.region(size)
+  }
+  const regions = new Regions({} as ProtectionDomain, { register } as unknown as Registrar)
+  await regions.map(1, { offset: 0, size } as Backing, size, 3)
+  const first = regions.share(1, 1)
+  regions.unshare(1, 1)
+  const second = regions.share(1, 1)
+  await Promise.all([first, second])
+  t.not(regions.sharedKey(1, 1), null)
+  regions.unshare(1, 1)
+  await regions.unmap(1)
+  t.equal(fake.open.size, 0, 'each registration has gone')
+})
+
 for (const size of [4096, 256 << 10]) {
   t.test(`registrations of an attachment, ${size >> 10} KiB`, async (t) => {
     const backing = { offset: 0, size } as Backing
@@ -155,6 +175,43 @@ for (const size of [4096, 256 << 10]) {
   })
 }
 
+const QUEUE = { id: 1, name: 'q' } as Queue
+
+/** Grants of one attachment on one queue, and what is left of them: shares and users. */
+function fakeGrants(
+  send: (message: QueueMessage) => boolean,
+  share: () => Promise<void> | undefined = () => undefined,
+  holds = true,
+) {
+  let shares = 0
+  let users = 0
+  const grants = new Grants({
+    queueNamed: () => QUEUE,
+    send,
+    regions: {
+      share: () => {
+        const pending = share()
+        shares++
+        return pending
+      },
+      unshare: () => void shares--,
+      sharedKey: () => ({ iova: 0, rkey: 1, generation: 1, size: 4096 }),
+    } as unknown as Regions,
+  })
+  const channel = {
+    queue: 'q',
+    isRunning: true,
+    grant: () => {
+      if (!holds) throw new Error('fake: refused')
+      users++
+      return { [Symbol.dispose]: () => void users-- }
+    },
+  } as unknown as Channel
+  const attachment = { id: 1, access: 3, state: 'mapped', error: null } as Attachment
+  const add = () => grants.add(channel, attachment, {})
+  return { grants, add, left: () => [shares, users] }
+}
+
 t.test('a grant', async (t) => {
   const ways: Record<string, [share: () => Promise<void> | undefined, holds: boolean, tells: boolean]> = {
     'the channel refuses': [() => undefined, false, true],
@@ -165,41 +222,46 @@ t.test('a grant', async (t) => {
     'nothing fails': [() => undefined, true, true],
   } // prettier-ignore
   for (const [what, [share, holds, tells]] of Object.entries(ways)) {
-    let shares = 0
-    let users = 0
-    const grants = new Grants({
-      queueNamed: () => ({ id: 1, name: 'q' }) as Queue,
-      send: () => {
+    const fake = fakeGrants(
+      () => {
         if (!tells) throw new Error('fake: not sent')
         return true
       },
-      regions: {
-        share: () => {
-          const pending = share()
-          shares++
-          return pending
-        },
-        unshare: () => void shares--,
-        sharedKey: () => ({ iova: 0, rkey: 1, generation: 1, size: 4096 }),
-      } as unknown as Regions,
-    })
-    const channel = {
-      queue: 'q',
-      isRunning: true,
-      grant: () => {
-        if (!holds) throw new Error('fake: refused')
-        users++
-        return { [Symbol.dispose]: () => void users-- }
-      },
-    } as unknown as Channel
-    const attachment = { id: 1, access: 3, state: 'mapped', error: null } as Attachment
+      share,
+      holds,
+    )
     const failure = await Promise.resolve()
-      .then(() => grants.add(channel, attachment, {}).told)
+      .then(() => fake.add().told)
       .then(() => null, (error: unknown) => error) // prettier-ignore
     const isLeft = what === 'nothing fails' ? 1 : 0
     t.equal(failure === null, isLeft === 1, what)
-    t.same([shares, users], [isLeft, isLeft], `${what}: what is left`)
+    t.same(fake.left(), [isLeft, isLeft], `${what}: what is left`)
   }
+})
+
+t.test('a grant that a peer is late to give back', async (t) => {
+  const said: string[] = []
+  // As a link does: the peer would take another grant of the attachment for an error.
+  const fake = fakeGrants(({ type }) => {
+    if (type === 'grant' && said.at(-1) === 'ungrant') throw new Error('fake: being taken back')
+    return said.push(type) > 0
+  })
+  const grant = fake.add()
+  await grant.told
+  grant[Symbol.dispose]()
+  t.throws(() => fake.add(), { code: 'EAGAIN', hint: /when the peer has answered/ })
+  t.ok(fake.grants.has(QUEUE), 'it may use it still')
+  while (fake.left()[0] !== 0) await sleep(20)
+  t.same(fake.left(), [0, 0], 'its key has gone')
+  t.notOk(fake.grants.has(QUEUE))
+  t.throws(() => fake.add(), { code: 'EAGAIN', hint: /has not answered yet/ })
+  said.push('ungranted')
+  fake.grants.onUngranted(1, 1)
+  t.same(fake.left(), [0, 0], 'the answer takes nothing away once more')
+  await fake.add().told
+  t.same(fake.left(), [1, 1])
+  fake.grants.drop(QUEUE)
+  t.same(fake.left(), [0, 0])
 })
 
 t.test('a slab that grows by somebody else’s exporter', async (t) => {

@@ -43,7 +43,13 @@ interface Granted {
   readonly users: Disposable
   /** Of the registration that the peer was told of last; 0: of none yet. */
   generation: number
-  /** Set while we wait for the peer to say that it uses it no more: ends that wait. */
+  /**
+   * `standing`; `asked`: the peer is asked to use it no more, and may use it until it answers
+   * or is late; `late`: its key has gone, its answer is still to come: until then the link
+   * takes no other grant of the attachment on this queue.
+   */
+  state: 'standing' | 'asked' | 'late'
+  /** Ends the wait for the answer. */
   onUngranted: (() => void) | null
   settle: { resolve: () => void; reject: (error: Error) => void }
 }
@@ -94,6 +100,7 @@ export class Grants {
     const granted: Granted = {
       ...{ queue, attachment, label, access, settle, users },
       generation: 0,
+      state: 'standing',
       onUngranted: null,
     }
     this.#of(queue.id).set(attachment.id, granted)
@@ -115,7 +122,7 @@ export class Grants {
   #checkNew(queue: Queue, attachment: Attachment): void {
     const before = this.#all.get(queue.id)?.get(attachment.id)
     if (before === undefined) return
-    if (before.onUngranted === null) {
+    if (before.state === 'standing') {
       throw new P2pdmaError('The peer has been granted this attachment on this queue', {
         code: 'ERR_INVALID_STATE',
         argument: 'attachment',
@@ -124,7 +131,10 @@ export class Grants {
     throw new P2pdmaError('The peer is still giving the attachment back', {
       code: 'EAGAIN',
       argument: 'attachment',
-      hint: `it has ${UNGRANT_MS} ms for it: try again then`,
+      hint:
+        before.state === 'asked'
+          ? `its key goes after ${UNGRANT_MS} ms; try again when the peer has answered`
+          : 'its key has gone, but it has not answered yet: it is busy, or it hangs',
     })
   }
 
@@ -142,7 +152,7 @@ export class Grants {
   #tell(granted: Granted): void {
     const { queue, attachment, label, access } = granted
     const key = this.#host.regions.sharedKey(attachment.id, access)
-    if (!this.#isIn(granted) || granted.onUngranted !== null || key === null) return
+    if (!this.#isIn(granted) || granted.state !== 'standing' || key === null) return
     const { iova, rkey, generation, size } = key
     granted.generation = generation
     this.#host.send({
@@ -161,15 +171,19 @@ export class Grants {
     }
   }
 
+  /** Whether the peer may use anything on this queue. */
   has(queue: Queue): boolean {
-    return (this.#all.get(queue.id)?.size ?? 0) > 0
+    for (const { state } of this.#all.get(queue.id)?.values() ?? []) {
+      if (state !== 'late') return true
+    }
+    return false
   }
 
   /** The keys that have changed since the peer was told; at a restart of the queue. */
   updates(queue: Queue): Update[] {
     const updates: Update[] = []
     for (const [buffer, granted] of this.#all.get(queue.id) ?? []) {
-      if (granted.onUngranted !== null) continue
+      if (granted.state !== 'standing') continue
       const { regions } = this.#host
       const key = regions.sharedKey(buffer, granted.access)
       if (granted.attachment.isGone || !regions.isMapped(buffer)) this.#end(granted)
@@ -185,30 +199,40 @@ export class Grants {
 
   /** Asks the peer to use it no more; its key goes when it has answered, or has had time enough. */
   #end(granted: Granted): void {
-    if (!this.#isIn(granted) || granted.onUngranted !== null) return
+    if (!this.#isIn(granted) || granted.state !== 'standing') return
     const { queue, attachment } = granted
     const isTold =
       granted.generation !== 0 &&
       this.#host.send({ type: 'ungrant', queue: queue.id, buffer: attachment.id })
     if (!isTold) return this.#forget(granted, takenBack())
+    granted.state = 'asked'
     const answered = new Promise<void>((resolve) => (granted.onUngranted = resolve))
-    const forget = () => this.#forget(granted, takenBack())
-    withDeadline(answered, UNGRANT_MS, takenBack).then(forget, forget)
+    withDeadline(answered, UNGRANT_MS, takenBack).catch(() => this.#onLate(granted))
   }
 
-  /** The peer's answer. Late, it is of no use. */
+  /** The peer's answer; it may be late. */
   onUngranted(queue: number, buffer: number): void {
     const granted = this.#all.get(queue)?.get(buffer)
-    if (granted !== undefined && granted.onUngranted !== null) this.#forget(granted, takenBack())
+    if (granted !== undefined && granted.state !== 'standing') this.#forget(granted, takenBack())
+  }
+
+  #onLate(granted: Granted): void {
+    if (granted.state !== 'asked' || !this.#isIn(granted)) return
+    granted.state = 'late'
+    this.#revoke(granted, takenBack())
   }
 
   #forget(granted: Granted, reason: Error): void {
     if (!this.#isIn(granted)) return
-    const { queue, attachment, access } = granted
-    this.#all.get(queue.id)?.delete(attachment.id)
+    this.#all.get(granted.queue.id)?.delete(granted.attachment.id)
     granted.onUngranted?.()
-    granted.users[Symbol.dispose]()
-    granted.settle.reject(reason)
+    if (granted.state !== 'late') this.#revoke(granted, reason)
+  }
+
+  /** Its key goes, and a move stops nobody for it; once. */
+  #revoke({ attachment, access, users, settle }: Granted, reason: Error): void {
+    users[Symbol.dispose]()
+    settle.reject(reason)
     this.#host.regions.unshare(attachment.id, access)
   }
 

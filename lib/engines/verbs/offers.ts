@@ -53,11 +53,13 @@ export class Offer {
 
 /** How long to wait for an offer. */
 export interface OfferedOptions {
-  /** Default: for as long as the peer is there. */
+  /** ms; Infinity: for as long as the peer is there. Default 30,000. */
   timeoutMs?: number
   /** Rejects with ABORT_ERR. */
   signal?: AbortSignal | undefined
 }
+
+const OFFERED_MS = 30_000
 
 /** What offers need of their peer. */
 export interface OfferHost {
@@ -91,7 +93,7 @@ export class Offers {
 
   /** As `Peer.offered`, while the peer is there. */
   async named(label: string, options: OfferedOptions): Promise<Offer> {
-    const { signal, timeoutMs = Infinity } = checkOptions(options)
+    const { signal, timeoutMs = OFFERED_MS } = checkOptions(options)
     if (typeof label !== 'string') throw typeError('label', 'a string', label)
     checkSignal(signal)
     checkMilliseconds('timeoutMs', timeoutMs)

@@ -236,7 +236,7 @@ export class Peer extends EventEmitter<PeerEvents> {
     return this.#grants.updates(queue)
   }
 
-  /** What the peer has granted under this label; waits until it does. */
+  /** What the peer has granted under this label; waits until it does, ETIMEDOUT after 30 s. */
   offered(label: string, options: OfferedOptions = {}): Promise<Offer> {
     if (this.#isClosed) return Promise.reject(this.#error ?? closedError('The peer'))
     return this.#offers.named(label, options)

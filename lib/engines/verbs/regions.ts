@@ -217,7 +217,8 @@ export class Regions {
     // The one before is going still, perhaps.
     await share.pending
     const { backing, size } = region
-    if (backing === null) return
+    // Another, that was under way when it was asked for, has done it.
+    if (backing === null || share.mr !== null) return
     const mr = await this.#register(backing, size, remoteAccess(share.access))
     const isNow = this.#regions.get(id) === region && region.backing === backing
     if (isNow && share.users > 0) share.mr = mr
