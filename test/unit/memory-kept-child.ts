@@ -1,6 +1,8 @@
 /**
- * Opens and closes many objects of each kind, in rounds, and prints what is in use after
- * each: bytes of V8's heap, and of the process's own memory. Needs --expose-gc.
+ * Opens and closes many objects of each kind, in rounds, and prints by how much each kind has
+ * grown for each object, in the round in which it grew least: bytes of V8's heap, and of the
+ * process's own memory. Needs --expose-gc. Arguments: the most of both that are flat, and the
+ * kinds, by default all.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -58,22 +60,29 @@ const kinds: Record<string, { count: number; make: () => unknown }> = {
   engine: { count: 200, make: () => new SoftwareEngine().close() },
 }
 
-const [wanted] = process.argv.slice(2)
-const found: Record<string, { count: number; heap: number[]; own: number[] }> = {}
+/** The first ones warm up; a kind that is not flat by then has some more: a collection may come late. */
+const ROUNDS = { warm: 2, few: 4, most: 16 }
+
+const [mostHeap, mostOwn, ...wanted] = process.argv.slice(2)
+const found: Record<string, { heap: number; own: number; rounds: number }> = {}
 for (const [name, { count, make }] of Object.entries(kinds)) {
-  if (wanted !== undefined && wanted !== name) continue
-  const heap: number[] = []
-  const own: number[] = []
-  for (let round = 0; round < 4; round++) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue
+  const grown = { heap: Infinity, own: Infinity, rounds: 0 }
+  const isFlat = () => grown.heap < Number(mostHeap) && grown.own < Number(mostOwn)
+  let before = await inUse()
+  while (grown.rounds < ROUNDS.few || (grown.rounds < ROUNDS.most && !isFlat())) {
     for (let i = 0; i < count; i++) {
       await make()
       if (i % 50 === 49) await new Promise((resolve) => setImmediate(resolve))
     }
     const now = await inUse()
-    heap.push(now.heap)
-    own.push(now.own)
+    if (grown.rounds++ >= ROUNDS.warm) {
+      grown.heap = Math.min(grown.heap, (now.heap - before.heap) / count)
+      grown.own = Math.min(grown.own, (now.own - before.own) / count)
+    }
+    before = now
   }
-  found[name] = { count, heap, own }
+  found[name] = grown
 }
 await buffer.close()
 await engine.close()

@@ -1,6 +1,6 @@
 /** What tests do with C++, compiled once a run, beside the addons; and with what was compiled. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -14,7 +14,10 @@ export function compile(output: string, args: readonly string[]): string {
   mkdirSync(folder, { recursive: true })
   const path = join(folder, output)
   const flags = ['-std=c++20', '-D_GNU_SOURCE', '-g', '-Inative']
-  execFileSync(compiler, [...flags, ...args, '-o', path], { cwd: root, stdio: 'inherit' })
+  // Another run may be executing the one that is there.
+  const made = `${path}.${process.pid}`
+  execFileSync(compiler, [...flags, ...args, '-o', made], { cwd: root, stdio: 'inherit' })
+  renameSync(made, path)
   return path
 }
 
