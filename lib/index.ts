@@ -20,39 +20,46 @@ export type { Offer, OfferedOptions } from './engines/verbs/offers.js'
 export type { Peer, PeerEvents, QueueOptions } from './engines/verbs/peer.js'
 export type { MoveOnCommand } from './engines/verbs/move-trial.js'
 export type { Axes, Mover, Registration } from './engines/verbs/registrar.js'
-export type { AnyAttachment, RemoteAttachment } from './move-notify/remote-attachment.js'
+export type { AnyAttachment, RemoteAttachment } from './move-notify/importer/remote-attachment.js'
 export * from './exporters/index.js'
 export * from './kernel/index.js'
-export { MovableBuffer } from './move-notify/movable-buffer.js'
-export type { BufferOptions, Hint, Pin } from './move-notify/movable-buffer.js'
-export type { MoveOptions, MoveResult } from './move-notify/move.js'
-export type { CpuAccess } from './move-notify/cpu-access.js'
-export { Importer } from './move-notify/importer.js'
-export type { AttachOptions, ImporterOptions } from './move-notify/importer.js'
-export type { Attachment, AttachmentState } from './move-notify/attachment.js'
-export type { Channel, ChannelOptions, ChannelStats } from './move-notify/channel.js'
-export { transitions } from './move-notify/channel-states.js'
-export type { ChannelEvent, ChannelState, TransitionTable } from './move-notify/channel-states.js'
-export type { Abortable } from './move-notify/deadline.js'
+export { MovableBuffer } from './move-notify/exporter/movable-buffer.js'
+export type { BufferOptions, Hint, Pin } from './move-notify/exporter/movable-buffer.js'
+export type { MoveOptions, MoveResult } from './move-notify/exporter/move.js'
+export type { CpuAccess } from './move-notify/exporter/cpu-access.js'
+export { Importer } from './move-notify/importer/importer.js'
+export type { AttachOptions, ImporterOptions } from './move-notify/importer/importer.js'
+export type { Attachment, AttachmentState } from './move-notify/importer/attachment.js'
+export type { Channel, ChannelOptions, ChannelStats } from './move-notify/importer/channel.js'
+export { transitions } from './move-notify/importer/channel-states.js'
+export type {
+  ChannelEvent,
+  ChannelState,
+  TransitionTable,
+} from './move-notify/importer/channel-states.js'
+export type { Abortable } from './move-notify/reservation/deadline.js'
 export type {
   Completion,
   CompletionsOptions,
   CompletionsSyncOptions,
   OperationOptions,
-} from './move-notify/operation.js'
-export { Batch, Completions, Op, Status } from './move-notify/batch.js'
-export { Access } from './move-notify/engine.js'
-export type { Engine, EngineChannel, EngineChannelOptions } from './move-notify/engine.js'
-export type { Backing, BackingHolder, CpuWindow, Exporter } from './move-notify/backing.js'
-export { Fence, type FenceWaitOptions } from './move-notify/fence.js'
-export { Reservation, Usage, reservationClass } from './move-notify/reservation.js'
-export { AcquireContext, WwClass, WwMutex, lockAll } from './move-notify/ww-mutex.js'
-export type { LockOptions, WwAlgorithm } from './move-notify/ww-mutex.js'
-export { evict } from './move-notify/evict.js'
-export { ResidentSet } from './move-notify/residency/resident-set.js'
-export type { ResidentSetOptions, ResidentSetStats } from './move-notify/residency/resident-set.js'
-export type { ThrashOptions } from './move-notify/residency/thrash-detector.js'
-export { quarantined } from './move-notify/quarantine.js'
+} from './move-notify/importer/operation.js'
+export { Batch, Completions, Op, Status } from './move-notify/importer/batch.js'
+export { Access } from './move-notify/importer/engine.js'
+export type { Engine, EngineChannel, EngineChannelOptions } from './move-notify/importer/engine.js'
+export type { Backing, BackingHolder, CpuWindow, Exporter } from './move-notify/exporter/backing.js'
+export { Fence, type FenceWaitOptions } from './move-notify/reservation/fence.js'
+export { Reservation, Usage, reservationClass } from './move-notify/reservation/reservation.js'
+export { AcquireContext, WwClass, WwMutex, lockAll } from './move-notify/reservation/ww-mutex.js'
+export type { LockOptions, WwAlgorithm } from './move-notify/reservation/ww-mutex.js'
+export { evict } from './move-notify/exporter/evict.js'
+export { ResidentSet } from './move-notify/exporter/residency/resident-set.js'
+export type {
+  ResidentSetOptions,
+  ResidentSetStats,
+} from './move-notify/exporter/residency/resident-set.js'
+export type { ThrashOptions } from './move-notify/exporter/residency/thrash-detector.js'
+export { quarantined } from './move-notify/exporter/quarantine.js'
 export { trace } from './move-notify/trace.js'
 export type {
   AttachmentRestore,

@@ -4,7 +4,7 @@
  */
 import { typeError } from '../errors.js'
 import { call } from '../kernel/call.js'
-import { Batch, Completions } from '../move-notify/batch.js'
+import { Batch, Completions } from '../move-notify/importer/batch.js'
 import type { NativeColumns } from '../native.js'
 
 /** None yet; unlike null, nobody can hand it in. */

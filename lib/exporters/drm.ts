@@ -2,7 +2,7 @@
 import { brand } from '../brand.js'
 import { checkInteger, checkOptions, typeError } from '../errors.js'
 import { DrmDevice } from '../kernel/drm.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
 

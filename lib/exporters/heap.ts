@@ -2,7 +2,7 @@
 import { brand } from '../brand.js'
 import { checkInteger, typeError } from '../errors.js'
 import { DmaHeap } from '../kernel/dma-heap.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
 

@@ -4,7 +4,7 @@ import { callAsync } from '../kernel/call.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Memfd } from '../kernel/memfd.js'
-import type { BackingHolder } from '../move-notify/backing.js'
+import type { BackingHolder } from '../move-notify/exporter/backing.js'
 import { native } from '../native.js'
 
 /** What backings that lie in one file, or in one BAR, share. */

@@ -3,7 +3,7 @@ import { brand } from '../brand.js'
 import { checkInteger, checkOptions } from '../errors.js'
 import { Memfd } from '../kernel/memfd.js'
 import { checkFitsMachine } from '../kernel/memory-limit.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import { MappedBacking } from './mapped-backing.js'
 import { MappedFile } from './mapped-file.js'
 

@@ -8,7 +8,7 @@ import { checkInteger, closedError, rangeError } from '../errors.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Memfd } from '../kernel/memfd.js'
-import type { CpuWindow } from '../move-notify/backing.js'
+import type { CpuWindow } from '../move-notify/exporter/backing.js'
 import type { BackingFile } from './mapped-file.js'
 
 export class StagedWindow implements CpuWindow {

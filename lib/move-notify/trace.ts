@@ -3,7 +3,7 @@
  * somebody listens. Times are `performance.now()`, ms.
  */
 import { channel } from 'node:diagnostics_channel'
-import type { ChannelEvent, ChannelState } from './channel-states.js'
+import type { ChannelEvent, ChannelState } from './importer/channel-states.js'
 
 /** A channel's transition. */
 export interface ChannelTransition {

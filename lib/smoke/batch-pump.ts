@@ -1,7 +1,7 @@
 /** The batch form for who has one operation after the other: rows in, and a call when each ends. */
-import { Batch, Completions, Status } from '../move-notify/batch.js'
-import type { Channel } from '../move-notify/channel.js'
-import type { AnyAttachment } from '../move-notify/remote-attachment.js'
+import { Batch, Completions, Status } from '../move-notify/importer/batch.js'
+import type { Channel } from '../move-notify/importer/channel.js'
+import type { AnyAttachment } from '../move-notify/importer/remote-attachment.js'
 import { P2pdmaError } from '../errors.js'
 import type { Tally } from './tally.js'
 

@@ -1,7 +1,7 @@
 /** Whether the exporters that a run was told to use can be used here. */
 import { P2pdmaError } from '../errors.js'
 import { exporterByName } from '../exporters/index.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import { rigCommand } from './environment.js'
 import { describe } from './tally.js'
 

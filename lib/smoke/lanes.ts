@@ -1,8 +1,8 @@
 /** The forms of work behind one face: copies in, and when all are done, how many failed. */
-import { Op } from '../move-notify/batch.js'
-import type { Channel } from '../move-notify/channel.js'
-import type { Attachment } from '../move-notify/attachment.js'
-import type { AnyAttachment } from '../move-notify/remote-attachment.js'
+import { Op } from '../move-notify/importer/batch.js'
+import type { Channel } from '../move-notify/importer/channel.js'
+import type { Attachment } from '../move-notify/importer/attachment.js'
+import type { AnyAttachment } from '../move-notify/importer/remote-attachment.js'
 import { BatchPump } from './batch-pump.js'
 import type { Tally } from './tally.js'
 

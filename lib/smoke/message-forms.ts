@@ -1,7 +1,7 @@
 /** The two forms of work with frames or messages behind one face: a promise for each. */
-import type { Attachment } from '../move-notify/attachment.js'
-import { Op } from '../move-notify/batch.js'
-import type { Channel } from '../move-notify/channel.js'
+import type { Attachment } from '../move-notify/importer/attachment.js'
+import { Op } from '../move-notify/importer/batch.js'
+import type { Channel } from '../move-notify/importer/channel.js'
 import { BatchPump, type Row } from './batch-pump.js'
 import type { Tally } from './tally.js'
 

@@ -1,5 +1,5 @@
 /** Moves buffers through the placements, and sees whether that hit work in flight. */
-import type { Backing, Exporter } from '../move-notify/backing.js'
+import type { Backing, Exporter } from '../move-notify/exporter/backing.js'
 import type { Side } from './pair.js'
 import type { Random } from './random.js'
 import type { Tally } from './tally.js'

@@ -1,8 +1,8 @@
 /** A source and a target, attached to one importer. */
-import { Access } from '../move-notify/engine.js'
-import type { Attachment } from '../move-notify/attachment.js'
-import type { Exporter } from '../move-notify/backing.js'
-import { MovableBuffer } from '../move-notify/movable-buffer.js'
+import { Access } from '../move-notify/importer/engine.js'
+import type { Attachment } from '../move-notify/importer/attachment.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
+import { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { groupSlots, type Layout, loadSlots } from './layout.js'
 import type { Station } from './plant.js'
 import type { Probe } from './probe.js'

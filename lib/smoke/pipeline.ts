@@ -5,7 +5,7 @@
  * has been looked at once more: what was written a second time is seen there.
  */
 import { P2pdmaError } from '../errors.js'
-import type { MovableBuffer } from '../move-notify/movable-buffer.js'
+import type { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { groupSlots, type Layout, payloadOffset } from './layout.js'
 import type { Lane } from './lanes.js'
 import type { Pacer } from './pacer.js'

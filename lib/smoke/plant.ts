@@ -1,5 +1,5 @@
 /** What transfers run on: one device that copies, or two of which one sends what the other gets. */
-import type { Importer } from '../move-notify/importer.js'
+import type { Importer } from '../move-notify/importer/importer.js'
 import type { Axes } from './axes.js'
 import type { FaultName, SmokeOptions } from './options.js'
 import type { Form, Lane } from './lanes.js'

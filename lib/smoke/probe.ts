@@ -3,9 +3,9 @@
  * the engine, passes everything on, and looks at the one moment that counts:
  * `seal()` is the first thing that an invalidation does.
  */
-import type { Backing } from '../move-notify/backing.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../move-notify/engine.js'
-import { standsFor } from '../move-notify/shared.js'
+import type { Backing } from '../move-notify/exporter/backing.js'
+import type { Engine, EngineChannel, EngineChannelOptions } from '../move-notify/importer/engine.js'
+import { standsFor } from '../move-notify/importer/shared.js'
 
 export class Probe implements Engine {
   readonly #engine: Engine

@@ -1,7 +1,7 @@
 /** The embedded engine. */
 import type { SoftwareEngine } from '../engines/index.js'
 import { SoftwareChannel } from '../engines/software/channel.js'
-import { Importer } from '../move-notify/importer.js'
+import { Importer } from '../move-notify/importer/importer.js'
 import { type Form, type Lane, openLane } from './lanes.js'
 import { type Layout, layOut } from './layout.js'
 import type { FaultName, SmokeOptions } from './options.js'

@@ -1,7 +1,7 @@
 /** What one scenario plays on: importers of its own, pairs of buffers, and its counts. */
 import { trace, type ChannelTransition } from '../move-notify/trace.js'
 import type { UndoJournal } from '../kernel/undo/journal.js'
-import type { Exporter } from '../move-notify/backing.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
 import { Mover } from './mover.js'

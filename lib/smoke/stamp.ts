@@ -2,7 +2,7 @@
 import { P2pdmaError } from '../errors.js'
 import { callAsync } from '../kernel/call.js'
 import type { CpuAccessMode } from '../kernel/cpu-access.js'
-import type { MovableBuffer } from '../move-notify/movable-buffer.js'
+import type { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { native, type NativeMapping } from '../native.js'
 import { type Layout, payloadOffset } from './layout.js'
 

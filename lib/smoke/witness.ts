@@ -1,7 +1,7 @@
 /** What the kernel says of the memory that the buffers were made of. */
 import { fstatSync, readFileSync } from 'node:fs'
 import { parseFdinfo } from '../kernel/fdinfo.js'
-import type { Backing, Exporter } from '../move-notify/backing.js'
+import type { Backing, Exporter } from '../move-notify/exporter/backing.js'
 
 export interface ExporterReport {
   name: string

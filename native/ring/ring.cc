@@ -10,7 +10,7 @@ namespace {
 // As in lib/engines/vfio/mapping-table.ts.
 constexpr uint32_t kSlotMask = (1 << 20) - 1;
 constexpr uint8_t kOpen = 3;
-// As in lib/move-notify/batch.ts.
+// As in lib/move-notify/importer/batch.ts.
 constexpr uint32_t kOk = 0;
 constexpr uint32_t kDeviceError = 5;
 

@@ -1,5 +1,5 @@
 // What the software engine works on: operations, completions, and the numbers
-// that stand for them in the columns of lib/move-notify/batch.ts.
+// that stand for them in the columns of lib/move-notify/importer/batch.ts.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ enum class Status : uint32_t {
   kOutcomeUnknown = 3,
 };
 
-// Rights of a mapping (bit mask), as `Access` in lib/move-notify/engine.ts.
+// Rights of a mapping (bit mask), as `Access` in lib/move-notify/importer/engine.ts.
 inline constexpr uint32_t kAccessRead = 1;
 inline constexpr uint32_t kAccessWrite = 2;
 

@@ -1,4 +1,4 @@
-// The columns of a Batch and of Completions (lib/move-notify/batch.ts): raw
+// The columns of a Batch and of Completions (lib/move-notify/importer/batch.ts): raw
 // pointers into one SharedArrayBuffer, which is never detached. Another
 // JavaScript thread may write while we read, so each value is read once, into
 // a local, and what was checked is what is used.

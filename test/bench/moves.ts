@@ -1,7 +1,7 @@
 /** What a move costs: by how many are attached, many at once, in slices, in bytes. */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { SLICE_ITEMS } from '../../lib/move-notify/slice.js'
+import { SLICE_ITEMS } from '../../lib/move-notify/reservation/slice.js'
 import { pairs, quantile, ratioOf, result, type Ratio, type Result } from './measure.js'
 import { Population } from './population.js'
 import { idleTurns, turns } from './slices.js'

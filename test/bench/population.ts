@@ -1,10 +1,10 @@
 /** An importer with many small buffers attached, of which a channel uses the first 64. */
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd, slab } from '../../lib/exporters/index.js'
-import type { Attachment } from '../../lib/move-notify/attachment.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
-import type { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
+import type { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { native } from '../../lib/native.js'
 
 const SIZE = 4096

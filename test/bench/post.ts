@@ -8,9 +8,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd } from '../../lib/exporters/index.js'
-import { Batch, Completions, Op } from '../../lib/move-notify/batch.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { Batch, Completions, Op } from '../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { native } from '../../lib/native.js'
 import { pairs, type Ratio } from './measure.js'
 

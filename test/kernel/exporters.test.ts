@@ -1,7 +1,7 @@
 /** The exporters on a real kernel: each placement, and copies between all pairs. */
 import t from 'tap'
 import { availableExporters, exporterByName, POISON, slab } from '../../lib/exporters/index.js'
-import type { Backing } from '../../lib/move-notify/backing.js'
+import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import { countInDebugfs, openFds, page, reserveHugePages, settled } from './support.js'
 
 async function write(backing: Backing, byte: number): Promise<void> {

@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { heap, memfd, udmabuf, vfioBar } from '../../lib/exporters/index.js'
-import type { Exporter } from '../../lib/move-notify/backing.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Exporter } from '../../lib/move-notify/exporter/backing.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.setTimeout(900_000)

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { QueuePair } from '../../lib/kernel/verbs/index.js'
-import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
+import { Batch, Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
 import { type Ends, KIB, breakQueue, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.setTimeout(900_000)

@@ -1,9 +1,9 @@
 /** Two verbs engines of the rig in one process, connected, for tests. */
 import type { Test } from 'tap'
 import { VerbsEngine, type VerbsEngineOptions } from '../../lib/engines/verbs/engine.js'
-import type { Exporter } from '../../lib/move-notify/backing.js'
-import type { ImporterOptions } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Exporter } from '../../lib/move-notify/exporter/backing.js'
+import type { ImporterOptions } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 
 export const KIB = 1024
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { KIB, breakQueue, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.setTimeout(900_000)

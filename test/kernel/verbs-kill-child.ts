@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 
 const [state = 'idle', port = '0'] = process.argv.slice(2)

@@ -12,7 +12,7 @@ import {
   VerbsDevice,
   verbsDevices,
 } from '../../lib/kernel/verbs/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { rdmaResources } from './verbs-support.js'
 
 const KIB = 1024

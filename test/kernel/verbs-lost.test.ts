@@ -10,7 +10,7 @@ import { VerbsEngine, type VerbsEngineOptions } from '../../lib/engines/verbs/en
 import type { Peer } from '../../lib/engines/verbs/peer.js'
 import type { P2pdmaError } from '../../lib/errors.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import { quarantined } from '../../lib/move-notify/quarantine.js'
+import { quarantined } from '../../lib/move-notify/exporter/quarantine.js'
 import { type DeviceLoss, type QueueReset, trace } from '../../lib/move-notify/trace.js'
 import { buffer, bytes, type Ends, granted, KIB, open } from './verbs-engine-support.js'
 

@@ -2,9 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import type { Attachment } from '../../lib/move-notify/attachment.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
-import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
+import type { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { type ChannelTransition, trace } from '../../lib/move-notify/trace.js'
 import { KIB, buffer, bytes, granted, open } from './verbs-engine-support.js'
 

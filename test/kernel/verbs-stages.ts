@@ -2,7 +2,7 @@
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { SendOp, VerbsDevice } from '../../lib/kernel/verbs/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { IOVA, openEnd, pair, receives, send } from './verbs-support.js'
 
 const KIB = 1024

@@ -13,8 +13,8 @@ import {
   vfioBar,
 } from '../../lib/exporters/index.js'
 import { VfioDevice } from '../../lib/kernel/vfio/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { ResidentSet } from '../../lib/move-notify/residency/resident-set.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { ResidentSet } from '../../lib/move-notify/exporter/residency/resident-set.js'
 import { countInDebugfs, openFds, page, settled } from './support.js'
 
 const ADDRESS = '0000:00:10.0'

@@ -1,7 +1,7 @@
 /** Run by vfio-kill.test.ts: drives the NICs, says when it is in a state, and stays there. */
 import { memfd } from '../../lib/exporters/index.js'
-import type { Exporter } from '../../lib/move-notify/backing.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Exporter } from '../../lib/move-notify/exporter/backing.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { exchange, FRAME, openTraffic, ROOM, type Traffic } from './vfio-traffic.js'
 
 const never = new Promise<never>(() => {})

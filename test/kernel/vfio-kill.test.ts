@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { memfd } from '../../lib/exporters/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { pinnedPages } from './support.js'
 import { exchange, openTraffic, RECEIVER, SENDER, wrongFrames } from './vfio-traffic.js'
 

@@ -9,9 +9,9 @@ import { VfioEngine } from '../../lib/engines/index.js'
 import { memfd, slab, udmabuf, vfioBar } from '../../lib/exporters/index.js'
 import { KernelLog, bindToVfio, pciDevices } from '../../lib/kernel/index.js'
 import { VfioDevice } from '../../lib/kernel/vfio/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { quarantined } from '../../lib/move-notify/quarantine.js'
-import { withDeadline } from '../../lib/move-notify/deadline.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { quarantined } from '../../lib/move-notify/exporter/quarantine.js'
+import { withDeadline } from '../../lib/move-notify/reservation/deadline.js'
 import { listFds, openFds, pinnedPages, settled } from './support.js'
 import {
   Aer,

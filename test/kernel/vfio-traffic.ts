@@ -1,9 +1,9 @@
 /** Frames from one NIC of the rig to the other, as the tests of the engine `vfio` send them. */
 import { VfioEngine } from '../../lib/engines/index.js'
 import { memfd } from '../../lib/exporters/index.js'
-import type { Attachment } from '../../lib/move-notify/attachment.js'
-import type { Importer, ImporterOptions } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
+import type { Importer, ImporterOptions } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 
 /** The rig's devices, lib/rig/qemu.ts. */
 export const MEMORY = '0000:00:10.0'

@@ -2,9 +2,9 @@
 import t from 'tap'
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd } from '../../lib/exporters/index.js'
-import { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { quarantined } from '../../lib/move-notify/quarantine.js'
+import { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { quarantined } from '../../lib/move-notify/exporter/quarantine.js'
 import { stages } from './stages.js'
 import { back, outcome, PAGE, turn, usage } from './support.js'
 

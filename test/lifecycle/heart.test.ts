@@ -2,9 +2,9 @@
 import t from 'tap'
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd } from '../../lib/exporters/index.js'
-import { Batch, Op } from '../../lib/move-notify/batch.js'
-import { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { Batch, Op } from '../../lib/move-notify/importer/batch.js'
+import { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { FakeEngine, FakeExporter } from '../unit/fake-memory.js'
 import { firstByte, outcome, PAGE, turn } from './support.js'
 

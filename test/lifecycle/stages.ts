@@ -1,9 +1,9 @@
 /** Brings the real engine, on memfds, to a stage of the flow and leaves it there. */
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import { memfd } from '../../lib/exporters/index.js'
-import type { Backing, Exporter } from '../../lib/move-notify/backing.js'
-import type { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { Backing, Exporter } from '../../lib/move-notify/exporter/backing.js'
+import type { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { turn } from './support.js'
 
 const SIZE = 1 << 20

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 
 export const PAGE = 4096
 

@@ -1,7 +1,7 @@
 /** One channel of the model's device: a ring of work, run chunk by chunk. */
 import { P2pdmaError } from '../../lib/errors.js'
-import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
+import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/importer/engine.js'
 import type { Mapping, ModelEngine } from './device.js'
 import type { Step } from './scheduler.js'
 

@@ -1,11 +1,15 @@
 /**
  * The model's engine. A device runs one chunk per event, acknowledges a stop
  * when it likes or hangs, and checks at each call that the heart keeps the
- * contract of lib/move-notify/engine.ts.
+ * contract of lib/move-notify/importer/engine.ts.
  */
 import { P2pdmaError } from '../../lib/errors.js'
-import type { Backing } from '../../lib/move-notify/backing.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
+import type { Backing } from '../../lib/move-notify/exporter/backing.js'
+import type {
+  Engine,
+  EngineChannel,
+  EngineChannelOptions,
+} from '../../lib/move-notify/importer/engine.js'
 import { DeviceChannel } from './device-channel.js'
 import { ModelBacking } from './memory.js'
 import type { World } from './scheduler.js'

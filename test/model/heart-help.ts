@@ -12,7 +12,7 @@ const WHOLE_BOUNDS: Patch[] = [
   { file: 'lib/kernel/patience.ts', find: 'SLICES = 4', replace: 'SLICES = 1' },
   // Where nobody gives a time there is none: it would be one more thing that can happen at any time.
   {
-    file: 'lib/move-notify/reservation.ts',
+    file: 'lib/move-notify/reservation/reservation.ts',
     find: 'FENCE_TIMEOUT_MS = 60_000',
     replace: 'FENCE_TIMEOUT_MS = Infinity',
   },

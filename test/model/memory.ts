@@ -4,8 +4,8 @@
  * Whoever touches memory that it must not touch fails the execution at once.
  */
 import { P2pdmaError } from '../../lib/errors.js'
-import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/backing.js'
-import { HeldBacking } from '../../lib/move-notify/residency/held-backing.js'
+import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/exporter/backing.js'
+import { HeldBacking } from '../../lib/move-notify/exporter/residency/held-backing.js'
 import type { World } from './scheduler.js'
 
 const POISON = -1

@@ -10,7 +10,7 @@ type Bounds = Omit<Partial<Exploration<ResidencyOptions>>, 'options'>
 
 // Without timeouts: each would be one more thing that can happen at any time.
 const noTimeouts: Patch = {
-  file: 'lib/move-notify/reservation.ts',
+  file: 'lib/move-notify/reservation/reservation.ts',
   find: 'FENCE_TIMEOUT_MS = 60_000',
   replace: 'FENCE_TIMEOUT_MS = Infinity',
 }

@@ -6,7 +6,7 @@ import type { Patch } from './loader.js'
 
 t.setTimeout(600_000)
 
-const MUTEX = 'lib/move-notify/ww-mutex.ts'
+const MUTEX = 'lib/move-notify/reservation/ww-mutex.ts'
 const ABBA = [
   [0, 1],
   [1, 0],

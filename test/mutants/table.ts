@@ -20,14 +20,14 @@ const HELD = 'unit/invariants-held.test.js'
 export const controls: Control[] = [
   {
     name: 'the unmutated control',
-    file: 'lib/move-notify/move.ts',
+    file: 'lib/move-notify/exporter/move.ts',
     find: 'const invalidated = invalidateAll(buffer, old)',
     replace: 'const invalidated = invalidateAll(buffer, old)',
     tests: [SAFEGUARDS, HELD, 'unit/heart.test.js'],
   },
   {
     name: 'a harmless mutant (another hint)',
-    file: 'lib/move-notify/move.ts',
+    file: 'lib/move-notify/exporter/move.ts',
     find: 'unpin it first: a pin is a promise that it does not move',
     replace: 'unpin it first',
     tests: [SAFEGUARDS, HELD, 'unit/heart.test.js'],
@@ -37,7 +37,7 @@ export const controls: Control[] = [
 export const mutants: Mutant[] = [
   {
     name: 'the wait for in-flight work',
-    file: 'lib/move-notify/stop-restart.ts',
+    file: 'lib/move-notify/importer/stop-restart.ts',
     find: 'return this.#drain(stopped).then((forced) => this.#onQuiet(forced))',
     replace: 'void this.#drain(stopped)\n    return void this.#onQuiet(false)',
     test: SAFEGUARDS,
@@ -45,7 +45,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the unmap',
-    file: 'lib/move-notify/attachment.ts',
+    file: 'lib/move-notify/importer/attachment.ts',
     find: 'return this.importer.unmap(this.id)',
     replace: 'return undefined',
     test: SAFEGUARDS,
@@ -53,7 +53,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the wait for the move fence',
-    file: 'lib/move-notify/restore.ts',
+    file: 'lib/move-notify/importer/restore.ts',
     find: 'mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)',
     replace: 'mapped === undefined',
     test: SAFEGUARDS,
@@ -61,7 +61,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the question whether all can follow',
-    file: 'lib/move-notify/move.ts',
+    file: 'lib/move-notify/exporter/move.ts',
     find: 'options.force === true ? null : refusalOf(buffer.attachments, fresh)',
     replace: 'null as Error | null; void refusalOf',
     test: SAFEGUARDS,
@@ -69,7 +69,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the second try of what could not follow',
-    file: 'lib/move-notify/move.ts',
+    file: 'lib/move-notify/exporter/move.ts',
     find: 'for (const attachment of buffer.attachments) attachment.retry()',
     replace: '',
     test: SAFEGUARDS,
@@ -85,7 +85,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the re-check before the gate opens',
-    file: 'lib/move-notify/stop-restart.ts',
+    file: 'lib/move-notify/importer/stop-restart.ts',
     find: `this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen`,
     replace: '!this.isDead',
     test: SAFEGUARDS,
@@ -93,7 +93,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'poison only after the fence',
-    file: 'lib/move-notify/move.ts',
+    file: 'lib/move-notify/exporter/move.ts',
     find: 'await fence?.wait()',
     replace: 'void fence',
     test: SAFEGUARDS,
@@ -101,7 +101,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the epoch match of a completion',
-    file: 'lib/move-notify/operation-queue.ts',
+    file: 'lib/move-notify/importer/operation-queue.ts',
     find: 'if (out.epoch[row] !== this.#gate.epoch) {',
     replace: 'if (out.epoch[row] === 0) {',
     test: SAFEGUARDS,
@@ -118,7 +118,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the back-off',
-    file: 'lib/move-notify/ww-mutex.ts',
+    file: 'lib/move-notify/reservation/ww-mutex.ts',
     find: 'unlockAll(context, list, before)\n      if (context.held > 0 || !isDeadlock(error)) throw error',
     replace: 'if (!isDeadlock(error)) throw error',
     test: SAFEGUARDS,
@@ -126,7 +126,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the stamp kept across retries',
-    file: 'lib/move-notify/stop-restart.ts',
+    file: 'lib/move-notify/importer/stop-restart.ts',
     find: `const context = reservationClass.acquire()
     for (let attempt = 0; ; attempt++) {`,
     replace: `let context = reservationClass.acquire()
@@ -137,7 +137,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'contended lock first',
-    file: 'lib/move-notify/ww-mutex.ts',
+    file: 'lib/move-notify/reservation/ww-mutex.ts',
     find: 'contended = current',
     replace: 'void current',
     test: SAFEGUARDS,

@@ -13,12 +13,12 @@ import { Link } from '../../lib/engines/verbs/link/link.js'
 import { memoryPair } from '../../lib/engines/verbs/link/memory-pair.js'
 import { Ready, startWait } from '../../lib/kernel/poll.js'
 import { OwnedFd } from '../../lib/kernel/owned-fd.js'
-import { Batch, Op } from '../../lib/move-notify/batch.js'
-import { Fence } from '../../lib/move-notify/fence.js'
-import { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { reservationClass, Usage } from '../../lib/move-notify/reservation.js'
-import { lockAll } from '../../lib/move-notify/ww-mutex.js'
+import { Batch, Op } from '../../lib/move-notify/importer/batch.js'
+import { Fence } from '../../lib/move-notify/reservation/fence.js'
+import { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { reservationClass, Usage } from '../../lib/move-notify/reservation/reservation.js'
+import { lockAll } from '../../lib/move-notify/reservation/ww-mutex.js'
 import { native } from '../../lib/native.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 import { samples } from './verbs-link-help.js'
@@ -271,16 +271,16 @@ void t.test('every file that takes a signal is here, or says where', (t) => {
     .filter((name) => name.endsWith('.ts') && !/^(smoke|cli)\//.test(name))
     .filter((name) => /\bsignal\??: AbortSignal/.test(readFileSync(join(lib, name), 'utf8')))
   const here = [
-    'move-notify/deadline.ts',
-    'move-notify/abort-watch.ts',
-    'move-notify/cpu-access.ts',
-    'move-notify/fence.ts',
-    'move-notify/importer.ts',
-    'move-notify/movable-buffer.ts',
-    'move-notify/move.ts',
-    'move-notify/operation.ts',
-    'move-notify/operation-queue.ts',
-    'move-notify/ww-mutex.ts',
+    'move-notify/reservation/deadline.ts',
+    'move-notify/importer/abort-watch.ts',
+    'move-notify/exporter/cpu-access.ts',
+    'move-notify/reservation/fence.ts',
+    'move-notify/importer/importer.ts',
+    'move-notify/exporter/movable-buffer.ts',
+    'move-notify/exporter/move.ts',
+    'move-notify/importer/operation.ts',
+    'move-notify/importer/operation-queue.ts',
+    'move-notify/reservation/ww-mutex.ts',
     'kernel/poll.ts',
     'engines/verbs/link/link.ts',
     'engines/verbs/link/link-options.ts',

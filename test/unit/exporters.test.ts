@@ -10,7 +10,7 @@ import {
   slab,
 } from '../../lib/exporters/index.js'
 import { memoryDevices } from '../../lib/exporters/memory-devices.js'
-import type { Backing } from '../../lib/move-notify/backing.js'
+import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import { native } from '../../lib/native.js'
 
 const page = native.pageSize

@@ -3,10 +3,14 @@
  * works at once or is held up by hand. Never a source of figures.
  */
 import { P2pdmaError } from '../../lib/errors.js'
-import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/backing.js'
-import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import { HeldBacking } from '../../lib/move-notify/residency/held-backing.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
+import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/exporter/backing.js'
+import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import { HeldBacking } from '../../lib/move-notify/exporter/residency/held-backing.js'
+import type {
+  Engine,
+  EngineChannel,
+  EngineChannelOptions,
+} from '../../lib/move-notify/importer/engine.js'
 
 export class FakeBacking implements Backing {
   readonly fd = -1

@@ -4,9 +4,9 @@
  * rx runs. Receives stay posted for ever, and no stop waits for them.
  */
 import { P2pdmaError, closedError } from '../../lib/errors.js'
-import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/engine.js'
-import { PostError } from '../../lib/move-notify/post-error.js'
+import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/importer/engine.js'
+import { PostError } from '../../lib/move-notify/importer/post-error.js'
 import { FakeEngine } from './fake-memory.js'
 
 /** What a frame's first byte says for the device to report an error of its own. */

@@ -1,10 +1,10 @@
 /** Fences of a reservation: one time for a whole wait, a failure told once, and one of each. */
 import t from 'tap'
-import { Allowance } from '../../lib/move-notify/deadline.js'
-import { Fence } from '../../lib/move-notify/fence.js'
-import { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { type Reservation, Usage } from '../../lib/move-notify/reservation.js'
+import { Allowance } from '../../lib/move-notify/reservation/deadline.js'
+import { Fence } from '../../lib/move-notify/reservation/fence.js'
+import { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { type Reservation, Usage } from '../../lib/move-notify/reservation/reservation.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
 const here = new FakeExporter('here')

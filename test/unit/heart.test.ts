@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.js'
-import { quarantined } from '../../lib/move-notify/quarantine.js'
-import type { Exporter } from '../../lib/move-notify/backing.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { Importer, type ImporterOptions } from '../../lib/move-notify/importer/importer.js'
+import { quarantined } from '../../lib/move-notify/exporter/quarantine.js'
+import type { Exporter } from '../../lib/move-notify/exporter/backing.js'
 import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 

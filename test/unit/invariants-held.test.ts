@@ -3,7 +3,7 @@ import t from 'tap'
 import { SoftwareEngine } from '../../lib/engines/index.js'
 import type { SoftwareChannel } from '../../lib/engines/software/channel.js'
 import { memfd } from '../../lib/exporters/index.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { outcome, turn } from '../lifecycle/support.js'
 
 const MiB = 1 << 20

@@ -3,7 +3,7 @@
  * cells that no other work in progress writes, so that the order of what is
  * concurrent cannot matter, and every byte can be said.
  */
-import type { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import type { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 
 export const CELL = 4096
 export const CELLS = 48

@@ -1,7 +1,7 @@
 /** Random work on one channel, in either form, each piece checked against the model. */
-import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import type { Attachment } from '../../lib/move-notify/attachment.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
+import { Batch, Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
 import type { Doubt, Job } from './invariants-model.js'
 
 /** What to do, once the attachments it names have been chosen. */

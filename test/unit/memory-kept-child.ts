@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { SoftwareEngine } from '../../lib/engines/software/engine.js'
 import { memfd } from '../../lib/exporters/index.js'
 import { Memfd } from '../../lib/kernel/index.js'
-import { Batch } from '../../lib/move-notify/batch.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { Batch } from '../../lib/move-notify/importer/batch.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 
 const collect = (globalThis as { gc?: () => void }).gc ?? (() => undefined)
 

@@ -1,7 +1,7 @@
 /** Run by patience.test.ts, which stops this process: one move whose drain takes 200 ms of 400. */
 import { writeSync } from 'node:fs'
 import { memfd, MovableBuffer, openEngine } from '../../lib/index.js'
-import { waitUntil } from '../../lib/move-notify/deadline.js'
+import { waitUntil } from '../../lib/move-notify/reservation/deadline.js'
 import { trace } from '../../lib/move-notify/trace.js'
 
 const engine = await openEngine('software')

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { memfd, MovableBuffer, openEngine } from '../../lib/index.js'
-import { Patience, waitUntil, withDeadline } from '../../lib/move-notify/deadline.js'
+import { Patience, waitUntil, withDeadline } from '../../lib/move-notify/reservation/deadline.js'
 import { trace } from '../../lib/move-notify/trace.js'
 
 const late = () => new Error('late')

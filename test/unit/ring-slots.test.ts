@@ -6,8 +6,8 @@ import { MappingState, MappingTable } from '../../lib/engines/vfio/mapping-table
 import { type DescriptorForm, RingSlots } from '../../lib/engines/vfio/ring-slots.js'
 import { Memfd } from '../../lib/kernel/index.js'
 import { Registers } from '../../lib/kernel/vfio/registers.js'
-import { Batch, Completions, Op, Status } from '../../lib/move-notify/batch.js'
-import { Access } from '../../lib/move-notify/engine.js'
+import { Batch, Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import { Access } from '../../lib/move-notify/importer/engine.js'
 
 const ENTRIES = 8
 const IOVA = 2 ** 33 + 4096

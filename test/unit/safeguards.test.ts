@@ -3,10 +3,10 @@
  * one at a time and names the assertion here that notices.
  */
 import t, { type Test } from 'tap'
-import { Importer, type ImporterOptions } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
-import { reservationClass } from '../../lib/move-notify/reservation.js'
-import { WwMutex, lockAll } from '../../lib/move-notify/ww-mutex.js'
+import { Importer, type ImporterOptions } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { reservationClass } from '../../lib/move-notify/reservation/reservation.js'
+import { WwMutex, lockAll } from '../../lib/move-notify/reservation/ww-mutex.js'
 import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 

@@ -1,7 +1,7 @@
 /** What the diagnostics channels tell of a move, so that its pause can be split. */
 import t from 'tap'
-import { Importer } from '../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/movable-buffer.js'
+import { Importer } from '../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import type { BufferMove, ChannelTransition, MappingChange } from '../../lib/move-notify/trace.js'
 import { trace } from '../../lib/move-notify/trace.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'

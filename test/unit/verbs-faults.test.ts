@@ -24,9 +24,9 @@ import type {
   ProtectionDomain,
   VerbsDevice,
 } from '../../lib/kernel/verbs/index.js'
-import type { Attachment } from '../../lib/move-notify/attachment.js'
-import type { Backing } from '../../lib/move-notify/backing.js'
-import type { Channel } from '../../lib/move-notify/channel.js'
+import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
+import type { Backing } from '../../lib/move-notify/exporter/backing.js'
+import type { Channel } from '../../lib/move-notify/importer/channel.js'
 import { type QueueReset, trace } from '../../lib/move-notify/trace.js'
 import { eachFailure, type FakeEnd, fakePeers, FakeVerbs } from './fake-verbs.js'
 

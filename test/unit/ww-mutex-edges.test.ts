@@ -1,6 +1,11 @@
 /** What the kernel's self-test leaves out: order, hand-over, abort, lockAll, misuse. */
 import t from 'tap'
-import { type AcquireContext, lockAll, WwClass, WwMutex } from '../../lib/move-notify/ww-mutex.js'
+import {
+  type AcquireContext,
+  lockAll,
+  WwClass,
+  WwMutex,
+} from '../../lib/move-notify/reservation/ww-mutex.js'
 import { item, mutexes, pair, settle, watch } from './ww-mutex-help.js'
 
 for (const algorithm of ['wait-die', 'wound-wait'] as const) {

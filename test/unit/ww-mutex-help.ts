@@ -1,5 +1,5 @@
 import { P2pdmaError } from '../../lib/errors.js'
-import { type WwClass, WwMutex } from '../../lib/move-notify/ww-mutex.js'
+import { type WwClass, WwMutex } from '../../lib/move-notify/reservation/ww-mutex.js'
 
 /** Enough turns for anything that can happen to have happened. */
 export async function settle(): Promise<void> {

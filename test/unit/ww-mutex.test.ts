@@ -9,7 +9,7 @@ import {
   lockAll,
   WwClass,
   WwMutex,
-} from '../../lib/move-notify/ww-mutex.js'
+} from '../../lib/move-notify/reservation/ww-mutex.js'
 import { item, mutexes, pair, settle, watch } from './ww-mutex-help.js'
 
 for (const algorithm of ['wait-die', 'wound-wait'] as const) {

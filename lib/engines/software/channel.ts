@@ -5,8 +5,8 @@
  * another batch is used than the last time.
  */
 import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js'
-import type { Batch, Completions } from '../../move-notify/batch.js'
-import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import type { Batch, Completions } from '../../move-notify/importer/batch.js'
+import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
 import type { NativeSoftwareChannel } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'

@@ -1,9 +1,9 @@
 /** A channel over one connected queue pair: rows in, work requests out, and back. */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
 import { WcStatus, wcStatusName } from '../../kernel/verbs/index.js'
-import { Batch, type Completions, Status } from '../../move-notify/batch.js'
-import { withDeadline } from '../../move-notify/deadline.js'
-import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import { Batch, type Completions, Status } from '../../move-notify/importer/batch.js'
+import { withDeadline } from '../../move-notify/reservation/deadline.js'
+import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
 import type { LifeOutcome } from './progress.js'
 import type { Queue } from './queue.js'
 import type { RegionTable } from './region-table.js'

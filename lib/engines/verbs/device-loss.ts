@@ -1,8 +1,8 @@
 /** The end of a device that is open: how it is noticed, and what comes of it. */
 import { deviceLostError, type P2pdmaError } from '../../errors.js'
 import type { VerbsDevice } from '../../kernel/verbs/index.js'
-import type { Engine } from '../../move-notify/engine.js'
-import { loseDevice } from '../../move-notify/shared.js'
+import type { Engine } from '../../move-notify/importer/engine.js'
+import { loseDevice } from '../../move-notify/importer/shared.js'
 import type { Presence } from './presence.js'
 import { saysGone } from './presence.js'
 

@@ -13,12 +13,16 @@ import {
   VerbsDevice,
 } from '../../kernel/verbs/index.js'
 import { splitPort } from '../../kernel/verbs/port.js'
-import type { Backing } from '../../move-notify/backing.js'
-import { withDeadline } from '../../move-notify/deadline.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
-import { checkBacking } from '../../move-notify/exporting.js'
-import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
-import { MovableBuffer } from '../../move-notify/movable-buffer.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
+import { withDeadline } from '../../move-notify/reservation/deadline.js'
+import type {
+  Engine,
+  EngineChannel,
+  EngineChannelOptions,
+} from '../../move-notify/importer/engine.js'
+import { checkBacking } from '../../move-notify/exporter/exporting.js'
+import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
+import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { VerbsChannel } from './channel.js'
 import { DeviceLoss } from './device-loss.js'

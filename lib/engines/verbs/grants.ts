@@ -4,9 +4,9 @@
  * the NIC's to guard.
  */
 import { P2pdmaError, checkInteger, checkOptions, typeError } from '../../errors.js'
-import { withDeadline } from '../../move-notify/deadline.js'
-import type { Attachment } from '../../move-notify/attachment.js'
-import type { Channel } from '../../move-notify/channel.js'
+import { withDeadline } from '../../move-notify/reservation/deadline.js'
+import type { Attachment } from '../../move-notify/importer/attachment.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
 import type { QueueMessage, Update } from './link/messages.js'
 import type { Queue } from './queue.js'
 import type { Regions } from './regions.js'

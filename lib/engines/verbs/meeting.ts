@@ -10,7 +10,7 @@ import {
   typeError,
 } from '../../errors.js'
 import { explain } from '../../failures/index.js'
-import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
+import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/reservation/deadline.js'
 
 export interface ConnectOptions {
   host: string

@@ -6,7 +6,7 @@ import { readFileSync, readlinkSync } from 'node:fs'
 import { basename } from 'node:path'
 import { parseFdinfo } from '../../kernel/fdinfo.js'
 import type { VerbsDevice } from '../../kernel/verbs/index.js'
-import type { Backing } from '../../move-notify/backing.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
 
 /** A yes or no, and the source; `null`: not known. */
 export interface Fact {

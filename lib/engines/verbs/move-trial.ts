@@ -17,8 +17,8 @@ import {
   WcStatus,
   WorkCompletions,
 } from '../../kernel/verbs/index.js'
-import type { Backing } from '../../move-notify/backing.js'
-import { sleep } from '../../move-notify/deadline.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
 import { native } from '../../native.js'
 import type { LocalPort } from './local-port.js'
 import type { Registrar } from './registrar.js'

@@ -8,9 +8,9 @@ import {
   closedError,
   typeError,
 } from '../../errors.js'
-import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
-import type { Importer } from '../../move-notify/importer.js'
-import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/reservation/deadline.js'
+import type { Importer } from '../../move-notify/importer/importer.js'
+import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
 import type { Queue } from './queue.js'
 import type { Regions, RemoteKey } from './regions.js'

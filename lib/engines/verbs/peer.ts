@@ -14,10 +14,10 @@ import {
   isDeviceLost,
   typeError,
 } from '../../errors.js'
-import { Attachment } from '../../move-notify/attachment.js'
-import { Channel } from '../../move-notify/channel.js'
-import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/deadline.js'
-import type { Importer } from '../../move-notify/importer.js'
+import { Attachment } from '../../move-notify/importer/attachment.js'
+import { Channel } from '../../move-notify/importer/channel.js'
+import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/reservation/deadline.js'
+import type { Importer } from '../../move-notify/importer/importer.js'
 import { type Grant, type GrantOptions, Grants } from './grants.js'
 import type { Link } from './link/link.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'

@@ -1,6 +1,6 @@
 /** Whether a device that is open here is there still. */
 import { statSync } from 'node:fs'
-import { sleep } from '../../move-notify/deadline.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
 
 /** From one look to the next, ms. */
 const LOOK_MS = 10

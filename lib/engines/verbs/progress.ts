@@ -4,7 +4,7 @@
  * without progress are bounded, by their number and by a time.
  */
 import { P2pdmaError, checkInteger, checkMilliseconds } from '../../errors.js'
-import { withDeadline } from '../../move-notify/deadline.js'
+import { withDeadline } from '../../move-notify/reservation/deadline.js'
 import { type QueueReset, trace } from '../../move-notify/trace.js'
 
 export interface ProgressLimits {

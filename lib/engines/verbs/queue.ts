@@ -13,7 +13,7 @@ import {
   randomPsn,
 } from '../../kernel/verbs/index.js'
 import type { Mapping } from '../../kernel/mapping.js'
-import { sleep, withDeadline } from '../../move-notify/deadline.js'
+import { sleep, withDeadline } from '../../move-notify/reservation/deadline.js'
 import type { VerbsChannel } from './channel.js'
 import { Counts } from './counts.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'

@@ -1,5 +1,5 @@
 /**
- * What operations may name, by slot of an attachment id (move-notify/ids.ts):
+ * What operations may name, by slot of an attachment id (move-notify/importer/ids.ts):
  * regions of ours, and the peers' buffers that we hold keys to. Columns, since
  * native code resolves every row in them (native/verbs/rows/regions.h).
  */

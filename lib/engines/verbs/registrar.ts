@@ -13,8 +13,8 @@ import {
   type ProtectionDomain,
   type VerbsDevice,
 } from '../../kernel/verbs/index.js'
-import type { Backing } from '../../move-notify/backing.js'
-import { Access } from '../../move-notify/engine.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
+import { Access } from '../../move-notify/importer/engine.js'
 import { native } from '../../native.js'
 import { exporterMoves, type Fact, nicFollows, whoMoves } from './move-facts.js'
 import type { Trial } from './move-trial.js'

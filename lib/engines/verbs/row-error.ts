@@ -1,6 +1,6 @@
 /** Turns what the native side found wrong with a row into a typed error. */
-import type { Batch } from '../../move-notify/batch.js'
-import { PostError } from '../../move-notify/post-error.js'
+import type { Batch } from '../../move-notify/importer/batch.js'
+import { PostError } from '../../move-notify/importer/post-error.js'
 import type { RegionTable } from './region-table.js'
 
 type Column = 'op' | 'source' | 'target' | 'sourceOffset' | 'targetOffset' | 'length' | 'operand'

@@ -3,7 +3,7 @@
  * Native code accepts them, hands them over and gives them back (work-queues.ts);
  * what errors make of them is decided here and in settle.ts.
  */
-import { Op, namesSource, namesTarget } from '../../move-notify/batch.js'
+import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.js'
 import { sharedColumn } from '../shared-columns.js'
 
 /** How far one is; as in native/verbs/rows/rows.h. */

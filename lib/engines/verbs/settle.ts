@@ -1,5 +1,5 @@
 /** What becomes of rows that a queue pair had when it broke, or when its peer went. */
-import { Op, Status } from '../../move-notify/batch.js'
+import { Op, Status } from '../../move-notify/importer/batch.js'
 import type { RegionTable } from './region-table.js'
 import { type Rows, Stage } from './rows.js'
 import type { WorkQueues } from './work-queues.js'

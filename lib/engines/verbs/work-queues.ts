@@ -5,7 +5,7 @@
  */
 import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
-import type { Batch, Completions } from '../../move-notify/batch.js'
+import type { Batch, Completions } from '../../move-notify/importer/batch.js'
 import { nativeVerbs, type NativeWork } from '../../native-verbs.js'
 import { ColumnsInUse } from '../native-columns.js'
 import { sharedColumn } from '../shared-columns.js'

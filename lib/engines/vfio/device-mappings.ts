@@ -6,8 +6,8 @@ import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { Mapping } from '../../kernel/mapping.js'
 import { roundUp } from '../../kernel/memfd.js'
 import type { IommuSpace } from '../../kernel/vfio/index.js'
-import type { Backing } from '../../move-notify/backing.js'
-import { Slice } from '../../move-notify/slice.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
+import { Slice } from '../../move-notify/reservation/slice.js'
 import { MappingState, MappingTable } from './mapping-table.js'
 
 const MAX_ID = 2 ** 32 - 1

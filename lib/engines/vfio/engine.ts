@@ -12,11 +12,15 @@ import {
   isDeviceLost,
 } from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
-import type { Backing } from '../../move-notify/backing.js'
-import { withDeadline } from '../../move-notify/deadline.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
-import { Importer, type ImporterOptions } from '../../move-notify/importer.js'
-import { loseDevice } from '../../move-notify/shared.js'
+import type { Backing } from '../../move-notify/exporter/backing.js'
+import { withDeadline } from '../../move-notify/reservation/deadline.js'
+import type {
+  Engine,
+  EngineChannel,
+  EngineChannelOptions,
+} from '../../move-notify/importer/engine.js'
+import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
+import { loseDevice } from '../../move-notify/importer/shared.js'
 import { checkChannelOptions } from '../channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'

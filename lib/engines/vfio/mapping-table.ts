@@ -1,6 +1,6 @@
 /**
  * What the device reaches, by attachment id. An id is a slot with a tag above
- * it (move-notify/ids.ts); the columns are indexed by slot, so looking one up
+ * it (move-notify/importer/ids.ts); the columns are indexed by slot, so looking one up
  * allocates nothing.
  */
 import { P2pdmaError } from '../../errors.js'

@@ -1,7 +1,7 @@
 /** A channel over one ring of a device: what all rings have in common. */
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
-import { Batch, Completions, Status } from '../../move-notify/batch.js'
-import type { EngineChannel, EngineChannelOptions } from '../../move-notify/engine.js'
+import { Batch, Completions, Status } from '../../move-notify/importer/batch.js'
+import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
 import type { RingQueue } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingSlots } from './ring-slots.js'

@@ -1,6 +1,6 @@
 /** Turns what the native `post()` found wrong with a row into a typed error. */
-import { type Batch, Op } from '../../move-notify/batch.js'
-import { PostError } from '../../move-notify/post-error.js'
+import { type Batch, Op } from '../../move-notify/importer/batch.js'
+import { PostError } from '../../move-notify/importer/post-error.js'
 import type { MappingTable } from './mapping-table.js'
 import type { RingUse } from './ring-slots.js'
 

@@ -4,8 +4,8 @@
  * the numbers from 0, each once, whatever moved meanwhile.
  */
 import { memfd } from '../../exporters/index.js'
-import { Access } from '../../move-notify/engine.js'
-import { MovableBuffer } from '../../move-notify/movable-buffer.js'
+import { Access } from '../../move-notify/importer/engine.js'
+import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
 import { countChannel } from '../lanes.js'
 import type { Pacer } from '../pacer.js'
 import type { Placement, Side } from '../pair.js'

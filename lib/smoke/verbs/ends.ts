@@ -1,7 +1,7 @@
 /** Two ends of a connection, in this process or with a peer, and their channels. */
 import { once } from 'node:events'
 import type { Peer } from '../../engines/verbs/peer.js'
-import type { Channel } from '../../move-notify/channel.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
 import type { Port } from '../plant.js'
 
 /** Operations on the way at most. */

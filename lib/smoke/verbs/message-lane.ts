@@ -4,7 +4,7 @@
  * order, so that each goes where its receive has been posted for it.
  */
 import { P2pdmaError } from '../../errors.js'
-import type { Channel } from '../../move-notify/channel.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
 import { type Copied, type Copy, countChannel, type Form, type Lane } from '../lanes.js'
 import { BatchMessages, type MessageForm, PromiseMessages } from '../message-forms.js'
 import type { Tally } from '../tally.js'

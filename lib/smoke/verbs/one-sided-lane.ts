@@ -3,10 +3,10 @@
  * the other, which knows of none of them.
  */
 import type { P2pdmaError } from '../../errors.js'
-import { Access } from '../../move-notify/engine.js'
-import type { Attachment } from '../../move-notify/attachment.js'
-import type { Channel } from '../../move-notify/channel.js'
-import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import { Access } from '../../move-notify/importer/engine.js'
+import type { Attachment } from '../../move-notify/importer/attachment.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
+import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import {
   type Copied,
   type Copy,

@@ -1,8 +1,8 @@
 /** Copies by way of a peer on another host, which runs `p2pdma serve`. */
 import { P2pdmaError } from '../../errors.js'
-import type { Attachment } from '../../move-notify/attachment.js'
-import type { Channel } from '../../move-notify/channel.js'
-import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import type { Attachment } from '../../move-notify/importer/attachment.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
+import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import {
   type Copied,
   type Copy,

@@ -1,9 +1,9 @@
 /** RDMA devices: one end of a connection reads, writes or sends what the other has. */
 import { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { Peer } from '../../engines/verbs/peer.js'
-import type { Exporter } from '../../move-notify/backing.js'
-import { Importer } from '../../move-notify/importer.js'
-import { MovableBuffer } from '../../move-notify/movable-buffer.js'
+import type { Exporter } from '../../move-notify/exporter/backing.js'
+import { Importer } from '../../move-notify/importer/importer.js'
+import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
 import type { Axes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
 import { portChoice, type SmokeOptions } from '../options.js'

@@ -4,10 +4,10 @@
  * before has to be there when it comes back.
  */
 import { memfd, type VfioBarExporter } from '../../exporters/index.js'
-import type { Attachment } from '../../move-notify/attachment.js'
-import { Access } from '../../move-notify/engine.js'
-import { MovableBuffer } from '../../move-notify/movable-buffer.js'
-import type { RemoteAttachment } from '../../move-notify/remote-attachment.js'
+import type { Attachment } from '../../move-notify/importer/attachment.js'
+import { Access } from '../../move-notify/importer/engine.js'
+import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
+import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import { countChannel } from '../lanes.js'
 import type { Pacer } from '../pacer.js'
 import type { Tally } from '../tally.js'

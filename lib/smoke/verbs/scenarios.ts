@@ -1,6 +1,6 @@
 /** RDMA between two buffers while the one, the other or both of them move. */
 import { memfd, VfioBarExporter } from '../../exporters/index.js'
-import type { Exporter } from '../../move-notify/backing.js'
+import type { Exporter } from '../../move-notify/exporter/backing.js'
 import type { Effect } from '../effects.js'
 import type { Form } from '../lanes.js'
 import type { Placement, Side } from '../pair.js'

@@ -11,7 +11,7 @@
 import { P2pdmaError } from '../../errors.js'
 import type { VfioEngine } from '../../engines/index.js'
 import type { VfioLink } from '../../engines/vfio/driver.js'
-import type { Channel } from '../../move-notify/channel.js'
+import type { Channel } from '../../move-notify/importer/channel.js'
 import {
   type Copied,
   type Copy,

@@ -1,6 +1,6 @@
 /** Frames between two NICs while the buffers that they leave and reach move. */
 import type { VfioEngine } from '../../engines/index.js'
-import type { Exporter } from '../../move-notify/backing.js'
+import type { Exporter } from '../../move-notify/exporter/backing.js'
 import type { Effect } from '../effects.js'
 import type { Form } from '../lanes.js'
 import type { Placement } from '../pair.js'

@@ -8,7 +8,7 @@
 
 namespace p2pdma::verbs::work {
 
-// As in lib/move-notify/batch.ts.
+// As in lib/move-notify/importer/batch.ts.
 enum Op : uint8_t { kNop, kCopy, kFill, kFetchAdd, kSend, kReceive };
 enum Access : uint8_t { kRead = 1, kWrite = 2 };
 

@@ -13,7 +13,7 @@ namespace p2pdma::verbs::work {
 
 namespace {
 
-// As in lib/move-notify/batch.ts.
+// As in lib/move-notify/importer/batch.ts.
 constexpr uint8_t kOk = 0;
 constexpr uint8_t kNotMapped = 2;
 

@@ -1,7 +1,7 @@
 /** The far end, in a process of its own: connects, opens queue pairs, and does as it is told. */
 import { VerbsEngine } from '../../../lib/engines/index.js'
 import { memfd } from '../../../lib/exporters/index.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
 import type { FarOptions, FarReply, FarRequest } from './far-end.js'
 import { Pinger } from './pinger.js'
 import { Writer } from './writer.js'

@@ -4,12 +4,12 @@
  * comes back all are registered again. The stop, the copy, the restart and what the
  * peer is told are those of the library.
  */
-import type { Backing } from '../../../lib/move-notify/backing.js'
+import type { Backing } from '../../../lib/move-notify/exporter/backing.js'
 import type {
   Engine,
   EngineChannel,
   EngineChannelOptions,
-} from '../../../lib/move-notify/engine.js'
+} from '../../../lib/move-notify/importer/engine.js'
 
 interface Mapped {
   backing: Backing

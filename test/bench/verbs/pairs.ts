@@ -1,7 +1,7 @@
 /** Ours beside theirs: both ends of a queue pair, and figures taken in turns. */
 import { VerbsEngine } from '../../../lib/engines/index.js'
 import { memfd } from '../../../lib/exporters/index.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
 import { type Ratio, ratioOf } from '../measure.js'
 import type { Device, Devices } from './devices.js'
 import { FarEnd } from './far-end.js'

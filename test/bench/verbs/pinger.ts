@@ -1,6 +1,6 @@
 /** Two-sided ping-pong in the batch form: what both ends of it do. */
-import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
-import type { Channel } from '../../../lib/move-notify/channel.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../../lib/move-notify/importer/channel.js'
 
 /** By events: within the call, or on the event loop. */
 export type Wait = 'event' | 'loop' | 'poll'

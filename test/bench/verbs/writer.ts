@@ -1,6 +1,6 @@
 /** RDMA writes in the batch form, out of one buffer into another at the far end. */
-import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
-import type { Channel } from '../../../lib/move-notify/channel.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../../lib/move-notify/importer/channel.js'
 
 export interface WriterOptions {
   /** Bytes of a write. */

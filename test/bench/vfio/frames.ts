@@ -1,9 +1,9 @@
 /** Frames per second through two NICs, against the same loop in C (test/bench/e1000e/frames.c). */
 import { openEngine } from '../../../lib/engines/index.js'
 import { memfd } from '../../../lib/exporters/index.js'
-import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
-import type { Channel } from '../../../lib/move-notify/channel.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../../lib/move-notify/importer/channel.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
 import { pairs, type Ratio } from '../measure.js'
 import type { Devices } from './devices.js'
 import { runPeer } from './peer.js'

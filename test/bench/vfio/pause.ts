@@ -5,9 +5,9 @@
  */
 import { openEngine } from '../../../lib/engines/index.js'
 import { memfd, vfioBar } from '../../../lib/exporters/index.js'
-import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
-import type { Channel } from '../../../lib/move-notify/channel.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import type { Channel } from '../../../lib/move-notify/importer/channel.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
 import type {
   BufferMove,
   ChannelTransition,

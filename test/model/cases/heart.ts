@@ -2,14 +2,14 @@
  * The heart on a model device: threads of calls of the public API, each of
  * which may come at any moment, and what must hold whatever the order.
  */
-import type { Attachment } from '../../../lib/move-notify/attachment.js'
-import type { Channel } from '../../../lib/move-notify/channel.js'
-import { Importer, type ImporterOptions } from '../../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
-import type { MoveOptions } from '../../../lib/move-notify/move.js'
-import { isQuarantined } from '../../../lib/move-notify/quarantine.js'
-import { reservationClass } from '../../../lib/move-notify/reservation.js'
-import { lockAll } from '../../../lib/move-notify/ww-mutex.js'
+import type { Attachment } from '../../../lib/move-notify/importer/attachment.js'
+import type { Channel } from '../../../lib/move-notify/importer/channel.js'
+import { Importer, type ImporterOptions } from '../../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
+import type { MoveOptions } from '../../../lib/move-notify/exporter/move.js'
+import { isQuarantined } from '../../../lib/move-notify/exporter/quarantine.js'
+import { reservationClass } from '../../../lib/move-notify/reservation/reservation.js'
+import { lockAll } from '../../../lib/move-notify/reservation/ww-mutex.js'
 import { type DeviceFaults, ModelEngine } from '../device.js'
 import { Memory, type MemoryFaults } from '../memory.js'
 import type { World } from '../scheduler.js'

@@ -1,7 +1,7 @@
 /** A resident set whose calls may come at any moment: what must hold whatever the order. */
-import type { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
-import { HeldBacking } from '../../../lib/move-notify/residency/held-backing.js'
-import { ResidentSet } from '../../../lib/move-notify/residency/resident-set.js'
+import type { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
+import { HeldBacking } from '../../../lib/move-notify/exporter/residency/held-backing.js'
+import { ResidentSet } from '../../../lib/move-notify/exporter/residency/resident-set.js'
 import type { ModelBacking } from '../memory.js'
 import { Memory, type MemoryFaults } from '../memory.js'
 import type { World } from '../scheduler.js'

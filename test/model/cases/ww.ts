@@ -9,7 +9,7 @@ import {
   type WwAlgorithm,
   WwClass,
   WwMutex,
-} from '../../../lib/move-notify/ww-mutex.js'
+} from '../../../lib/move-notify/reservation/ww-mutex.js'
 import type { World } from '../scheduler.js'
 
 export interface WwOptions {

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { Importer } from '../../../lib/move-notify/importer.js'
-import { MovableBuffer } from '../../../lib/move-notify/movable-buffer.js'
+import { Importer } from '../../../lib/move-notify/importer/importer.js'
+import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
 import { type Form, openLane } from '../../../lib/smoke/lanes.js'
 import { Probe } from '../../../lib/smoke/probe.js'
 import { Tally } from '../../../lib/smoke/tally.js'

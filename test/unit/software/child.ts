@@ -1,6 +1,6 @@
 /** Run by lifecycle.test.ts as a process or a worker: brings an engine to a stage, then ends. */
 import { parentPort } from 'node:worker_threads'
-import { Op } from '../../../lib/move-notify/batch.js'
+import { Op } from '../../../lib/move-notify/importer/batch.js'
 import { Bench, MiB, until } from './rig.js'
 
 const [stage, end] = process.argv.slice(2)

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Op, Status } from '../../../lib/move-notify/batch.js'
+import { Op, Status } from '../../../lib/move-notify/importer/batch.js'
 import type { SoftwareFault } from '../../../lib/engines/software/inject.js'
 import { Bench, KiB, READ_WRITE, until } from './rig.js'
 

@@ -7,8 +7,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Worker } from 'node:worker_threads'
 import { openEngine, SoftwareEngine } from '../../../lib/engines/index.js'
-import { Batch, Completions, Op } from '../../../lib/move-notify/batch.js'
-import type { Backing } from '../../../lib/move-notify/backing.js'
+import { Batch, Completions, Op } from '../../../lib/move-notify/importer/batch.js'
+import type { Backing } from '../../../lib/move-notify/exporter/backing.js'
 import { backing, Bench, KiB, READ_WRITE, until } from './rig.js'
 
 setFlagsFromString('--expose-gc')

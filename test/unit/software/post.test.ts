@@ -1,7 +1,7 @@
 import t from 'tap'
-import { Batch, Completions, Op, Status } from '../../../lib/move-notify/batch.js'
-import { Access } from '../../../lib/move-notify/engine.js'
-import { PostError } from '../../../lib/move-notify/post-error.js'
+import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import { Access } from '../../../lib/move-notify/importer/engine.js'
+import { PostError } from '../../../lib/move-notify/importer/post-error.js'
 import { Bench, KiB, MiB, pattern, until, type Row } from './rig.js'
 
 const slot = (tag: number, index: number) => tag * 2 ** 20 + index

@@ -1,9 +1,9 @@
 /** What the tests of the software engine share: an engine with backings and one channel. */
 import { Memfd } from '../../../lib/kernel/memfd.js'
 import type { Mapping } from '../../../lib/kernel/mapping.js'
-import type { Backing } from '../../../lib/move-notify/backing.js'
-import { Batch, Completions, Op } from '../../../lib/move-notify/batch.js'
-import { Access } from '../../../lib/move-notify/engine.js'
+import type { Backing } from '../../../lib/move-notify/exporter/backing.js'
+import { Batch, Completions, Op } from '../../../lib/move-notify/importer/batch.js'
+import { Access } from '../../../lib/move-notify/importer/engine.js'
 import { SoftwareEngine } from '../../../lib/engines/software/engine.js'
 import type { SoftwareChannel } from '../../../lib/engines/software/channel.js'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { Op, Status } from '../../../lib/move-notify/batch.js'
-import { Access } from '../../../lib/move-notify/engine.js'
+import { Op, Status } from '../../../lib/move-notify/importer/batch.js'
+import { Access } from '../../../lib/move-notify/importer/engine.js'
 import { backing, Bench, KiB, MiB, pattern, READ_WRITE, until } from './rig.js'
 
 const CHUNK = 64 * KiB

@@ -1,5 +1,5 @@
 /** The receive ring, legacy descriptors: 82574 datasheet 7.1.4.1. */
-import { Op } from '../../../move-notify/batch.js'
+import { Op } from '../../../move-notify/importer/batch.js'
 import type { RingQueue } from '../driver.js'
 import type { DescriptorForm } from '../ring-slots.js'
 import { receiveLimits } from './limits.js'

@@ -1,5 +1,5 @@
 /** The transmit ring, legacy descriptors: 82574 datasheet 7.2.10.1. */
-import { Op } from '../../../move-notify/batch.js'
+import { Op } from '../../../move-notify/importer/batch.js'
 import type { RingQueue } from '../driver.js'
 import type { DescriptorForm } from '../ring-slots.js'
 import { sendLimits } from './limits.js'

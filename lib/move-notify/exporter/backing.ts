@@ -1,0 +1,86 @@
+/**
+ * What the heart asks of an exporter. It knows no device: a backing is memory
+ * with a size that can be copied from another backing, poisoned and freed.
+ */
+import type { CpuAccessMode } from '../../kernel/cpu-access.js'
+import type { P2pdmaError } from '../../errors.js'
+import type { Mapping } from '../../kernel/mapping.js'
+
+/** Whose bytes live in a backing: a buffer. */
+export interface BackingHolder {
+  /** The memory is no more; resolves when no device maps it. Never rejects. */
+  loseMemory(error: P2pdmaError): Promise<void>
+}
+
+/** Where a buffer's bytes live now. One dma-buf may back many buffers. */
+export interface Backing {
+  /** The placement's name, as `--from` and `--to` spell it: `memfd`, `udmabuf`, `heap:system`. */
+  readonly placement: string
+  /** Usable bytes; a multiple of the page size. */
+  readonly size: number
+  /** The file descriptor behind it (a dma-buf where `isDmaBuf`), or -1. */
+  readonly fd: number
+  /** Offset of this backing in its file and in `mapping`, bytes. */
+  readonly offset: number
+  /**
+   * Whether the fd is a dma-buf, which a kernel importer can be given. User
+   * space cannot add the KERNEL-usage fences such an importer waits for, so
+   * the copy into such a backing is finished before it is published.
+   */
+  readonly isDmaBuf: boolean
+  /** The CPU's mapping of the file, or null where the CPU has none. */
+  readonly mapping: Mapping | null
+  /**
+   * A mapping, with this backing at the same `offset`, that an IOMMU can be
+   * given: of memory with pages, or of a device's BAR. Null where there is
+   * none; undefined: `mapping` is.
+   */
+  readonly dmaMapping?: Mapping | null
+  /**
+   * Starts copying as many bytes as both have into this backing, off the event loop.
+   * Settles once, when no byte will be read or written any more.
+   */
+  copyFrom(source: Backing): Promise<void>
+  /**
+   * Makes its pages present, where that is left to the first access. A move
+   * calls it before anything is stopped, so that no pause pays for page faults.
+   */
+  populate?(): Promise<void>
+  /**
+   * As `copyFrom`, here and now, where that is short and nobody has to be
+   * waited for: the hop to a thread would take longer. False, and nothing
+   * done, elsewhere. Optional.
+   */
+  copyNow?(source: Backing): boolean
+  /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
+  openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow>
+  /** Overwrites every byte with the poison pattern, off the event loop. */
+  poison(): Promise<void>
+  /** Counts the stray writes (runs of changed bytes) since `poison()`. */
+  countStrayWrites(): Promise<number>
+  /**
+   * Says whose bytes live here; null: nobody's any more. For memory that can go away
+   * under its holder, which is told then, or at once where it has gone. Optional.
+   */
+  heldBy?(holder: BackingHolder | null): void
+  /** Gives the memory back. Idempotent. */
+  free(): Promise<void>
+}
+
+/** The CPU's access to a backing; DMA_BUF_IOCTL_SYNC brackets it where it is a dma-buf. */
+export interface CpuWindow {
+  /** A view of `length` bytes from `offset`, bytes from the backing's start. */
+  view(offset: number, length: number): Uint8Array
+  /** Detaches the views and ends the access. */
+  end(): Promise<void>
+}
+
+/** What makes memory into backings: a placement. */
+export interface Exporter {
+  /** The placement's name, as in `Backing.placement`. */
+  readonly placement: string
+  /** `kernel`: a kernel exporter made it a dma-buf. `embedded`: plain shared memory. */
+  readonly kind: 'kernel' | 'embedded'
+  /** Allocates zeroed memory for at least `size` bytes; rejects with a typed error. */
+  allocate(size: number): Promise<Backing>
+}

@@ -1,0 +1,77 @@
+/** A backing that tells when its memory has been given back. */
+import type { CpuAccessMode } from '../../../kernel/cpu-access.js'
+import type { Mapping } from '../../../kernel/mapping.js'
+import type { Backing, BackingHolder, CpuWindow } from '../backing.js'
+
+export class HeldBacking<Owner> implements Backing {
+  readonly size: number
+  readonly placement: string
+  /** Whose it is, once that is known. */
+  owner: Owner | null = null
+  /** The exporter's own, for who has to know its kind. */
+  readonly inner: Backing
+  readonly #onFreed: (backing: HeldBacking<Owner>) => void
+  #freed: Promise<void> | null = null
+
+  constructor(inner: Backing, onFreed: (backing: HeldBacking<Owner>) => void) {
+    this.inner = inner
+    this.#onFreed = onFreed
+    this.size = inner.size
+    this.placement = inner.placement
+  }
+
+  get fd(): number {
+    return this.inner.fd
+  }
+
+  get offset(): number {
+    return this.inner.offset
+  }
+
+  get isDmaBuf(): boolean {
+    return this.inner.isDmaBuf
+  }
+
+  get mapping(): Mapping | null {
+    return this.inner.mapping
+  }
+
+  get dmaMapping(): Mapping | null {
+    const { dmaMapping, mapping } = this.inner
+    return dmaMapping === undefined ? mapping : dmaMapping
+  }
+
+  copyFrom(source: Backing): Promise<void> {
+    // The exporter's own kind of backing, where it is one: it keeps what it copies from alive.
+    return this.inner.copyFrom(source instanceof HeldBacking ? source.inner : source)
+  }
+
+  copyNow(source: Backing): boolean {
+    return this.inner.copyNow?.(source instanceof HeldBacking ? source.inner : source) ?? false
+  }
+
+  async populate(): Promise<void> {
+    await this.inner.populate?.()
+  }
+
+  openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow> {
+    return this.inner.openCpuWindow(mode)
+  }
+
+  poison(): Promise<void> {
+    return this.inner.poison()
+  }
+
+  countStrayWrites(): Promise<number> {
+    return this.inner.countStrayWrites()
+  }
+
+  heldBy(holder: BackingHolder | null): void {
+    this.inner.heldBy?.(holder)
+  }
+
+  free(): Promise<void> {
+    this.#freed ??= this.inner.free().then(() => this.#onFreed(this))
+    return this.#freed
+  }
+}

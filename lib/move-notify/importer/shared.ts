@@ -1,0 +1,45 @@
+import type { P2pdmaError } from '../../errors.js'
+import type { Engine } from './engine.js'
+import { AttachmentIds } from './ids.js'
+import type { Importer } from './importer.js'
+import type { AnyAttachment } from './remote-attachment.js'
+import { type DeviceLoss, trace } from '../trace.js'
+
+/** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
+export interface Shared {
+  readonly ids: AttachmentIds<AnyAttachment>
+  readonly importers: Set<Importer>
+}
+
+const sharedBy = new WeakMap<Engine, Shared>()
+
+export function sharedOf(engine: Engine): Shared {
+  let shared = sharedBy.get(engine)
+  if (shared === undefined) {
+    shared = { ids: new AttachmentIds(), importers: new Set() }
+    sharedBy.set(engine, shared)
+  }
+  return shared
+}
+
+/**
+ * `engine` passes everything on to `behind`: their importers are importers of one engine,
+ * which knows no attachment of the one from one of the other, and loses both.
+ */
+export function standsFor(engine: Engine, behind: Engine): void {
+  sharedBy.set(engine, sharedOf(behind))
+}
+
+/**
+ * For an engine whose device is no more (`deviceLostError`): each of its importers fails
+ * with this one error, and with them all that is in flight and all that waits.
+ * `isOutOfReach`: the device is known to touch no memory any more; otherwise what it had
+ * mapped is quarantined.
+ */
+export function loseDevice(engine: Engine, error: P2pdmaError, isOutOfReach: boolean): void {
+  if (trace.device.hasSubscribers) {
+    const message: DeviceLoss = { engine: engine.name, error, isOutOfReach, at: performance.now() }
+    trace.device.publish(message)
+  }
+  for (const importer of [...sharedOf(engine).importers]) importer.fail(error, isOutOfReach)
+}
