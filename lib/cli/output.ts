@@ -11,6 +11,9 @@ export function brokenOutput(who: string, error: NodeJS.ErrnoException): number 
   return 1
 }
 
+/** Beside the callback of a write, which tells us, the stream emits the error as well. */
+const known = () => undefined
+
 /**
  * Writes to stdout and stderr. When nobody reads any more, or the disk is full,
  * it calls `failed` with an exit code, once, and drops the rest.
@@ -25,8 +28,10 @@ export class Output {
   constructor(command: string, failed: (code: number) => void) {
     this.#command = command
     this.#failed = failed
-    // Beside the callback of a write the stream emits the error as well.
-    for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+    for (const stream of [process.stdout, process.stderr]) {
+      // A process may have many of these.
+      if (!stream.listeners('error').includes(known)) stream.on('error', known)
+    }
   }
 
   write(stream: NodeJS.WriteStream, text: string): void {
