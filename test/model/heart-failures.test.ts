@@ -31,6 +31,13 @@ t.test('a failed copy leaves the buffer where it was', async (t) => {
     device: WHOLE,
   }
   exhaust(t, 'of a mover who holds the locks', together, { preemptions: 0 })
+  // The channel is stopped still, with work that names what the next move begins to fill.
+  const behind: HeartOptions = {
+    ...together,
+    memory: { failCopies: [1] },
+    threads: [[{ do: 'moveTogether', buffers: [0, 1] }], [move(1)], [copy(0, 1, 1)]],
+  }
+  exhaust(t, 'of such a mover, with another move behind it', behind, { preemptions: 0 })
   const pinned: HeartOptions = {
     ...published,
     threads: [[{ do: 'pin', buffer: 0 }], [move(0)]],

@@ -99,7 +99,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the drain is not waited for',
       one,
-      'stop-restart.ts',
+      'importer/stop-restart.ts',
       'await withDeadline(stopped, stopTimeoutMs, late)',
       'void stopped; void withDeadline; void late',
       /which is not stopped/,
@@ -107,7 +107,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the move fence is not waited for',
       one,
-      'restore.ts',
+      'importer/restore.ts',
       'await buffer.reservation.wait(Usage.KERNEL, { timeoutMs: limits.fenceTimeoutMs })',
       '',
       /its backing is filling/,
@@ -115,7 +115,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the gate opens without a second look',
       two,
-      'stop-restart.ts',
+      'importer/stop-restart.ts',
       "this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen",
       'true',
       /./,
@@ -123,7 +123,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the old backing is poisoned before the fence has signalled',
       one,
-      'move.ts',
+      'exporter/move.ts',
       'await fence?.wait()',
       '',
       /while a copy reads it/,

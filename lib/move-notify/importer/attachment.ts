@@ -112,17 +112,11 @@ export class Attachment {
     const { importer } = this
     importer.engine.seal(this.id)
     this.#state = 'invalid'
-    const users = importer.usersOf(this)
-    if (users.length === 0) {
+    const stopping = this.#stopUsers()
+    if (stopping === null) {
       const unmapped = this.#unmap()
       importer.restoreIdle(this)
       return unmapped
-    }
-    this.#blocked = users
-    const stopping: Promise<void>[] = []
-    for (const channel of users) {
-      const stopped = channel.stopFor(this)
-      if (stopped !== undefined) stopping.push(stopped)
     }
     if (stopping.length === 0) return this.#unmap()
     return Promise.all(stopping).then(
@@ -132,6 +126,19 @@ export class Attachment {
         throw error
       },
     )
+  }
+
+  /** What is waited for until they are quiet; null where nobody uses it. */
+  #stopUsers(): Promise<void>[] | null {
+    const users = this.importer.usersOf(this)
+    if (users.length === 0) return null
+    this.#blocked = users
+    const stopping: Promise<void>[] = []
+    for (const channel of users) {
+      const stopped = channel.stopFor(this)
+      if (stopped !== undefined) stopping.push(stopped)
+    }
+    return stopping
   }
 
   #unmap(): Promise<void> | undefined {
@@ -144,7 +151,9 @@ export class Attachment {
     if (this.#state !== 'failed' || this.importer.error !== null) return
     this.#state = 'invalid'
     this.#error = null
-    this.importer.restoreIdle(this)
+    // A channel that is stopped still holds work that names it: restarted now, it would do
+    // that work by the new mapping, whose move fence is outstanding.
+    if (this.#stopUsers() === null) this.importer.restoreIdle(this)
   }
 
   /** The mapping of `generation` is live and its fences have signalled. @internal */
