@@ -144,7 +144,8 @@ void t.test('a short run, and the same with leaks', async (t) => {
     judged: object[]
     series: { samples: object[] }[]
   }
-  t.match({ ok, phases: series.length }, { ok: true, phases: 3 })
+  t.equal(ok, true)
+  t.ok(series.length >= 3, `${series.length} phases, some of them more than once`)
   t.ok(moves >= 400 && judged.length >= 24, `${moves} moves`)
   t.ok(series.every(({ samples }) => samples.length >= 30))
 
