@@ -5,7 +5,7 @@ import type { FaultName, SmokeOptions } from './options.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
 import type { Probe } from './probe.js'
-import type { Check, Scenario } from './scenarios.js'
+import type { Check, Scenario } from './scenario.js'
 import type { Tally } from './tally.js'
 
 /** A device's side of one scenario. */

@@ -1,59 +1,12 @@
 /** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
-import type { Effect } from './effects.js'
 import type { Form, Lane } from './lanes.js'
 import { Load } from './load.js'
-import type { Pair, Placement, Side } from './pair.js'
+import type { Pair, Side } from './pair.js'
 import { Pipeline } from './pipeline.js'
+import type { Goal, Outcome, Scenario } from './scenario.js'
 import type { Stage } from './stage.js'
 
-/** When a scenario has done enough: `moves` and `bytes`, or the time is over. */
-export interface Goal {
-  moves: number
-  /** Distinct stamped bytes verified at least. */
-  bytes: number
-  /** `performance.now()` at which it ends. */
-  endsAt: number
-}
-
-export interface Check {
-  ok: boolean
-  name: string
-}
-
-/** Bytes per second. */
-export interface Throughput {
-  steady: number
-  underMoves: number
-}
-
-export interface Outcome {
-  /** What must hold beside what holds for every scenario. */
-  checks: Check[]
-  throughput?: Throughput
-  /** What it saw, for its line; asked when all has been counted. */
-  saw?: () => string
-}
-
-export interface Scenario {
-  name: string
-  /** What it does outside of this process; played only where each has been asked for. */
-  effects: readonly Effect[]
-  /** Whose link, memory or whatever: `the link of eth1, four times`. */
-  touches?: string
-  /** Share of the run's moves and time. */
-  share: number
-  /** Share of the run's bytes. */
-  bytesShare: number
-  /** Pairs of buffers that it needs, given how many were asked for. */
-  pairs: (asked: number) => number
-  /** Moves come in multiples of this. */
-  movesAtOnce: (pairs: number) => number
-  /** Where its buffers are, where that is not as the options have it. */
-  placements?: { source: Placement; target: Placement }
-  /** Why it cannot be run here, and what would help. */
-  skip?: string
-  run: (stage: Stage, goal: Goal) => Promise<Outcome>
-}
+export type { Check, Goal, Outcome, Scenario, Throughput } from './scenario.js'
 
 const one = () => 1
 const same = (asked: number) => asked
