@@ -99,7 +99,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the drain is not waited for',
       one,
-      'importer/stop-restart.ts',
+      'importer/restart.ts',
       'await withDeadline(stopped, stopTimeoutMs, late)',
       'void stopped; void withDeadline; void late',
       /which is not stopped/,
@@ -107,7 +107,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the move fence is not waited for',
       one,
-      'importer/restore.ts',
+      'importer/restart.ts',
       'await buffer.reservation.wait(Usage.KERNEL, { timeoutMs: limits.fenceTimeoutMs })',
       '',
       /its backing is filling/,
@@ -115,7 +115,7 @@ t.test('faults put in on purpose are found', async (t) => {
     [
       'the gate opens without a second look',
       two,
-      'importer/stop-restart.ts',
+      'importer/restart.ts',
       "this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen",
       'true',
       /./,

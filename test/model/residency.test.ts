@@ -77,7 +77,7 @@ t.test('memory that fails', async (t) => {
 })
 
 t.test('what it would find', async (t) => {
-  const folder = 'lib/move-notify/residency'
+  const folder = 'lib/move-notify/exporter/residency'
   const faults: [string, RegExp, ResidencyOptions, Patch][] = [
     [
       'who waits for his turn keeps others from making room',

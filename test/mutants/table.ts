@@ -37,7 +37,7 @@ export const controls: Control[] = [
 export const mutants: Mutant[] = [
   {
     name: 'the wait for in-flight work',
-    file: 'lib/move-notify/importer/stop-restart.ts',
+    file: 'lib/move-notify/importer/restart.ts',
     find: 'return this.#drain(stopped).then((forced) => this.#onQuiet(forced))',
     replace: 'void this.#drain(stopped)\n    return void this.#onQuiet(false)',
     test: SAFEGUARDS,
@@ -45,15 +45,15 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the unmap',
-    file: 'lib/move-notify/importer/attachment.ts',
-    find: 'return this.importer.unmap(this.id)',
+    file: 'lib/move-notify/importer/restart.ts',
+    find: 'return engineUnmap(attachment.importer, attachment.id)',
     replace: 'return undefined',
     test: SAFEGUARDS,
     killedBy: 'the old mapping is gone before a byte is copied',
   },
   {
     name: 'the wait for the move fence',
-    file: 'lib/move-notify/importer/restore.ts',
+    file: 'lib/move-notify/importer/restart.ts',
     find: 'mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)',
     replace: 'mapped === undefined',
     test: SAFEGUARDS,
@@ -85,7 +85,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the re-check before the gate opens',
-    file: 'lib/move-notify/importer/stop-restart.ts',
+    file: 'lib/move-notify/importer/restart.ts',
     find: `this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen`,
     replace: '!this.isDead',
     test: SAFEGUARDS,
@@ -126,7 +126,7 @@ export const mutants: Mutant[] = [
   },
   {
     name: 'the stamp kept across retries',
-    file: 'lib/move-notify/importer/stop-restart.ts',
+    file: 'lib/move-notify/importer/restart.ts',
     find: `const context = reservationClass.acquire()
     for (let attempt = 0; ; attempt++) {`,
     replace: `let context = reservationClass.acquire()

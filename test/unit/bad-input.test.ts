@@ -82,7 +82,7 @@ const inTheGuest =
 
 /** @internal in the sources; tests and other layers reach them. */
 const internal =
-  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.(ofHandle|ofRegion)$|^Importer\.is$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|usersOf|map|unmap|restoreIdle|attachmentChanged|detach|detachLocked|checkAttachment|checkRange|fail|forgetChannel|attachRemote|forgetRemote|remove|loseMemory|refusal|addMoveFence|waitForOthers|forget)$/
+  /^(DmaBuf|SyncFile)\.fromHandle$|^Mapping\.(ofHandle|ofRegion)$|^Importer\.is$|#(close|dup|waitFor|check|checkVgem|release|releaseHandle|checkUsable|checkOpen|publish|retire|link|unlink|attachmentList|attachmentNamed|attachmentChanged|checkAttachment|checkRange|fail|forgetChannel|attachRemote|forgetRemote|remove|loseMemory|addMoveFence|waitForOthers|forget)$/
 
 function callables(): string[] {
   const found: string[] = []

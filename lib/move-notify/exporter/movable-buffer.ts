@@ -11,7 +11,7 @@ import {
   typeError,
 } from '../../errors.js'
 import type { CpuAccessMode } from '../../kernel/cpu-access.js'
-import type { Attachment } from '../importer/attachment.js'
+import type { AttachOps } from './attach-ops.js'
 import type { Backing, Exporter } from './backing.js'
 import { type CpuAccess, CpuBrackets } from './cpu-access.js'
 import { type Abortable, checkAbortable, throwIfAborted } from '../reservation/deadline.js'
@@ -52,7 +52,7 @@ export class MovableBuffer {
   readonly poison: boolean
   #backing: Backing
   #generation = 1
-  #attachments: Attachment | null = null
+  #attachments: AttachOps | null = null
   #pins = 0
   #hints = 0
   #cpu: CpuBrackets | null = null
@@ -127,8 +127,8 @@ export class MovableBuffer {
   }
 
   /** Its attachments, of all importers. */
-  get attachments(): Attachment[] {
-    const all: Attachment[] = []
+  get attachments(): AttachOps[] {
+    const all: AttachOps[] = []
     for (let each = this.#attachments; each !== null; each = each.next) all.push(each)
     return all
   }
@@ -222,9 +222,7 @@ export class MovableBuffer {
 
   async #detachAll(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
     const all = this.attachments
-    const done = await Promise.allSettled(
-      all.map((each) => each.importer.detachLocked(each, state, error)),
-    )
+    const done = await Promise.allSettled(all.map((each) => each.detach(state, error)))
     for (const each of done) if (each.status === 'rejected') throw each.reason as Error
   }
 
@@ -320,13 +318,13 @@ export class MovableBuffer {
   }
 
   /** @internal */
-  link(attachment: Attachment): void {
+  link(attachment: AttachOps): void {
     attachment.next = this.#attachments
     this.#attachments = attachment
   }
 
   /** @internal */
-  unlink(attachment: Attachment): void {
+  unlink(attachment: AttachOps): void {
     if (this.#attachments === attachment) this.#attachments = attachment.next
     for (let each = this.#attachments; each !== null; each = each.next) {
       if (each.next === attachment) each.next = attachment.next

@@ -1,4 +1,7 @@
-/** Steps 1 and 2 of the mail, the exporter's side: MovableBuffer.move(). */
+/**
+ * Steps 1 and 2 of the flow, the exporter's side: MovableBuffer.move(). What they set going,
+ * steps 0, 1.1 to 1.4 and 3.1 to 3.4, is the importer's: ../importer/restart.ts.
+ */
 import {
   P2pdmaError,
   checkBoolean,
@@ -88,7 +91,7 @@ export async function moveBuffer(
   const clock = new Clock()
   const from = buffer.placement
   throwIfAborted(options.signal)
-  // First the new backing: a failure stops nothing.
+  // Step 1. First the new backing: a failure stops nothing.
   const fresh = await allocate(exporter, buffer.size)
   let published = false
   try {
@@ -110,6 +113,7 @@ async function exchange(
   clock: Clock,
   onPublished: () => void,
 ): Promise<MoveResult> {
+  // The reservation: from here on nobody else moves it.
   const unlock = await lockForMove(buffer, options)
   // With a context the lock is kept to the end: to take the buffer back under
   // it again could mean to back off, which this late nobody can.
@@ -120,9 +124,11 @@ async function exchange(
   let generation: number
   try {
     old = buffer.backing
+    // Everybody is asked, and all others are waited for, before anything is stopped.
     const refusal = options.force === true ? null : refusalOf(buffer.attachments, fresh)
     if (refusal !== null) throw refusal
     if (!buffer.reservation.isIdle(Usage.BOOKKEEP)) await waitForOthers(buffer, options)
+    // Every mapping must go: steps 1.1 to 1.4 of each attachment.
     const invalidated = invalidateAll(buffer, old)
     if (invalidated !== undefined) await invalidated
     clock.invalidated = clock.now()
@@ -149,6 +155,7 @@ async function exchange(
       fence = Fence.of(bounded(copy, options))
       buffer.reservation.addMoveFence(fence)
     }
+    // The new generation: the workers find it as soon as they have the lock.
     buffer.publish(fresh)
     generation = buffer.generation
     onPublished()
@@ -234,7 +241,7 @@ async function waitForOthers(buffer: MovableBuffer, options: MoveOptions): Promi
   await reservation.waitForOthers(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
 }
 
-/** Step 1: tells every attachment, then waits for all of them once. Undefined when done at once. */
+/** Tells every attachment, then waits for all of them once. Undefined when done at once. */
 function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> | undefined {
   let pending: Promise<void>[] | null = null
   for (const attachment of buffer.attachments) {
@@ -272,7 +279,7 @@ async function takeBack(
   try {
     await invalidateAll(buffer, fresh)
   } finally {
-    for (const attachment of buffer.attachments) attachment.end('failed', error)
+    for (const attachment of buffer.attachments) attachment.fail(error)
     buffer.reservation.prune()
     buffer.publish(old)
   }

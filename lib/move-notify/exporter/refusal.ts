@@ -1,7 +1,7 @@
 /** Where a buffer may live: only where every device that has it mapped can map it. */
 import { constants } from 'node:os'
 import { P2pdmaError } from '../../errors.js'
-import type { Attachment } from '../importer/attachment.js'
+import type { AttachOps } from './attach-ops.js'
 import type { Backing } from './backing.js'
 
 /** By the error alone one could not tell a refused place from memory that cannot be had there. */
@@ -12,21 +12,18 @@ const refusals = new WeakSet<object>()
  * of xe_dma_buf_attach() and xe_dma_buf_map() (drivers/gpu/drm/xe/xe_dma_buf.c), where an
  * importer does not reach the place.
  */
-export function refusalOf(
-  attachments: readonly Attachment[],
-  backing: Backing,
-): P2pdmaError | null {
+export function refusalOf(attachments: readonly AttachOps[], backing: Backing): P2pdmaError | null {
   for (const attachment of attachments) {
     // One that has none has none to lose.
     if (attachment.isGone) continue
-    const reason = attachment.importer.refusal(attachment, backing)
+    const reason = attachment.refusal(backing)
     if (reason !== null) return cannotMap(attachment, backing, reason)
   }
   return null
 }
 
 export function cannotMap(
-  { importer }: Attachment,
+  { importer }: AttachOps,
   { placement }: Backing,
   reason: string,
 ): P2pdmaError {

@@ -1,4 +1,3 @@
-import type { Operation } from './operation.js'
 import { abortError } from '../../errors.js'
 
 /**
@@ -6,16 +5,16 @@ import { abortError } from '../../errors.js'
  * signal, however many operations share it: to add and to remove one costs an
  * EventTarget as much as it has listeners.
  */
-export class AbortWatch {
-  readonly #watched = new Map<AbortSignal, { operations: Set<Operation>; listener: () => void }>()
-  readonly #onAbort: (operation: Operation) => void
+export class AbortWatch<T extends { fail(error: Error): void }> {
+  readonly #watched = new Map<AbortSignal, { operations: Set<T>; listener: () => void }>()
+  readonly #onAbort: (operation: T) => void
 
   /** `onAbort` is told of each before it is rejected. */
-  constructor(onAbort: (operation: Operation) => void) {
+  constructor(onAbort: (operation: T) => void) {
     this.#onAbort = onAbort
   }
 
-  add(signal: AbortSignal, operation: Operation): void {
+  add(signal: AbortSignal, operation: T): void {
     let entry = this.#watched.get(signal)
     if (entry === undefined) {
       const listener = () => this.#abort(signal)
@@ -26,7 +25,7 @@ export class AbortWatch {
     entry.operations.add(operation)
   }
 
-  remove(signal: AbortSignal, operation: Operation): void {
+  remove(signal: AbortSignal, operation: T): void {
     const entry = this.#watched.get(signal)
     if (entry === undefined) return
     entry.operations.delete(operation)

@@ -1,9 +1,11 @@
 import { brand, notOwn } from '../../brand.js'
-import type { P2pdmaError } from '../../errors.js'
-import { closedError } from '../../errors.js'
+import { P2pdmaError, closedError } from '../../errors.js'
 import type { Channel } from './channel.js'
 import type { Importer } from './importer.js'
+import type { AttachOps } from '../exporter/attach-ops.js'
+import type { Backing } from '../exporter/backing.js'
 import type { MovableBuffer } from '../exporter/movable-buffer.js'
+import { invalidate, restoreIdle, retry } from './restart.js'
 import { trace } from '../trace.js'
 import type { AttachmentRestore } from '../trace.js'
 
@@ -22,7 +24,7 @@ export type AttachmentState =
   | 'closed'
 
 /** One importer's hold on one buffer. Work names it and an offset, never an address. */
-export class Attachment {
+export class Attachment implements AttachOps {
   static {
     brand(this, Attachment.is, {
       hot: ['size', 'state', 'error', 'generation'],
@@ -47,9 +49,14 @@ export class Attachment {
   #lastError: P2pdmaError | null = null
   /** The channels that stopped for it, while it is invalid. */
   #blocked: Channel[] | null = null
-  #isOutOfReach = true
+  /**
+   * Whether every channel could be stopped for it. If not, some device may
+   * reach its memory for ever, though its own importer be sound.
+   * @internal
+   */
+  isOutOfReach = true
   /** Next in the buffer's list. @internal */
-  next: Attachment | null = null
+  next: AttachOps | null = null
 
   /** @internal */
   constructor(importer: Importer, buffer: MovableBuffer, id: number, access: number) {
@@ -92,68 +99,32 @@ export class Attachment {
     return this.#error !== null
   }
 
-  /**
-   * Whether every channel could be stopped for it. If not, some device may
-   * reach its memory for ever, though its own importer be sound.
-   * @internal
-   */
-  get isOutOfReach(): boolean {
-    return this.#isOutOfReach
+  /** @internal */
+  refusal(backing: Backing): string | null {
+    return this.importer.engine.canMap?.(backing, this.access) ?? null
   }
 
-  /**
-   * Step 1 of the mail, as the exporter's call; under the buffer's reservation.
-   * Seals the mapping, stops the channels that use it and unmaps. Waits for
-   * nothing but the drain of those channels. Undefined when done at once.
-   * @internal
-   */
+  /** @internal */
   invalidate(): Promise<void> | undefined {
-    if (this.#state !== 'mapped') return undefined
-    const { importer } = this
-    importer.engine.seal(this.id)
+    return invalidate(this)
+  }
+
+  /** Steps 0 and 1: it has no mapping any more; `users` stop for it. @internal */
+  invalidated(users: Channel[]): void {
     this.#state = 'invalid'
-    const stopping = this.#stopUsers()
-    if (stopping === null) {
-      const unmapped = this.#unmap()
-      importer.restoreIdle(this)
-      return unmapped
-    }
-    if (stopping.length === 0) return this.#unmap()
-    return Promise.all(stopping).then(
-      () => this.#unmap(),
-      (error: unknown) => {
-        this.#isOutOfReach = false
-        throw error
-      },
-    )
+    if (users.length > 0) this.#blocked = users
   }
 
-  /** What is waited for until they are quiet; null where nobody uses it. */
-  #stopUsers(): Promise<void>[] | null {
-    const users = this.importer.usersOf(this)
-    if (users.length === 0) return null
-    this.#blocked = users
-    const stopping: Promise<void>[] = []
-    for (const channel of users) {
-      const stopped = channel.stopFor(this)
-      if (stopped !== undefined) stopping.push(stopped)
-    }
-    return stopping
-  }
-
-  #unmap(): Promise<void> | undefined {
+  /** Step 1.3: its generation is dead. @internal */
+  unmapped(): void {
     this.#generation = 0
-    return this.importer.unmap(this.id)
   }
 
   /** The buffer has moved: what could not be mapped where it was may be here. @internal */
   retry(): void {
     if (this.#state !== 'failed' || this.importer.error !== null) return
-    this.#state = 'invalid'
     this.#error = null
-    // A channel that is stopped still holds work that names it: restarted now, it would do
-    // that work by the new mapping, whose move fence is outstanding.
-    if (this.#stopUsers() === null) this.importer.restoreIdle(this)
+    retry(this)
   }
 
   /** The mapping of `generation` is live and its fences have signalled. @internal */
@@ -179,10 +150,29 @@ export class Attachment {
     if (state === 'failed') this.#publish(error)
   }
 
+  /** @internal */
+  fail(error: P2pdmaError): void {
+    this.end('failed', error)
+  }
+
+  /** Under the buffer's reservation. @internal */
+  async detach(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
+    if (this.#state === 'closed') return
+    try {
+      await this.invalidate()
+    } finally {
+      this.end(state, error)
+      if (state === 'closed') {
+        this.buffer.unlink(this)
+        this.importer.forget(this)
+      }
+    }
+  }
+
   #release(): void {
     const blocked = this.#blocked
     this.#blocked = null
-    if (blocked !== null) for (const channel of blocked) channel.unblock(this)
+    if (blocked !== null) for (const channel of blocked) channel.machine.unblock(this)
     this.importer.attachmentChanged(this)
   }
 
@@ -190,7 +180,7 @@ export class Attachment {
   abandonedBy(channel: Channel): void {
     const others = this.#blocked?.filter((each) => each !== channel) ?? []
     this.#blocked = others.length > 0 ? others : null
-    if (others.length === 0 && this.#state === 'invalid') this.importer.restoreIdle(this)
+    if (others.length === 0 && this.#state === 'invalid') restoreIdle(this)
   }
 
   #publish(error: Error | null): void {
@@ -207,8 +197,14 @@ export class Attachment {
    * Lets go: stops the channels that use it, unmaps, and restarts them.
    * Work in flight completes; work that waits is rejected with ERR_CLOSED.
    */
-  close(): Promise<void> {
-    return this.importer.detach(this)
+  async close(): Promise<void> {
+    const { reservation } = this.buffer
+    await reservation.lock()
+    try {
+      await this.detach('closed', attachmentClosed())
+    } finally {
+      reservation.unlock()
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -218,4 +214,15 @@ export class Attachment {
 
 export function attachmentClosed(): P2pdmaError {
   return closedError('the attachment')
+}
+
+/** Why it could not be mapped again. */
+export function remapError(cause: unknown): P2pdmaError {
+  const { message, code } = cause as { message?: string; code?: string }
+  if (code === 'ERR_FENCE_FAILED' || code === 'ETIMEDOUT') return cause as P2pdmaError
+  return new P2pdmaError(`the attachment could not be mapped again: ${message}`, {
+    code: 'ERR_REMAP_FAILED',
+    hint: 'the buffer is whole; it is tried again after its next move, or attach it again',
+    cause,
+  })
 }

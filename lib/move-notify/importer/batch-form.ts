@@ -10,9 +10,12 @@ import {
 import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
 import { withSignal } from '../reservation/deadline.js'
 import type { EngineChannel } from './engine.js'
-import type { Importer } from './importer.js'
-import type { CompletionsOptions, CompletionsSyncOptions, OperationOptions } from './operation.js'
-import type { AnyAttachment } from './remote-attachment.js'
+import type {
+  CompletionsOptions,
+  CompletionsSyncOptions,
+  Named,
+  OperationOptions,
+} from './operation.js'
 
 /** Longest wait within a call, us: the event loop stands still meanwhile. */
 const LONGEST_SYNC_US = 10_000
@@ -27,14 +30,20 @@ export interface BatchGate {
   nextChange(): Promise<void>
 }
 
+/** And of its importer: what the ids in a row mean. */
+export interface Names {
+  readonly engine: { readonly name: string }
+  attachmentNamed(id: number): Named | undefined
+}
+
 /** The batch form: columns in, columns out, one native call each. */
 export class BatchForm {
-  readonly #importer: Importer
+  readonly #importer: Names
   readonly #device: EngineChannel
   readonly #gate: BatchGate
   #stale = 0
 
-  constructor(importer: Importer, device: EngineChannel, gate: BatchGate) {
+  constructor(importer: Names, device: EngineChannel, gate: BatchGate) {
     this.#importer = importer
     this.#device = device
     this.#gate = gate
@@ -146,9 +155,9 @@ export class BatchForm {
     )
   }
 
-  #rowAttachments(batch: Batch, row: number): (AnyAttachment | undefined)[] {
+  #rowAttachments(batch: Batch, row: number): (Named | undefined)[] {
     const op = batch.op[row] ?? 0
-    const named: (AnyAttachment | undefined)[] = []
+    const named: (Named | undefined)[] = []
     if (namesTarget(op)) named.push(this.#importer.attachmentNamed(batch.target[row] ?? 0))
     if (namesSource(op)) named.push(this.#importer.attachmentNamed(batch.source[row] ?? 0))
     return named

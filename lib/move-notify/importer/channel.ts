@@ -24,7 +24,8 @@ import type {
 } from './operation.js'
 import { OperationQueue } from './operation-queue.js'
 import type { AnyAttachment } from './remote-attachment.js'
-import { StopAndRestart, type StopLimits } from './stop-restart.js'
+import type { Limits } from './limits.js'
+import { StopAndRestart } from './restart.js'
 
 export interface ChannelOptions {
   /** Operations in flight at most; a power of two. Default 256. */
@@ -65,7 +66,8 @@ export class Channel {
   /** The device's queue that it was opened on; undefined: the engine's choice. */
   readonly queue: string | undefined
   readonly #device: EngineChannel
-  readonly #machine: StopAndRestart
+  /** Stops and restarts it. @internal */
+  readonly machine: StopAndRestart
   readonly #queue: OperationQueue
   /** Null while it is used in the promise form. */
   #batch: BatchForm | null = null
@@ -75,7 +77,7 @@ export class Channel {
   #granted: Map<Attachment, number> | null = null
 
   /** @internal */
-  constructor(importer: Importer, index: number, options: ChannelOptions, limits: StopLimits) {
+  constructor(importer: Importer, index: number, options: ChannelOptions, limits: Limits) {
     checkOptions(options)
     const depth = checkInteger('depth', options.depth ?? 256, 1, 1 << 16)
     const queueLimit = checkInteger('queueLimit', options.queueLimit ?? 65_536, 1)
@@ -91,13 +93,13 @@ export class Channel {
       onCompletion: () => this.#onCompletion(),
       onClosed: () => {
         // A failed channel closes its device itself, and stays failed.
-        if (this.#machine.isDead) return
+        if (this.machine.isDead) return
         // The engine was closed under us: what it held will not come back.
         this.#isOrphan = true
         void this.close()
       },
     })
-    this.#machine = new StopAndRestart(this, this.#device, limits, {
+    this.machine = new StopAndRestart(this, this.#device, limits, {
       quiet: () => {
         if (this.#batch === null) this.#queue.reap()
       },
@@ -111,19 +113,19 @@ export class Channel {
 
   get state(): ChannelState {
     if (!Channel.is(this)) throw notOwn('Channel', this)
-    return this.#machine.state
+    return this.machine.state
   }
 
   /** Whether the gate is open. */
   get isRunning(): boolean {
     if (!Channel.is(this)) throw notOwn('Channel', this)
-    return this.#machine.state === 'running'
+    return this.machine.state === 'running'
   }
 
   /** Starts at 1; a forced stop begins the next. */
   get epoch(): number {
     if (!Channel.is(this)) throw notOwn('Channel', this)
-    return this.#machine.epoch
+    return this.machine.epoch
   }
 
   get depth(): number {
@@ -133,8 +135,8 @@ export class Channel {
   /** Counters since the channel was opened. */
   get stats(): ChannelStats {
     return {
-      stops: this.#machine.stops,
-      forcedStops: this.#machine.forcedStops,
+      stops: this.machine.stops,
+      forcedStops: this.machine.forcedStops,
       parked: this.#queue.parked,
       waiting: this.#queue.waiting,
       inFlight: this.#device.inFlight,
@@ -340,16 +342,6 @@ export class Channel {
     return this.#device.uses(attachment.id) || this.#granted?.has(attachment) === true
   }
 
-  /** Steps 1.1 and 1.2, see StopAndRestart. @internal */
-  stopFor(attachment: Attachment): Promise<void> | undefined {
-    return this.#machine.stopFor(attachment)
-  }
-
-  /** @internal */
-  unblock(attachment: Attachment): void {
-    this.#machine.unblock(attachment)
-  }
-
   /** An attachment's state has changed. @internal */
   attachmentChanged(attachment: AnyAttachment): void {
     if (attachment.error !== null) {
@@ -383,7 +375,7 @@ export class Channel {
 
   /** The importer has failed. @internal */
   fail(error: Error): void {
-    if (!this.#machine.fail()) return
+    if (!this.machine.fail()) return
     // Of a lost device there is one thing to say, whatever it had.
     this.#queue.rejectAll(error, () => (isDeviceLost(error) ? error : outcomeUnknown(error)))
     this.#device.close()
@@ -395,13 +387,13 @@ export class Channel {
    */
   close(): Promise<void> {
     if (this.state !== 'closed') {
-      if (this.#batch === null && !this.#isOrphan && !this.#machine.isDead) this.#queue.reap()
+      if (this.#batch === null && !this.#isOrphan && !this.machine.isDead) this.#queue.reap()
       this.#device.close()
       const closed = closedError('the channel')
       const unknown = outcomeUnknown(closed)
       this.#queue.rejectAll(closed, ({ op }) => (op === Op.RECEIVE ? closed : unknown))
       this.importer.forgetChannel(this)
-      this.#machine.close()
+      this.machine.close()
     }
     return Promise.resolve()
   }

@@ -2,9 +2,7 @@ import { brand, notOwn } from '../../brand.js'
 import {
   P2pdmaError,
   isDeviceLost,
-  checkBoolean,
   checkInteger,
-  checkMilliseconds,
   checkOptions,
   checkSignal,
   closedError,
@@ -14,9 +12,6 @@ import {
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
-import type { Backing } from '../exporter/backing.js'
-import { withDeadline } from '../reservation/deadline.js'
-import { DefaultChannels } from './default-channels.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
@@ -25,36 +20,17 @@ import type { Completion, OperationOptions } from './operation.js'
 import { quarantine } from '../exporter/quarantine.js'
 import { Usage } from '../reservation/reservation.js'
 import { type AnyAttachment, RemoteAttachment, type RemoteOptions } from './remote-attachment.js'
-import { remap } from './restore.js'
 import { Slice } from '../reservation/slice.js'
-import type { StopLimits } from './stop-restart.js'
+import { type ImporterOptions, type Limits, checkLimits } from './limits.js'
 import { type Shared, sharedOf } from './shared.js'
 
-export interface ImporterOptions {
-  /** How long a drain may take before the channel is forced, ms. Default 1000. */
-  stopTimeoutMs?: number
-  /** How long a channel runs between two stops at least, ms. Default 1. */
-  minRunMs?: number
-  /** How often a failed remap is tried again. Default 3. */
-  mapRetries?: number
-  /** Before the first such retry, ms; doubled each time. Default 1. */
-  mapRetryMs?: number
-  /** How long a move fence may take, ms. Default 60,000. */
-  fenceTimeoutMs?: number
-  /** Step 3.1 to the mail's letter: lock all that is in use, not only what moved. */
-  lockAll?: boolean
-  /** Cancelled restores in a row after which the worker locks all that the channel uses. Default 8. */
-  starvationLimit?: number
-}
+export type { ImporterOptions } from './limits.js'
 
 export interface AttachOptions {
   /** What the device may do: `Access` bits. Default both. */
   access?: number
   signal?: AbortSignal | undefined
 }
-
-/** Of a pause that we make: the bound of a stop is a sum of such. */
-const LONGEST_PAUSE_MS = 60_000
 
 /** What an importer asks of one without asking whether it is there. */
 const ENGINE = {
@@ -79,37 +55,31 @@ export class Importer {
 
   /** As `instanceof`, for the path of each operation. @internal */
   static is(this: void, value: unknown): value is Importer {
-    return typeof value === 'object' && value !== null && #shared in value
+    return typeof value === 'object' && value !== null && #channels in value
   }
 
   readonly engine: Engine
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
-  readonly #limits: StopLimits
-  readonly #shared: Shared
+  /** @internal */
+  readonly limits: Limits
+  /** With the other importers of the engine. @internal */
+  readonly shared: Shared<AnyAttachment, Importer>
   #channels: Channel[] = []
   #nextChannel = 0
-  readonly #defaults = new DefaultChannels((options) => this.channel(options))
+  /** Its own channels, one for each queue of its device, opened when first used. */
+  readonly #defaults = new Map<string | undefined, Channel>()
   #error: Error | null = null
   #closing: Promise<void> | null = null
   #attached = 0
 
   constructor(engine: Engine, options: ImporterOptions = {}) {
     if (!looksLike(engine, ENGINE)) throw typeError('engine', 'an Engine', engine)
-    checkOptions(options)
+    this.limits = checkLimits(options)
     this.engine = engine
-    this.#shared = sharedOf(engine)
+    this.shared = sharedOf(engine) as Shared<AnyAttachment, Importer>
     this.name = `${engine.name}#${importers++}`
-    this.#limits = {
-      stopTimeoutMs: checkMilliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),
-      minRunMs: checkMilliseconds('minRunMs', options.minRunMs ?? 1, LONGEST_PAUSE_MS),
-      mapRetries: checkInteger('mapRetries', options.mapRetries ?? 3, 0, 30),
-      mapRetryMs: checkMilliseconds('mapRetryMs', options.mapRetryMs ?? 1, LONGEST_PAUSE_MS),
-      fenceTimeoutMs: checkMilliseconds('fenceTimeoutMs', options.fenceTimeoutMs ?? 60_000),
-      lockAll: checkBoolean('lockAll', options.lockAll ?? false),
-      starvationLimit: checkInteger('starvationLimit', options.starvationLimit ?? 8, 0),
-    }
-    this.#shared.importers.add(this)
+    this.shared.importers.add(this)
   }
 
   /** Attachments alive. */
@@ -130,7 +100,7 @@ export class Importer {
   /** Opens one more channel. */
   channel(options: ChannelOptions = {}): Channel {
     this.#checkUsable()
-    const channel = new Channel(this, this.#nextChannel, options, this.#limits)
+    const channel = new Channel(this, this.#nextChannel, options, this.limits)
     this.#nextChannel++
     this.#channels.push(channel)
     return channel
@@ -138,7 +108,11 @@ export class Importer {
 
   #defaultChannel(queue?: string): Channel {
     this.#checkUsable()
-    return this.#defaults.get(queue)
+    const known = this.#defaults.get(queue)
+    if (known !== undefined && known.state !== 'closed') return known
+    const channel = this.channel({ queue })
+    this.#defaults.set(queue, channel)
+    return channel
   }
 
   /** The channels' counters, added up over those open now. */
@@ -224,7 +198,7 @@ export class Importer {
       this.#checkUsable()
       buffer.checkUsable()
       if (!buffer.reservation.isIdle(Usage.KERNEL)) {
-        const timeoutMs = this.#limits.fenceTimeoutMs
+        const timeoutMs = this.limits.fenceTimeoutMs
         await buffer.reservation.wait(Usage.KERNEL, { signal: options.signal, timeoutMs })
       }
       return await this.#attachLocked(buffer, access)
@@ -235,13 +209,13 @@ export class Importer {
 
   async #attachLocked(buffer: MovableBuffer, access: number): Promise<Attachment> {
     this.#checkUsable()
-    const attachment = this.#shared.ids.allocate((id) => new Attachment(this, buffer, id, access))
+    const attachment = this.shared.ids.allocate((id) => new Attachment(this, buffer, id, access))
     try {
-      const mapped = this.map(attachment)
+      const mapped = engineMap(this, attachment)
       if (mapped !== undefined) await mapped
       this.#checkUsable()
     } catch (error) {
-      await this.unmap(attachment.id)
+      await engineUnmap(this, attachment.id)
       attachment.end('closed', attachmentClosed())
       this.#releaseId(attachment)
       throw error
@@ -255,32 +229,32 @@ export class Importer {
   /** A peer's buffer that the engine has a key to; for engines with peers. @internal */
   attachRemote(options: RemoteOptions): RemoteAttachment {
     this.#checkUsable()
-    return this.#shared.ids.allocate((id) => new RemoteAttachment(this, id, options))
+    return this.shared.ids.allocate((id) => new RemoteAttachment(this, id, options))
   }
 
   /** @internal */
   forgetRemote(attachment: RemoteAttachment): void {
-    this.#shared.ids.release(attachment.id)
+    this.shared.ids.release(attachment.id)
   }
 
   /** The attachment of this importer that has this id; undefined once it has been closed. */
   attachmentById(id: number): Attachment | undefined {
     checkInteger('id', id)
-    const attachment = this.#shared.ids.get(id)
+    const attachment = this.shared.ids.get(id)
     return attachment instanceof Attachment && attachment.importer === this ? attachment : undefined
   }
 
   /** What a batch's row names, which the engine does not keep to one importer. @internal */
   attachmentNamed(id: number): AnyAttachment | undefined {
     if (!Importer.is(this)) throw notOwn('Importer', this)
-    return this.#shared.ids.get(id)
+    return this.shared.ids.get(id)
   }
 
   /** Out of those of all importers of the engine. @internal */
   async attachmentList(which: (attachment: Attachment) => boolean): Promise<Attachment[]> {
     const slice = new Slice()
     const found: Attachment[] = []
-    for (const attachment of this.#shared.ids) {
+    for (const attachment of this.shared.ids) {
       if (attachment instanceof Attachment && which(attachment)) found.push(attachment)
       const turn = slice.next()
       if (turn !== undefined) await turn
@@ -288,101 +262,23 @@ export class Importer {
     return found
   }
 
-  /** The channels with work in flight on it, or whose peer holds a key to it. @internal */
-  usersOf(attachment: Attachment): Channel[] {
-    const users: Channel[] = []
-    for (const { channels } of this.#shared.importers) {
-      for (const channel of channels) if (channel.uses(attachment)) users.push(channel)
-    }
-    return users
-  }
-
-  /** Why its device cannot map the attachment's buffer there; null where it can. @internal */
-  refusal(attachment: Attachment, backing: Backing): string | null {
-    return this.engine.canMap?.(backing, attachment.access) ?? null
-  }
-
-  /** @internal */
-  map(attachment: Attachment): void | Promise<void> {
-    return engineMap(this, attachment)
-  }
-
-  /** Takes a mapping away; a device that cannot do so in time has failed. @internal */
-  unmap(id: number): Promise<void> | undefined {
-    let unmapped: void | Promise<void>
-    try {
-      unmapped = engineUnmap(this, id)
-    } catch (error) {
-      unmapped = Promise.reject(error)
-    }
-    if (unmapped === undefined) return undefined
-    const { stopTimeoutMs } = this.#limits
-    const late = () =>
-      new P2pdmaError(`a mapping was not taken away within ${stopTimeoutMs} ms`, {
-        code: 'ETIMEDOUT',
-        hint: 'reset the device; its memory is quarantined',
-      })
-    return withDeadline(unmapped, stopTimeoutMs, late).catch((error: unknown) => {
-      this.fail(error as Error)
-      throw error
-    })
-  }
-
-  /** Nobody stopped for it: it is remapped by itself. @internal */
-  restoreIdle(attachment: Attachment): void {
-    const { buffer } = attachment
-    const restore = async () => {
-      await buffer.reservation.lock()
-      try {
-        await remap(attachment, this.#limits)
-      } finally {
-        buffer.reservation.unlock()
-      }
-    }
-    restore().catch((error: unknown) => this.fail(error as Error))
-  }
-
   /** @internal */
   attachmentChanged(attachment: AnyAttachment): void {
-    for (const { channels } of this.#shared.importers) {
+    for (const { channels } of this.shared.importers) {
       for (const channel of channels) channel.attachmentChanged(attachment)
     }
   }
 
-  /** @internal */
-  async detach(attachment: Attachment): Promise<void> {
-    const { buffer } = attachment
-    await buffer.reservation.lock()
-    try {
-      await this.detachLocked(attachment, 'closed', attachmentClosed())
-    } finally {
-      buffer.reservation.unlock()
-    }
-  }
-
-  /** Under the buffer's reservation. @internal */
-  async detachLocked(
-    attachment: Attachment,
-    state: 'revoked' | 'closed',
-    error: P2pdmaError,
-  ): Promise<void> {
-    if (attachment.state === 'closed') return
-    try {
-      await attachment.invalidate()
-    } finally {
-      attachment.end(state, error)
-      if (state === 'closed') {
-        attachment.buffer.unlink(attachment)
-        this.#attached--
-        this.#releaseId(attachment)
-      }
-    }
+  /** It has been closed. @internal */
+  forget(attachment: Attachment): void {
+    this.#attached--
+    this.#releaseId(attachment)
   }
 
   /** A device that has failed may have the mapping still: then nobody gets its slot. */
   #releaseId({ id, isOutOfReach }: Attachment): void {
     const reuse = this.#error === null && isOutOfReach
-    this.#shared.ids.release(id, reuse)
+    this.shared.ids.release(id, reuse)
     if (reuse) this.engine.release?.(id)
   }
 
@@ -436,7 +332,7 @@ export class Importer {
           cause: error,
         })
     for (const channel of this.#channels) channel.fail(failed)
-    for (const attachment of this.#shared.ids) {
+    for (const attachment of this.shared.ids) {
       if (attachment.importer !== this) continue
       if (attachment instanceof Attachment) {
         if (!isOutOfReach) quarantine(attachment.buffer.backing)
@@ -471,10 +367,10 @@ export class Importer {
       const turn = slice.next()
       if (turn !== undefined) await turn
     }
-    for (const each of this.#shared.ids) {
+    for (const each of this.shared.ids) {
       if (each instanceof RemoteAttachment && each.importer === this) await each.close()
     }
-    this.#shared.importers.delete(this)
+    this.shared.importers.delete(this)
     if (failure !== null) throw (failure as { error: unknown }).error
   }
 

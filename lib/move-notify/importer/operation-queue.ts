@@ -2,8 +2,7 @@ import { P2pdmaError, isGivenUp } from '../../errors.js'
 import { AbortWatch } from './abort-watch.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
-import type { Operation } from './operation.js'
-import type { AnyAttachment } from './remote-attachment.js'
+import type { Named, Operation } from './operation.js'
 
 /** Rows handed over in one native call at most. */
 const BATCH_ROWS = 64
@@ -28,7 +27,7 @@ export class OperationQueue {
   /** Index of the first one in `#waiting`: taking from the front costs nothing. */
   #first = 0
   #posted = new Map<number, Operation>()
-  readonly #signals = new AbortWatch((operation) => this.#onAbort(operation))
+  readonly #signals = new AbortWatch<Operation>((operation) => this.#onAbort(operation))
   #nextCookie = 1
   /** Aborted ones that are still among `#waiting`. */
   #aborted = 0
@@ -220,7 +219,7 @@ export class OperationQueue {
   }
 
   /** Rejects what waits and names an attachment that is gone. */
-  rejectNaming(attachment: AnyAttachment, error: Error): void {
+  rejectNaming(attachment: Named, error: Error): void {
     for (const operation of this.#remove((each) => each.names(attachment))) operation.fail(error)
   }
 

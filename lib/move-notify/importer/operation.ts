@@ -1,6 +1,15 @@
 import type { P2pdmaError } from '../../errors.js'
 import type { AbortWatch } from './abort-watch.js'
-import type { AnyAttachment } from './remote-attachment.js'
+
+/** What an operation may name: an attachment, or a peer's buffer that we hold a key to. */
+export interface Named {
+  readonly id: number
+  readonly state: string
+  /** Why it can be named no more, or null. */
+  readonly error: P2pdmaError | null
+  /** Why it was without a mapping last, or null. */
+  readonly lastError: P2pdmaError | null
+}
 
 /** How an operation ended that did what it should. */
 export interface Completion {
@@ -33,9 +42,9 @@ export interface CompletionsOptions extends OperationOptions, CompletionsSyncOpt
 /** One row of a batch, before it is posted, and the promise for it. */
 export class Operation {
   readonly op: number
-  readonly source: AnyAttachment | null
+  readonly source: Named | null
   readonly sourceOffset: number
-  readonly target: AnyAttachment | null
+  readonly target: Named | null
   readonly targetOffset: number
   readonly length: number
   readonly operand: number
@@ -48,13 +57,13 @@ export class Operation {
   #reject: (error: Error) => void = () => {}
   #isSettled = false
   #signal: AbortSignal | undefined
-  #watch: AbortWatch | undefined
+  #watch: AbortWatch<Operation> | undefined
 
   constructor(
     op: number,
-    source: AnyAttachment | null,
+    source: Named | null,
     sourceOffset: number,
-    target: AnyAttachment | null,
+    target: Named | null,
     targetOffset: number,
     length: number,
     operand: number,
@@ -72,7 +81,7 @@ export class Operation {
     })
   }
 
-  names(attachment: AnyAttachment): boolean {
+  names(attachment: Named): boolean {
     return this.source === attachment || this.target === attachment
   }
 
@@ -100,7 +109,7 @@ export class Operation {
   }
 
   /** Rejects when the signal says so, until it has been settled. */
-  watch(signal: AbortSignal, watch: AbortWatch): void {
+  watch(signal: AbortSignal, watch: AbortWatch<Operation>): void {
     this.#signal = signal
     this.#watch = watch
     watch.add(signal, this)

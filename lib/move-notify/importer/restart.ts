@@ -1,23 +1,88 @@
+/**
+ * The importer's side of the flow, in the order of its steps: 0 to 1.4 when a mapping must go,
+ * 3.1 to 3.4 when there can be one again. Steps 1 and 2, the exporter's: ../exporter/move.ts.
+ */
 import { P2pdmaError } from '../../errors.js'
-import type { Attachment } from './attachment.js'
-import { type ChannelEvent, type ChannelState, nextState } from './channel-states.js'
-import type { Channel } from './channel.js'
+import { cannotMap, isRefusal } from '../exporter/refusal.js'
 import { sleep, withDeadline } from '../reservation/deadline.js'
-import type { EngineChannel } from './engine.js'
-import { reservationClass } from '../reservation/reservation.js'
-import { type RestoreLimits, lockAndRestore } from './restore.js'
+import { type Reservation, Usage, reservationClass } from '../reservation/reservation.js'
+import { Slice } from '../reservation/slice.js'
+import { type AcquireContext, lockAll } from '../reservation/ww-mutex.js'
 import { trace } from '../trace.js'
 import type { ChannelTransition } from '../trace.js'
+import { type Attachment, remapError } from './attachment.js'
+import { type ChannelEvent, type ChannelState, nextState } from './channel-states.js'
+import type { Channel } from './channel.js'
+import { engineMap, engineUnmap } from './engine-mapping.js'
+import type { EngineChannel } from './engine.js'
+import type { Limits } from './limits.js'
 
-export interface StopLimits extends RestoreLimits {
-  /** How long a drain may take before the channel is forced, ms. */
-  stopTimeoutMs: number
-  /** How long a channel runs between two stops at least, ms. */
-  minRunMs: number
-  /** Step 3.1 to the mail's letter. */
-  lockAll: boolean
-  /** Cancelled restores in a row after which all that is in use is locked. */
-  starvationLimit: number
+/**
+ * Step 1 as it reaches an importer: this mapping must go. Waits for nothing but the drain of
+ * the channels that use it, and the unmap. Undefined where that is done at once.
+ */
+export function invalidate(attachment: Attachment): Promise<void> | undefined {
+  if (attachment.state !== 'mapped') return undefined
+  attachment.importer.engine.seal(attachment.id)
+  const users = usersOf(attachment)
+  const stopping = stopAll(users, attachment)
+  // Step 1.3: it is unavailable, its generation dead.
+  const unmapped =
+    stopping.length === 0 ? takeAway(attachment) : takeAwayAfter(stopping, attachment)
+  launchWorkers(users, attachment)
+  return unmapped
+}
+
+/**
+ * The buffer of an attachment that has failed moves: what could not be mapped where it was may
+ * be here. Who holds work that names it, in a channel that is stopped still for another, would
+ * do that by the new mapping, whose move fence is outstanding: he stops for this one, too.
+ */
+export function retry(attachment: Attachment): void {
+  const users = usersOf(attachment)
+  void stopAll(users, attachment)
+  launchWorkers(users, attachment)
+}
+
+/** Steps 1.1 and 1.2: hardware access stops, and what has completed is seen. */
+function stopAll(users: Channel[], attachment: Attachment): Promise<void>[] {
+  attachment.invalidated(users)
+  const stopping: Promise<void>[] = []
+  for (const { machine } of users) {
+    const stopped = machine.stopFor(attachment)
+    if (stopped !== undefined) stopping.push(stopped)
+  }
+  return stopping
+}
+
+/** Step 1.4: the workers are launched; of one that nobody uses, one of its own. */
+function launchWorkers(users: Channel[], attachment: Attachment): void {
+  for (const { machine } of users) machine.launchWorker()
+  if (users.length === 0) restoreIdle(attachment)
+}
+
+/** Step 0: the channels with work in flight on it, or whose peer holds a key to it. */
+function usersOf(attachment: Attachment): Channel[] {
+  const users: Channel[] = []
+  for (const { channels } of attachment.importer.shared.importers) {
+    for (const channel of channels) if (channel.uses(attachment)) users.push(channel)
+  }
+  return users
+}
+
+function takeAway(attachment: Attachment): Promise<void> | undefined {
+  attachment.unmapped()
+  return engineUnmap(attachment.importer, attachment.id)
+}
+
+async function takeAwayAfter(stopping: Promise<void>[], attachment: Attachment): Promise<void> {
+  try {
+    await Promise.all(stopping)
+  } catch (error) {
+    attachment.isOutOfReach = false
+    throw error
+  }
+  await takeAway(attachment)
 }
 
 /** What the channel does at the machine's turns; all synchronous. */
@@ -39,7 +104,7 @@ const QUIET = Promise.resolve()
 export class StopAndRestart {
   readonly #owner: Channel
   readonly #device: EngineChannel
-  readonly #limits: StopLimits
+  readonly #limits: Limits
   readonly #hooks: StopHooks
   #state: ChannelState = 'running'
   #epoch = 1
@@ -55,7 +120,7 @@ export class StopAndRestart {
   #stops = 0
   #forcedStops = 0
 
-  constructor(owner: Channel, device: EngineChannel, limits: StopLimits, hooks: StopHooks) {
+  constructor(owner: Channel, device: EngineChannel, limits: Limits, hooks: StopHooks) {
     this.#owner = owner
     this.#device = device
     this.#limits = limits
@@ -101,13 +166,7 @@ export class StopAndRestart {
     } else if (this.#state === 'restoring') {
       this.#transition('invalidate')
     }
-    this.#startWorker()
     return this.#state === 'stopped' ? undefined : this.#quiet
-  }
-
-  /** The attachment has a new mapping, or never will: nothing to wait for. */
-  unblock(attachment: Attachment): void {
-    this.#blockers.delete(attachment)
   }
 
   #stop(): Promise<void> | undefined {
@@ -165,8 +224,8 @@ export class StopAndRestart {
     }
   }
 
-  /** Step 1.4: launches the worker, once, however many moves arrive. */
-  #startWorker(): void {
+  /** Step 1.4: once, however many moves arrive. */
+  launchWorker(): void {
     if (this.#working) return
     this.#working = true
     this.#restore().catch((error: unknown) => {
@@ -175,7 +234,7 @@ export class StopAndRestart {
     })
   }
 
-  /** Step 3. */
+  /** Step 3, the worker. */
   async #restore(): Promise<void> {
     // The stamp is kept across attempts: the oldest cannot be starved of locks.
     const context = reservationClass.acquire()
@@ -185,7 +244,7 @@ export class StopAndRestart {
       if (this.isDead) break
       this.#transition('restore')
       const seen = this.#invalidations
-      // Step 3.1 deviates from the mail: it locks what moved, not all that is in
+      // Steps 3.1 and 3.2. It deviates from the mail: it locks what moved, not all that is in
       // use. A stream of moves that keeps cancelling the attempt is met with the
       // mail's letter: nobody can invalidate what is locked.
       const inUse = this.#limits.lockAll || attempt >= this.#limits.starvationLimit
@@ -199,6 +258,7 @@ export class StopAndRestart {
       try {
         if (open) this.#open()
       } finally {
+        // Step 3.4.
         unlock()
       }
       if (open || this.isDead) break
@@ -221,6 +281,11 @@ export class StopAndRestart {
     this.#runningSince = performance.now()
     this.#transition('restart')
     this.#hooks.opened()
+  }
+
+  /** The attachment has a new mapping, or never will: nothing to wait for. */
+  unblock(attachment: Attachment): void {
+    this.#blockers.delete(attachment)
   }
 
   /** What it stopped for is somebody else's to remap. */
@@ -266,4 +331,131 @@ export class StopAndRestart {
     if (!this.#working) this.#abandon()
     return true
   }
+}
+
+/**
+ * Steps 3.1 and 3.2: locks the reservations and remaps what is invalid.
+ * The outcome is the function that unlocks them again (3.4): at once where
+ * there is one attachment, and nothing to wait for.
+ */
+function lockAndRestore(
+  context: AcquireContext,
+  attachments: readonly Attachment[],
+  limits: Limits,
+): (() => void) | Promise<() => void> {
+  const locks = new Set<Reservation>()
+  for (const { buffer } of attachments) locks.add(buffer.reservation)
+  const unlock = () => {
+    for (const lock of locks) lock.unlock(context)
+  }
+  const contended = lockAll(context, [...locks])
+  const [only] = attachments
+  if (contended === undefined && only !== undefined && attachments.length === 1) {
+    const remapped = remap(only, limits)
+    // Never rejects.
+    return remapped === undefined ? unlock : remapped.then(() => unlock)
+  }
+  return restoreWhenLocked(contended, attachments, limits, unlock)
+}
+
+async function restoreWhenLocked(
+  contended: void | Promise<void>,
+  attachments: readonly Attachment[],
+  limits: Limits,
+  unlock: () => void,
+): Promise<() => void> {
+  if (contended !== undefined) await contended
+  try {
+    await restoreLocked(attachments, limits)
+  } catch (error) {
+    unlock()
+    throw error
+  }
+  return unlock
+}
+
+async function restoreLocked(attachments: readonly Attachment[], limits: Limits): Promise<void> {
+  const slice = new Slice()
+  const pending: Promise<void>[] = []
+  for (const attachment of attachments) {
+    const turn = slice.next()
+    if (turn !== undefined) await turn
+    const remapped = remap(attachment, limits)
+    if (remapped !== undefined) pending.push(remapped)
+  }
+  await Promise.all(pending)
+}
+
+/**
+ * Step 3.2: maps one attachment, then waits for its move fences, as a dynamic importer
+ * does. Its buffer's reservation is held. Undefined when done at once. Never
+ * rejects: what cannot be remapped fails, alone, until the buffer's next move.
+ */
+function remap(attachment: Attachment, limits: Limits): Promise<void> | undefined {
+  const { buffer, importer } = attachment
+  if (attachment.state !== 'invalid') return undefined
+  let mapped: void | Promise<void>
+  try {
+    const refused = attachment.refusal(buffer.backing)
+    if (refused !== null) throw cannotMap(attachment, buffer.backing, refused)
+    mapped = engineMap(importer, attachment)
+  } catch (error) {
+    mapped = Promise.reject(error)
+  }
+  if (mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)) {
+    attachment.validate(buffer.generation)
+    return undefined
+  }
+  return finish(attachment, mapped ?? Promise.resolve(), limits)
+}
+
+async function finish(
+  attachment: Attachment,
+  mapped: Promise<void>,
+  limits: Limits,
+): Promise<void> {
+  const { buffer, importer } = attachment
+  try {
+    await retried(attachment, mapped, limits)
+    await buffer.reservation.wait(Usage.KERNEL, { timeoutMs: limits.fenceTimeoutMs })
+  } catch (cause) {
+    await engineUnmap(importer, attachment.id)
+    attachment.end('failed', remapError(cause))
+    return
+  }
+  // The importer may have been closed or have failed meanwhile.
+  if (attachment.state === 'invalid') attachment.validate(buffer.generation)
+  else await engineUnmap(importer, attachment.id)
+}
+
+async function retried(
+  attachment: Attachment,
+  mapped: Promise<void>,
+  limits: Limits,
+): Promise<void> {
+  let attempt = mapped
+  for (let retry = 0; ; retry++) {
+    try {
+      return await attempt
+    } catch (error) {
+      const isOver = retry >= limits.mapRetries || attachment.state !== 'invalid'
+      if (isOver || isRefusal(error)) throw error
+      await sleep(limits.mapRetryMs * 2 ** retry)
+      attempt = Promise.resolve().then(() => engineMap(attachment.importer, attachment))
+    }
+  }
+}
+
+/** Steps 3.1 to 3.4 for one that no channel stopped for: it is remapped by itself. */
+export function restoreIdle(attachment: Attachment): void {
+  const { buffer, importer } = attachment
+  const restore = async () => {
+    await buffer.reservation.lock()
+    try {
+      await remap(attachment, importer.limits)
+    } finally {
+      buffer.reservation.unlock()
+    }
+  }
+  restore().catch((error: unknown) => importer.fail(error as Error))
 }

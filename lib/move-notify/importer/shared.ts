@@ -1,14 +1,17 @@
 import type { P2pdmaError } from '../../errors.js'
 import type { Engine } from './engine.js'
 import { AttachmentIds } from './ids.js'
-import type { Importer } from './importer.js'
-import type { AnyAttachment } from './remote-attachment.js'
 import { type DeviceLoss, trace } from '../trace.js'
 
 /** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
-export interface Shared {
-  readonly ids: AttachmentIds<AnyAttachment>
-  readonly importers: Set<Importer>
+export interface Shared<A = unknown, I = LosesDevice> {
+  readonly ids: AttachmentIds<A>
+  readonly importers: Set<I>
+}
+
+/** What is asked of an importer whose device is no more. */
+interface LosesDevice {
+  fail(error: Error, isOutOfReach: boolean): void
 }
 
 const sharedBy = new WeakMap<Engine, Shared>()
