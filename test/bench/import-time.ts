@@ -2,19 +2,21 @@
 import { spawnSync } from 'node:child_process'
 import { result, type Result } from './measure.js'
 
-const program = `
+/** Milliseconds. */
+export function importOnce(url: string): number {
+  const program = `
 const start = performance.now()
-await import(${JSON.stringify(new URL('../../lib/index.js', import.meta.url).href)})
+await import(${JSON.stringify(url)})
 console.log(performance.now() - start)
 `
+  const args = ['--input-type=module', '--eval', program]
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`import failed: ${stderr}`)
+  return Number(stdout)
+}
 
 export function importTime(quick: boolean): Result {
-  const samples: number[] = []
-  for (let i = 0; i < (quick ? 3 : 15); i++) {
-    const args = ['--input-type=module', '--eval', program]
-    const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
-    if (status !== 0) throw new Error(`import failed: ${stderr}`)
-    samples.push(Number(stdout))
-  }
+  const { href } = new URL('../../lib/index.js', import.meta.url)
+  const samples = Array.from({ length: quick ? 3 : 15 }, () => importOnce(href))
   return result('import_ms', 'ms', samples)
 }

@@ -1,12 +1,17 @@
 /**
  * `npm run bench [-- --suite NAME] [-- --json FILE|-]`: a table on stdout, and
  * one JSON object if asked for (with `-` it has stdout, and the table goes to
- * stderr). `--quick` only shows that it runs: its figures mean nothing.
+ * stderr). `--beside FOLDER`: the ratios to another checkout, built in FOLDER,
+ * as JSON on stdout unless there is a file for it, a line each on stderr; the
+ * exit code is 1 where one is slower. `--quick` only shows that it runs: its
+ * figures mean nothing.
  */
 import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
 import { printError } from '../../lib/cli/args.js'
+import { P2pdmaError } from '../../lib/errors.js'
 import { ReportFile } from '../../lib/cli/report-file.js'
+import { beside, checkBeside, LIMIT, slower } from './beside/beside.js'
 import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
@@ -15,7 +20,8 @@ import { verbsSuite } from './verbs/suite.js'
 import { vfioSuite } from './vfio/suite.js'
 
 const USAGE =
-  'usage: npm run bench -- [--suite core|post|moves|import|vfio|verbs] [--json FILE|-] [--quick]'
+  'usage: npm run bench -- [--suite core|post|moves|import|vfio|verbs] [--beside FOLDER] ' +
+  '[--json FILE|-] [--quick]'
 
 /** What they are to be: at most, or at least. */
 const limits: Readonly<Record<string, string>> = {
@@ -39,7 +45,15 @@ const limits: Readonly<Record<string, string>> = {
 
 const suites = ['core', 'post', 'moves', 'import', 'vfio', 'verbs'] as const
 
-function options(): { suite: (typeof suites)[number]; json: string | undefined; quick: boolean } {
+interface Options {
+  suite: (typeof suites)[number]
+  /** The other checkout's folder. */
+  folder: string | null
+  json: string | undefined
+  quick: boolean
+}
+
+function options(): Options {
   try {
     // npm passes on a second `--`, where two options are written with one each.
     const args = process.argv.slice(2).filter((word) => word !== '--')
@@ -47,6 +61,7 @@ function options(): { suite: (typeof suites)[number]; json: string | undefined; 
       args,
       options: {
         suite: { type: 'string', default: 'core' },
+        beside: { type: 'string' },
         json: { type: 'string' },
         quick: { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h' },
@@ -58,9 +73,13 @@ function options(): { suite: (typeof suites)[number]; json: string | undefined; 
     }
     const suite = suites.find((name) => name === values.suite)
     if (suite === undefined) throw new Error(`no suite is named '${values.suite}'`)
-    return { suite, json: values.json, quick: values.quick }
+    const folder = values.beside === undefined ? null : checkBeside(values.beside, suite)
+    const json = values.json ?? (folder === null ? undefined : '-')
+    return { suite, folder, json, quick: values.quick }
   } catch (error) {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}\n`)
+    if (error instanceof P2pdmaError) printError(error)
+    else process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+    process.stderr.write(`${USAGE}\n`)
     process.exit(2)
   }
 }
@@ -93,7 +112,7 @@ function table(results: Result[], ratios: Ratio[]): string {
       number(each.median),
       each.spread.map(number).join(' .. '),
       each.unit,
-      limits[each.name] ?? '',
+      folder === null ? (limits[each.name] ?? '') : `${LIMIT}`,
       of.join(', '),
     ])
   }
@@ -104,9 +123,9 @@ function table(results: Result[], ratios: Ratio[]): string {
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`
 }
 
-const { suite, json, quick } = options()
+const { suite, folder, json, quick } = options()
 const file = reportFile(json)
-const wants = (name: string) => suite === 'core' || suite === name
+const wants = (name: string) => folder === null && (suite === 'core' || suite === name)
 const progress = (text: string) => {
   if (process.stderr.isTTY) process.stderr.write(`${text}\n`)
 }
@@ -129,7 +148,9 @@ if (wants('import')) {
 }
 // Not of the core: they need devices.
 try {
-  if (suite === 'vfio') {
+  if (folder !== null) {
+    ratios.push(...(await beside(folder, suite, quick, progress)))
+  } else if (suite === 'vfio') {
     progress('vfio: frames and pauses against C')
     ratios.push(...(await vfioSuite(quick)))
   } else if (suite === 'verbs') {
@@ -153,6 +174,7 @@ if (json !== undefined) {
   }
   const object = {
     suite,
+    ...(folder !== null && { beside: folder }),
     environment,
     results: [...results, ...ratios],
     ratios: Object.fromEntries(ratios.map(({ name, median }) => [name, median])),
@@ -160,4 +182,11 @@ if (json !== undefined) {
   const line = `${JSON.stringify(object, null, 2)}\n`
   if (file === null) process.stdout.write(line)
   else await file.write(line)
+}
+if (folder !== null) {
+  for (const { name, spread } of slower(ratios)) {
+    process.exitCode = 1
+    const least = number(spread[0])
+    process.stderr.write(`${name}: the lower quartile of the ratio, ${least}, is above ${LIMIT}\n`)
+  }
 }

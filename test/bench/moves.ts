@@ -1,26 +1,15 @@
 /** What a move costs: by how many are attached, many at once, in slices, in bytes. */
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
+import * as library from '../../lib/index.js'
 import { SLICE_ITEMS } from '../../lib/move-notify/reservation/slice.js'
 import { pairs, quantile, ratioOf, result, type Ratio, type Result } from './measure.js'
 import { Population } from './population.js'
 import { idleTurns, turns } from './slices.js'
 
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
-function used(population: Population): number {
-  collect()
-  collect()
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external + population.engine.stats().tableBytes
-}
-
 export async function moveSuite(quick: boolean): Promise<{ results: Result[]; ratios: Ratio[] }> {
   const most = quick ? 1000 : 100_000
   const count = quick ? 5 : 61
   const results: Result[] = []
-  await using large = new Population()
+  await using large = new Population(library)
 
   // Cost by the number attached; then the bytes, the buffers made before they are attached.
   for (let attached = 1; attached < most; attached *= 10) {
@@ -76,9 +65,9 @@ async function oneOfMany(quick: boolean, most: number): Promise<Ratio[]> {
 }
 
 async function twoPopulations(most: number, largeFirst: boolean) {
-  const large = new Population()
+  const large = new Population(library)
   if (largeFirst) await large.attach(most)
-  const small = new Population()
+  const small = new Population(library)
   await small.attach(10)
   await large.attach(most)
   return { large, small }
@@ -90,8 +79,8 @@ async function twoPopulations(most: number, largeFirst: boolean) {
  */
 async function lockAllBeside(quick: boolean): Promise<Ratio> {
   const attached = quick ? 100 : 10_000
-  await using letter = new Population(true)
-  await using ours = new Population()
+  await using letter = new Population(library, true)
+  await using ours = new Population(library)
   await letter.attach(attached)
   await ours.attach(attached)
   return await pairs(
@@ -104,18 +93,12 @@ async function lockAllBeside(quick: boolean): Promise<Ratio> {
   )
 }
 
-async function bytes(population: Population, count: number): Promise<Result[]> {
-  const attached = population.attachments.length
-  const created = population.buffers.length
-  const start = used(population)
-  await population.create(count)
-  const made = used(population)
-  await population.attach(count)
-  const all = used(population)
-  const parameters = { attached: count }
+async function bytes(population: Population, most: number): Promise<Result[]> {
+  const { buffer, attachment } = await population.bytes(most - population.attachments.length)
+  const parameters = { attached: most }
   return [
-    result('bytes_per_buffer', 'B', [(made - start) / (count - created)], parameters),
-    result('bytes_per_attachment', 'B', [(all - made) / (count - attached)], parameters),
+    result('bytes_per_buffer', 'B', [buffer], parameters),
+    result('bytes_per_attachment', 'B', [attachment], parameters),
   ]
 }
 

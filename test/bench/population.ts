@@ -1,27 +1,39 @@
 /** An importer with many small buffers attached, of which a channel uses the first 64. */
-import { SoftwareEngine } from '../../lib/engines/index.js'
-import { memfd, slab } from '../../lib/exporters/index.js'
-import type { Attachment } from '../../lib/move-notify/importer/attachment.js'
-import type { Channel } from '../../lib/move-notify/importer/channel.js'
-import type { Importer } from '../../lib/move-notify/importer/importer.js'
-import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import type {
+  Attachment,
+  Channel,
+  Exporter,
+  Importer,
+  MovableBuffer,
+  SoftwareEngine,
+} from '../../lib/index.js'
 import { native } from '../../lib/native.js'
+import type { Library } from './library.js'
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 
 const SIZE = 4096
 /** Buffers that the channel's peer holds keys to: their moves stop it. */
 const GRANTED = 64
 
 export class Population {
-  readonly engine = new SoftwareEngine()
+  readonly engine: SoftwareEngine
   readonly importer: Importer
   readonly buffers: MovableBuffer[] = []
   readonly attachments: Attachment[] = []
-  /** 1,024 buffers share a backing: see the limits of files and maps. */
-  readonly #exporter = slab(memfd(), { slabSize: 1024 * SIZE })
+  readonly #library: Library
+  readonly #exporter: Exporter
   readonly #channel: Channel
 
   /** `lockAll`: step 3.1 to the mail's letter. */
-  constructor(lockAll = false) {
+  constructor(library: Library, lockAll = false) {
+    this.#library = library
+    // 1,024 buffers share a backing: see the limits of files and maps.
+    this.#exporter = library.slab(library.memfd(), { slabSize: 1024 * SIZE })
+    this.engine = new library.SoftwareEngine()
     // Without a minimum between two stops: its timer would be all that is measured.
     this.importer = this.engine.importer({ minRunMs: 0, lockAll })
     this.#channel = this.importer.channel()
@@ -29,7 +41,7 @@ export class Population {
 
   async create(count: number): Promise<void> {
     while (this.buffers.length < count) {
-      this.buffers.push(await MovableBuffer.create(SIZE, this.#exporter))
+      this.buffers.push(await this.#library.MovableBuffer.create(SIZE, this.#exporter))
     }
   }
 
@@ -40,6 +52,26 @@ export class Population {
       if (this.attachments.length < GRANTED) this.#channel.grant(attachment)
       this.attachments.push(attachment)
     }
+  }
+
+  /** Bytes for each of `count` more buffers, and for attaching each of them. */
+  async bytes(count: number): Promise<{ buffer: number; attachment: number }> {
+    const start = this.#used()
+    const [created, attached] = [this.buffers.length, this.attachments.length]
+    await this.create(attached + count)
+    const made = this.#used()
+    await this.attach(attached + count)
+    return {
+      buffer: (made - start) / (this.buffers.length - created),
+      attachment: (this.#used() - made) / count,
+    }
+  }
+
+  #used(): number {
+    collect()
+    collect()
+    const { heapUsed, external } = process.memoryUsage()
+    return heapUsed + external + this.engine.stats().tableBytes
   }
 
   async moveOne(index: number): Promise<void> {
