@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "abi.h"
 #include "init.h"
 #include "mapping.h"
 #include "support/args.h"
@@ -34,13 +35,7 @@ constexpr uint64_t kMaxBytes = uint64_t{64} << 20;
 constexpr uint64_t kMarker = 0xc0c0c0c0c0c0c0c0;
 constexpr uint64_t kGuard = 0x9a9a9a9a9a9a9a9a;
 
-// Verdicts, as `Verdict` in lib/smoke/stamp.ts.
-constexpr uint8_t kIntact = 0;
-constexpr uint8_t kUntouched = 1;
-constexpr uint8_t kForeign = 2;
-constexpr uint8_t kMixed = 3;
-constexpr uint8_t kGuardBefore = 4;
-constexpr uint8_t kGuardAfter = 8;
+using namespace abi::verdict;
 
 constexpr uint64_t Mix(uint64_t x) {
   x ^= x >> 32;

@@ -4,6 +4,7 @@
  * a time. No slot is used again before its block has been verified and, later,
  * has been looked at once more: what was written a second time is seen there.
  */
+import { Verdict } from '../abi.js'
 import { P2pdmaError } from '../errors.js'
 import type { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { groupSlots, type Layout, payloadOffset } from './layout.js'
@@ -11,7 +12,7 @@ import type { Lane } from './lanes.js'
 import type { Pacer } from './pacer.js'
 import type { Pair } from './pair.js'
 import type { Random } from './random.js'
-import { CONSUMED, type Stamps, Verdict } from './stamp.js'
+import { CONSUMED, type Stamps } from './stamp.js'
 import type { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
 

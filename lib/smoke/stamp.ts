@@ -6,21 +6,6 @@ import type { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { native, type NativeMapping } from '../native.js'
 import { type Layout, payloadOffset } from './layout.js'
 
-/** What was found in a slot: one content, and a bit for each guard line that changed. */
-export const Verdict = {
-  /** What was expected. */
-  INTACT: 0,
-  /** The marker throughout: nothing has arrived. */
-  UNTOUCHED: 1,
-  /** Another block's stamp throughout. */
-  FOREIGN: 2,
-  /** Neither: part of one and part of another. */
-  MIXED: 3,
-  CONTENT: 3,
-  GUARD_BEFORE: 4,
-  GUARD_AFTER: 8,
-} as const
-
 /** Expects the marker that a verified block leaves behind. */
 export const CONSUMED = 0
 

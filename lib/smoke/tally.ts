@@ -1,6 +1,6 @@
 /** What was counted: of one scenario, and of the run. */
 import { Pauses } from './pauses.js'
-import { Verdict } from './stamp.js'
+import { Verdict } from '../abi.js'
 
 export interface Counts {
   /** Distinct stamped bytes that arrived as they were sent. */

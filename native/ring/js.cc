@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "../abi.h"
 #include "../mapping.h"
 #include "../support/args.h"
 #include "../support/column_args.h"
@@ -22,21 +23,7 @@ namespace {
 constexpr uint32_t kMaxEntries = 1 << 16;
 constexpr uint32_t kMaxWords = 16;
 
-// Indexes of the doorbell, as in lib/engines/vfio/ring-slots.ts.
-enum Doorbell : size_t {
-  kHead,
-  kPending,
-  kEpoch,
-  kFirst,
-  kCount,
-  kTell,
-  kAccepted,
-  kMalformed,
-  kTaken,
-  kBad,
-  kDone,
-  kDoorbellLength,
-};
+using namespace abi::ring_bell;
 
 struct JsRing {
   std::unique_ptr<Ring> core;  // null when closed
@@ -210,8 +197,7 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   rows.offsets = Column<double>(ColumnArg(info, 7, "offsets", napi_float64_array, entries));
   rows.lengths = Column<double>(ColumnArg(info, 8, "lengths", napi_float64_array, entries));
   rows.ids = Column<uint32_t>(ColumnArg(info, 9, "ids", napi_uint32_array, entries));
-  ring->bell =
-      static_cast<uint32_t*>(ColumnArg(info, 10, "doorbell", napi_uint32_array, kDoorbellLength));
+  ring->bell = static_cast<uint32_t*>(ColumnArg(info, 10, "doorbell", napi_uint32_array, kLength));
   ring->core = std::make_unique<Ring>(std::move(memory), 0, entries, std::move(form),
                                       LimitsArg(info, 5), rows);
   const Napi::Object object = Napi::Object::New(env);

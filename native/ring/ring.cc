@@ -3,16 +3,13 @@
 #include <atomic>
 #include <utility>
 
+#include "abi.h"
+
 namespace p2pdma::ring {
 
 namespace {
 
-// As in lib/engines/vfio/mapping-table.ts.
-constexpr uint32_t kSlotMask = (1 << 20) - 1;
-constexpr uint8_t kOpen = 3;
-// As in lib/move-notify/importer/batch.ts.
-constexpr uint32_t kOk = 0;
-constexpr uint32_t kDeviceError = 5;
+constexpr uint32_t kSlotMask = (1 << abi::kSlotBits) - 1;
 
 }  // namespace
 
@@ -95,7 +92,7 @@ class Ring::Reader {
   bool Find(uint32_t id) {
     const uint32_t place = id & kSlotMask;
     found_ = place < table_.capacity && table_.ids.Read(place) == id &&
-             table_.states.Read(place) == kOpen;
+             table_.states.Read(place) == abi::mapping_state::kOpen;
     if (!found_) return false;
     row_.id = id;
     // The engine's own table; JavaScript could write it.
@@ -183,7 +180,7 @@ uint32_t Ring::Complete(uint32_t slot, uint32_t count, uint32_t epoch,
     const bool good = (state & form_.good_mask) == form_.good_value;
     out.cookie.Write(row, rows_.cookies.Read(here));
     out.result.Write(row, good ? at[form_.result_word] & form_.result_mask : state);
-    out.status.Write(row, good ? kOk : kDeviceError);
+    out.status.Write(row, good ? abi::status::kOk : abi::status::kDeviceError);
     out.epoch.Write(row, epoch);
     bad += good ? 0 : 1;
   }

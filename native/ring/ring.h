@@ -43,7 +43,7 @@ struct Limits {
   uint32_t max_length = 0;
 };
 
-// By slot of an attachment id: MappingTable of lib/engines/vfio/mapping-table.ts.
+// By slot of an attachment id: the columns of MappingTable.
 struct TableColumns {
   uint32_t capacity = 0;  // a power of two
   Column<uint32_t> ids;

@@ -137,8 +137,8 @@ class Channel {
   // -- either --
 
   // Events for the event loop.
-  static constexpr uint32_t kCompletion = 1;
-  static constexpr uint32_t kQuiet = 2;
+  static constexpr uint32_t kCompletion = abi::software_event::kCompletion;
+  static constexpr uint32_t kQuiet = abi::software_event::kQuiet;
   // Those since the last call.
   uint32_t TakeEvents() { return signals_.fetch_and(kArmed, std::memory_order_acq_rel) & ~kArmed; }
   // Whether a kCompletion is due, or will be when something completes.

@@ -38,12 +38,12 @@ bool Device::Touch(const Operation& operation, uint64_t at, uint64_t length, dou
   const bool copies = operation.op == Op::kCopy;
   const AttachmentTable::Hold hold(table_, copies ? operation.source : operation.target,
                                    operation.target);
-  const auto target = hold.Resolve(operation.target, operation.target_generation, kAccessWrite,
+  const auto target = hold.Resolve(operation.target, operation.target_generation, Access::kWrite,
                                    operation.target_offset + at, length);
   if (target.data == nullptr) return false;
   switch (operation.op) {
     case Op::kCopy: {
-      const auto source = hold.Resolve(operation.source, operation.source_generation, kAccessRead,
+      const auto source = hold.Resolve(operation.source, operation.source_generation, Access::kRead,
                                        operation.source_offset + at, length);
       if (source.data == nullptr) return false;
       // As memmove: two attachments may lie over the same memory.
@@ -56,10 +56,9 @@ bool Device::Touch(const Operation& operation, uint64_t at, uint64_t length, dou
     case Op::kFetchAdd:
       *result = static_cast<double>(FetchAdd(target, operation.operand));
       return true;
-    case Op::kNop:
-      break;
+    default:
+      return true;
   }
-  return true;
 }
 
 // The operation at the head starts: are there faults to inject?

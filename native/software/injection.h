@@ -8,20 +8,13 @@
 #include <optional>
 #include <vector>
 
+#include "../abi.h"
 #include "table.h"
 #include "types.h"
 
 namespace p2pdma::software {
 
-enum class Fault : uint32_t {
-  kLost = 0,               // the next COPY completes without having written
-  kDoubled = 1,            // the next COPY is executed again after its completion
-  kTorn = 2,               // the next COPY writes its first half only, and completes
-  kStray = 3,              // 8 bytes are written into the range that the next unmap retires
-  kStall = 4,              // the next operation hangs in its middle
-  kDoubledCompletion = 5,  // the next operation completes twice
-};
-inline constexpr uint32_t kFaults = 6;
+using abi::fault::Fault;
 
 struct Injection {
   Fault fault;

@@ -31,8 +31,9 @@ class RowReader {
         return Fill(out);
       case Op::kFetchAdd:
         return FetchAdd(out);
+      default:
+        return Malformed(ColumnName::kOp, Defect::kUnknownOp);
     }
-    return Malformed(ColumnName::kOp, Defect::kUnknownOp);
   }
 
  private:
@@ -55,7 +56,7 @@ class RowReader {
     if (target != Row::kGood) return target;
     const auto* source = table_.Find(out->source);
     if (source == nullptr || source->sealed) return Row::kNotMapped;
-    if ((source->access & kAccessRead) == 0) {
+    if ((source->access & Access::kRead) == 0) {
       return Malformed(ColumnName::kSource, Defect::kAccess);
     }
     if (!Inside(*source, out->source_offset, out->length)) {
@@ -106,7 +107,7 @@ class RowReader {
     out->target = batch_.target.Read(row_);
     const auto* target = table_.Find(out->target);
     if (target == nullptr || target->sealed) return Row::kNotMapped;
-    if ((target->access & kAccessWrite) == 0) {
+    if ((target->access & Access::kWrite) == 0) {
       return Malformed(ColumnName::kTarget, Defect::kAccess);
     }
     if (!Inside(*target, out->target_offset, out->length)) {

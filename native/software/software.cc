@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "../abi.h"
 #include "../mapping.h"
 #include "../support/args.h"
 #include "../support/column_args.h"
@@ -24,21 +25,7 @@ namespace {
 using ChannelPtr = std::shared_ptr<HostChannel>;
 using HostPtr = std::shared_ptr<Host>;
 
-constexpr uint32_t kMaxDepth = 1 << 16;
-
-// Indexes of the doorbell, as in lib/engines/software/channel.ts.
-enum Doorbell : size_t {
-  kFirst,
-  kCount,
-  kAccepted,
-  kDefect,
-  kColumn,
-  kRow,
-  kInFlight,
-  kReaped,
-  kStale,
-  kDoorbellLength,
-};
+using namespace abi::software_bell;
 
 void Post(HostChannel& channel) {
   if (channel.closed()) return;
@@ -129,7 +116,7 @@ Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
 Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   const Napi::Env env = info.Env();
   OpenEngine(info, host);
-  const uint32_t depth = Uint32Arg(info, 0, "depth", kMaxDepth);
+  const uint32_t depth = Uint32Arg(info, 0, "depth", abi::kSoftwareMaxDepth);
   if (depth == 0 || (depth & (depth - 1)) != 0) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "depth must be a power of two", "depth");
   }
@@ -137,7 +124,7 @@ Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
     throw CodedError(env, "ERR_INVALID_ARG_TYPE", "owner must be an object", "owner");
   }
   auto* const bell =
-      static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kDoorbellLength));
+      static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kLength));
   const auto channel = std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
   try {
     host->Add(channel);
@@ -156,14 +143,14 @@ Napi::Value Map(const Napi::CallbackInfo& info, const HostPtr& host) {
   std::shared_ptr<MappedRange> range = UnwrapMapping(info[1]);
   const uint64_t offset = UintArg(info, 2, "offset");
   const uint64_t size = UintArg(info, 3, "size");
-  const uint32_t access = Uint32Arg(info, 4, "access", kAccessRead | kAccessWrite);
+  const uint32_t access = Uint32Arg(info, 4, "access", Access::kRead | Access::kWrite);
   if (!range->Contains(offset, size)) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "size reaches beyond the mapping", "size");
   }
   if ((reinterpret_cast<uintptr_t>(range->data + offset) & 7) != 0) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "offset must be a multiple of 8", "offset");
   }
-  if ((access & kAccessWrite) != 0 && !range->writable) {
+  if ((access & Access::kWrite) != 0 && !range->writable) {
     throw CodedError(env, "ERR_INVALID_ARG_VALUE", "access asks to write a read-only mapping",
                      "access");
   }
@@ -178,7 +165,7 @@ Napi::Value Map(const Napi::CallbackInfo& info, const HostPtr& host) {
 void Inject(const Napi::CallbackInfo& info, const HostPtr& host) {
   Engine& engine = OpenEngine(info, host);
   const bool none = info[2].IsNumber() && info[2].As<Napi::Number>().DoubleValue() == -1;
-  engine.Inject({static_cast<Fault>(Uint32Arg(info, 0, "fault", kFaults - 1)),
+  engine.Inject({static_cast<Fault>(Uint32Arg(info, 0, "fault", Fault::kDoubledCompletion)),
                  Uint32Arg(info, 1, "channel"), none ? kNever : UintArg(info, 2, "parameter"),
                  UintArg(info, 3, "offset")});
 }

@@ -1,26 +1,17 @@
-// What the software engine works on: operations, completions, and the numbers
-// that stand for them in the columns of lib/move-notify/importer/batch.ts.
+// What the software engine works on: operations and completions.
 #pragma once
 
 #include <cstdint>
 
+#include "../abi.h"
+
 namespace p2pdma::software {
 
-enum class Op : uint8_t { kNop = 0, kCopy = 1, kFill = 2, kFetchAdd = 3 };
+using abi::kSlotBits;
+using abi::access::Access;
+using abi::op::Op;
+using abi::status::Status;
 
-enum class Status : uint32_t {
-  kOk = 0,
-  kFault = 1,
-  kNotMapped = 2,
-  kOutcomeUnknown = 3,
-};
-
-// Rights of a mapping (bit mask), as `Access` in lib/move-notify/importer/engine.ts.
-inline constexpr uint32_t kAccessRead = 1;
-inline constexpr uint32_t kAccessWrite = 2;
-
-// An attachment id is `tag << kSlotBits | slot`.
-inline constexpr uint32_t kSlotBits = 20;
 inline constexpr uint32_t kSlotMask = (1U << kSlotBits) - 1;
 
 // The longest piece of an operation that runs without looking at the

@@ -145,7 +145,7 @@ struct Rig {
   BatchColumns batch;
   RegionColumns table;
   Column<double> bell = Wide(32);
-  Column<double> counted = Wide(Counts::kLength);
+  Column<double> counted = Wide(p2pdma::abi::work_count::kLength);
   Counts counts{counted};
   std::unique_ptr<Queues> queues;
 
@@ -168,7 +168,7 @@ struct Rig {
       table.iovas.Write(i, 4096 * (i + 1));
       table.sizes.Write(i, 4096);
       table.ids.Write(i, i);
-      table.reach.Write(i, kOpen);
+      table.reach.Write(i, Reach::kOpen);
       table.access.Write(i, kRead | kWrite);
     }
     // Attachment 1 is the peer's, on queue 1.

@@ -26,7 +26,7 @@ const rows = [
   ['build-command.ts'],
   ['shared-memory.ts'],
   ['failures'],
-  ['errors.ts', 'page-size.ts'],
+  ['abi.ts', 'errors.ts', 'page-size.ts'],
 ]
 
 /** The heart's rooms, from the top down; trace.ts names the channel's states, which know nothing. */

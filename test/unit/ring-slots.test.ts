@@ -1,8 +1,9 @@
 /** Rows into descriptors and back: a ring in a memfd, on which the test plays the device. */
+import { MappingState } from '../../lib/abi.js'
 import t from 'tap'
 import { receiveForm } from '../../lib/engines/vfio/e1000e/rx-queue.js'
 import { sendForm } from '../../lib/engines/vfio/e1000e/tx-queue.js'
-import { MappingState, MappingTable } from '../../lib/engines/vfio/mapping-table.js'
+import { MappingTable } from '../../lib/engines/vfio/mapping-table.js'
 import { type DescriptorForm, RingSlots } from '../../lib/engines/vfio/ring-slots.js'
 import { Memfd } from '../../lib/kernel/index.js'
 import { Registers } from '../../lib/kernel/vfio/registers.js'

@@ -4,6 +4,7 @@
  * go through a small shared array, and the batch's columns are made known when
  * another batch is used than the last time.
  */
+import { SoftwareBell as Bell, SoftwareEvent as Event } from '../../abi.js'
 import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js'
 import type { Batch, Completions } from '../../move-notify/importer/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
@@ -12,23 +13,6 @@ import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
 import { ColumnsInUse } from '../native-columns.js'
 import { postError } from './post-error.js'
-
-/** Indexes of the doorbell, as in native/software/software.cc. */
-const Bell = {
-  FIRST: 0,
-  COUNT: 1,
-  ACCEPTED: 2,
-  DEFECT: 3,
-  COLUMN: 4,
-  ROW: 5,
-  IN_FLIGHT: 6,
-  REAPED: 7,
-  STALE: 8,
-  LENGTH: 9,
-} as const
-
-/** Bits of the events that the native side dispatches. */
-const Event = { COMPLETION: 1, QUIET: 2 } as const
 
 export class SoftwareChannel implements EngineChannel {
   readonly depth: number

@@ -4,6 +4,7 @@
  * chunk that it moves, under the guard that `unmap` waits for; what it finds
  * dead is a counted fault.
  */
+import { SOFTWARE_MAX_DEPTH } from '../../abi.js'
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, looksLike, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
@@ -15,9 +16,6 @@ import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../nat
 import { checkChannelOptions } from '../channel-options.js'
 import { SoftwareChannel } from './channel.js'
 import { encodeFault, type SoftwareFault } from './inject.js'
-
-/** Operations that one channel can hold at most. */
-export const MAX_DEPTH = 1 << 16
 
 const MAX_ID = 2 ** 32 - 1
 
@@ -52,7 +50,7 @@ export class SoftwareEngine implements Engine {
 
   openChannel(options: EngineChannelOptions): SoftwareChannel {
     this.#checkOpen()
-    const checked = checkChannelOptions(options, MAX_DEPTH)
+    const checked = checkChannelOptions(options, SOFTWARE_MAX_DEPTH)
     const { depth, queue } = checked
     if (queue !== undefined) {
       throw new P2pdmaError(`The software engine has no queue ${JSON.stringify(queue)}`, {

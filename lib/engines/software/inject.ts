@@ -2,11 +2,18 @@
  * Deliberate faults: what a broken device would do. They exist so that the
  * tests and `p2pdma smoke --inject` can show that it is noticed.
  */
+import { Fault } from '../../abi.js'
 import { P2pdmaError, checkInteger, checkOptions, looksLike, typeError } from '../../errors.js'
 import { SoftwareChannel } from './channel.js'
 
-/** In the order of `Fault` in native/software/injection.h. */
-const kinds = ['lost', 'doubled', 'torn', 'stray', 'stall', 'doubled-completion'] as const
+const kinds: Record<SoftwareFault['kind'], number> = {
+  lost: Fault.LOST,
+  doubled: Fault.DOUBLED,
+  torn: Fault.TORN,
+  stray: Fault.STRAY,
+  stall: Fault.STALL,
+  'doubled-completion': Fault.DOUBLED_COMPLETION,
+}
 
 export type SoftwareFault = { channel?: SoftwareChannel | number } & (
   | {
@@ -63,10 +70,10 @@ const NONE = -1
 export function encodeFault(fault: SoftwareFault): EncodedFault {
   const name: unknown = checkOptions(fault, 'fault').kind
   if (typeof name !== 'string') throw typeError('fault.kind', 'a string', name)
-  const kind = (kinds as readonly string[]).indexOf(name)
-  if (kind < 0) {
+  const kind = new Map(Object.entries(kinds)).get(name)
+  if (kind === undefined) {
     throw new P2pdmaError(
-      `fault.kind must be one of ${kinds.join(', ')}, not ${JSON.stringify(name)}`,
+      `fault.kind must be one of ${Object.keys(kinds).join(', ')}, not ${JSON.stringify(name)}`,
       {
         code: 'ERR_INVALID_ARG_VALUE',
         argument: 'fault.kind',

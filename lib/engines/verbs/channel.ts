@@ -1,4 +1,5 @@
 /** A channel over one connected queue pair: rows in, work requests out, and back. */
+import { WorkKind } from '../../abi.js'
 import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
 import { WcStatus, wcStatusName } from '../../kernel/verbs/index.js'
 import { Batch, type Completions, Status } from '../../move-notify/importer/batch.js'
@@ -9,7 +10,7 @@ import type { Queue } from './queue.js'
 import type { RegionTable } from './region-table.js'
 import { abandon, settle } from './settle.js'
 import { Stall } from './stall.js'
-import { Kind, WorkQueues } from './work-queues.js'
+import { WorkQueues } from './work-queues.js'
 
 /** What the channel asks of its engine. */
 export interface ChannelHost {
@@ -156,14 +157,14 @@ export class VerbsChannel implements EngineChannel {
     if (status !== WcStatus.WR_FLUSH_ERR || queue.isReady) {
       queue.progress.note(wcStatusName(status))
     }
-    if (kind === Kind.VOID) {
+    if (kind === WorkKind.VOID) {
       this.#voidFailed ||= status !== WcStatus.WR_FLUSH_ERR
       return queue.break()
     }
     // Those that are not finished here are not waited for any more; what is known of
     // them comes with the reset.
     if (!isOurs) this.#flushed++
-    else if (kind === Kind.SEND && REFUSALS.has(status)) {
+    else if (kind === WorkKind.SEND && REFUSALS.has(status)) {
       this.#flushed++
       this.#refused = { position, status }
     } else this.#finishBad(kind, position, status)
@@ -179,7 +180,7 @@ export class VerbsChannel implements EngineChannel {
   #finishBad(kind: number, position: number, status: number): void {
     const { sends, receives } = this.#work
     const isDead = status === WcStatus.REM_ACCESS_ERR || status === WcStatus.LOC_PROT_ERR
-    const rows = kind === Kind.RECEIVE ? receives : sends
+    const rows = kind === WorkKind.RECEIVE ? receives : sends
     rows.finish(position, isDead ? Status.FAULT : Status.DEVICE_ERROR, status)
   }
 
@@ -406,7 +407,7 @@ export class VerbsChannel implements EngineChannel {
   /** The peer has received so many messages of this life; what it has not is ours again. @internal */
   settle(received: number): void {
     if (this.#refused !== null) {
-      this.#finishBad(Kind.SEND, this.#refused.position, this.#refused.status)
+      this.#finishBad(WorkKind.SEND, this.#refused.position, this.#refused.status)
     }
     settle(this.#work, received, this.#host.table)
     const { sends, receives } = this.#work

@@ -2,22 +2,8 @@
  * What the two ends of a queue pair know of each other, where native code that
  * hands over rows and takes completions counts it too (native/verbs/rows/queues.h).
  */
+import { WorkCount as At } from '../../abi.js'
 import { sharedColumn } from '../shared-columns.js'
-
-/** As the constructor of `Counts` there has them. */
-const At = {
-  IS_READY: 0,
-  IS_PAUSED_BY_PEER: 1,
-  LIFE: 2,
-  SENT: 3,
-  CREDIT: 4,
-  POSTED: 5,
-  RECEIVED: 6,
-  VOIDS: 7,
-  NUMBER: 8,
-  UNMATCHED: 9,
-  LENGTH: 10,
-} as const
 
 export class Counts {
   readonly column = sharedColumn(At.LENGTH, Float64Array)

@@ -3,12 +3,10 @@
  * regions of ours, and the peers' buffers that we hold keys to. Columns, since
  * native code resolves every row in them (native/verbs/rows/regions.h).
  */
+import { Reach, SLOT_BITS } from '../../abi.js'
 import { grownColumn, sharedColumn } from '../shared-columns.js'
 
-const SLOT_MASK = (1 << 20) - 1
-
-/** Where work may go: nowhere, for work accepted before, or for new work too. */
-export const Reach = { NONE: 0, SEALED: 1, OPEN: 2 } as const
+const SLOT_MASK = (1 << SLOT_BITS) - 1
 
 /** What an id stands for. */
 export interface Entry {

@@ -3,13 +3,14 @@
  * buffers that we hold keys to. Each registration has addresses that no other
  * had before: keys are used again by the device, addresses never.
  */
+import { Reach } from '../../abi.js'
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { roundUp } from '../../kernel/memfd.js'
 import { MemoryAccess, type MemoryRegion, type ProtectionDomain } from '../../kernel/verbs/index.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
 import { Access } from '../../move-notify/importer/engine.js'
 import { native } from '../../native.js'
-import { Reach, RegionTable } from './region-table.js'
+import { RegionTable } from './region-table.js'
 import { type Registrar, remoteAccess } from './registrar.js'
 
 /** Registered and deregistered on the event loop up to here, bytes: a hop to a thread costs more. */

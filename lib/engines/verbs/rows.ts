@@ -3,21 +3,9 @@
  * Native code accepts them, hands them over and gives them back (work-queues.ts);
  * what errors make of them is decided here and in settle.ts.
  */
+import { RowCursor as Cursor, Stage } from '../../abi.js'
 import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.js'
 import { sharedColumn } from '../shared-columns.js'
-
-/** How far one is; as in native/verbs/rows/rows.h. */
-export const Stage = {
-  /** Held here: not handed to the queue pair, or taken back from it. */
-  HELD: 0,
-  /** The queue pair has it. */
-  HANDED: 1,
-  /** Its result is known. */
-  DONE: 2,
-} as const
-
-/** Cursors one after the other, as in native/verbs/rows/rows.h. */
-const Cursor = { HEAD: 0, NEXT: 1, TAIL: 2, HANDED: 3 } as const
 
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
 export class Rows {

@@ -1,7 +1,8 @@
 /** What becomes of rows that a queue pair had when it broke, or when its peer went. */
+import { Stage } from '../../abi.js'
 import { Op, Status } from '../../move-notify/importer/batch.js'
 import type { RegionTable } from './region-table.js'
-import { type Rows, Stage } from './rows.js'
+import type { Rows } from './rows.js'
 import type { WorkQueues } from './work-queues.js'
 
 /**

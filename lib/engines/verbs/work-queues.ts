@@ -3,6 +3,7 @@
  * that turns them into work requests and completions into rows that are done
  * (native/verbs/rows/queues.h), with one call a batch.
  */
+import { WorkBell as Bell } from '../../abi.js'
 import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
 import type { Batch, Completions } from '../../move-notify/importer/batch.js'
@@ -15,33 +16,6 @@ import type { RegionTable } from './region-table.js'
 import { rowError } from './row-error.js'
 import { Rows } from './rows.js'
 
-/** Indexes of the doorbell, as in native/verbs/rows/js.cc. */
-const Bell = {
-  FIRST: 0,
-  COUNT: 1,
-  EPOCH: 2,
-  ACCEPTED: 3,
-  DEFECT: 4,
-  CREDITED: 5,
-  GONE: 6,
-  ERROR: 7,
-  POLLED: 8,
-  IS_BAD: 9,
-  BAD_KIND: 10,
-  BAD_POSITION: 11,
-  BAD_STATUS: 12,
-  TAKEN: 13,
-  SENDS: 14,
-  RECEIVES: 19,
-  ARRIVALS_ONLY: 24,
-  MICROSECONDS: 25,
-  EVENT_OF: 26,
-  LENGTH: 27,
-} as const
-
-/** Kinds of work request, as in native/verbs/rows/queues.h. */
-export const Kind = { SEND: 0, RECEIVE: 1, VOID: 2 } as const
-
 /** What its channel is told of. */
 export interface WorkListener {
   /** Receives have been handed over. */
@@ -50,7 +24,7 @@ export interface WorkListener {
   onRefused(): void
   /** Rows were finished without a completion of the device's. */
   onGone(): void
-  /** A completion that tells of no success: of `Kind`, with a `WcStatus`. */
+  /** A completion that tells of no success: of `WorkKind`, with a `WcStatus`. */
   onBad(kind: number, position: number, status: number): void
 }
 

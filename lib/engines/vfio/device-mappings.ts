@@ -2,13 +2,14 @@
  * The attachments' mappings in the device's IOMMU space. Each keeps its IOVA
  * from one mapping to the next, until it is released.
  */
+import { MappingState } from '../../abi.js'
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { Mapping } from '../../kernel/mapping.js'
 import { roundUp } from '../../kernel/memfd.js'
 import type { IommuSpace } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
 import { Slice } from '../../move-notify/reservation/slice.js'
-import { MappingState, MappingTable } from './mapping-table.js'
+import { MappingTable } from './mapping-table.js'
 
 const MAX_ID = 2 ** 32 - 1
 

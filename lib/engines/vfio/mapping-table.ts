@@ -3,21 +3,11 @@
  * it (move-notify/importer/ids.ts); the columns are indexed by slot, so looking one up
  * allocates nothing.
  */
+import { MappingState, SLOT_BITS } from '../../abi.js'
 import { P2pdmaError } from '../../errors.js'
 import { grownColumn, sharedColumn } from '../shared-columns.js'
 
-const SLOT_MASK = (1 << 20) - 1
-
-/** What a slot's mapping is in. */
-export const MappingState = {
-  /** There is none, though its IOVA may be kept for the next. */
-  NONE: 0,
-  /** Being mapped or unmapped: the device may reach it or not. */
-  CHANGING: 1,
-  /** The device reaches it; new work does not. */
-  SEALED: 2,
-  OPEN: 3,
-} as const
+const SLOT_MASK = (1 << SLOT_BITS) - 1
 
 export class MappingTable {
   /** Whose the slot is now, by slot. */

@@ -3,6 +3,7 @@
  * side that turns rows into descriptors and finished descriptors into
  * completions (native/ring/ring.h), with one call a batch.
  */
+import { RingBell as Bell } from '../../abi.js'
 import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
 import type { Mapping } from '../../kernel/mapping.js'
@@ -17,7 +18,7 @@ import type { MappingTable } from './mapping-table.js'
 import { RingRows } from './ring-rows.js'
 import { rowError } from './row-error.js'
 
-/** What a descriptor looks like: as native/ring/ring.h says it. */
+/** What a descriptor looks like. */
 export type DescriptorForm = NativeDescriptorForm
 
 /** A ring as its driver describes it. */
@@ -29,22 +30,6 @@ export interface RingMemory {
   /** Offset of the register that takes the slot after the last one handed over. */
   readonly tail: number
 }
-
-/** Indexes of the doorbell, as in native/ring/js.cc. */
-const Bell = {
-  HEAD: 0,
-  PENDING: 1,
-  EPOCH: 2,
-  FIRST: 3,
-  COUNT: 4,
-  TELL: 5,
-  ACCEPTED: 6,
-  MALFORMED: 7,
-  TAKEN: 8,
-  BAD: 9,
-  DONE: 10,
-  LENGTH: 11,
-} as const
 
 export interface RingUse {
   readonly queue: string

@@ -3,16 +3,12 @@
  * SharedArrayBuffer, which unlike an ArrayBuffer cannot be detached under the
  * native reader. Filling a row allocates nothing.
  */
+import { Op } from '../../abi.js'
 import { brand } from '../../brand.js'
 import { checkInteger } from '../../errors.js'
 import { sharedMemory } from '../../shared-memory.js'
 
-/**
- * What an operation does. COPY and FILL can be repeated without harm, the others cannot.
- * SEND: one frame or message of `length` bytes out of the source. RECEIVE: the next one that
- * arrives goes into `length` bytes of the target; it may stay posted for ever.
- */
-export const Op = { NOP: 0, COPY: 1, FILL: 2, FETCH_ADD: 3, SEND: 4, RECEIVE: 5 } as const
+export { Op, Status } from '../../abi.js'
 
 /** Whether an operation reads out of the attachment in the column `source`. */
 export function namesSource(op: number): boolean {
@@ -23,21 +19,6 @@ export function namesSource(op: number): boolean {
 export function namesTarget(op: number): boolean {
   return op !== Op.NOP && op !== Op.SEND
 }
-
-/** How an operation ended. */
-export const Status = {
-  OK: 0,
-  /** The mapping it was resolved to was dead when the device used it. */
-  FAULT: 1,
-  /** Its attachment was failed, revoked or closed before it began. */
-  NOT_MAPPED: 2,
-  /** A forced stop cut it off and it cannot be repeated. */
-  OUTCOME_UNKNOWN: 3,
-  /** The channel was closed before it began. */
-  CANCELLED: 4,
-  /** The device says that it went wrong; the completion's result is its own code for it. */
-  DEVICE_ERROR: 5,
-} as const
 
 /** Work to post. Row i is `op[i]`, `source[i]`, ... */
 export class Batch {

@@ -5,8 +5,7 @@
 import type { Backing } from '../exporter/backing.js'
 import type { Batch, Completions } from './batch.js'
 
-/** What the device may do through a mapping (bit mask). */
-export const Access = { READ: 1, WRITE: 2 } as const
+export { Access } from '../../abi.js'
 
 export interface Engine {
   /** As `--engine` spells it. */

@@ -1,6 +1,6 @@
+import { SLOT_BITS } from '../../abi.js'
 import { P2pdmaError } from '../../errors.js'
 
-const SLOT_BITS = 20
 const SLOTS = 2 ** SLOT_BITS
 const TAGS = 2 ** (32 - SLOT_BITS)
 

@@ -24,10 +24,10 @@ bool Checker::Check(uint32_t row, Defect* defect) {
   if (!Whole(batch.length.Read(row), &length) || length > max_message) {
     return Fail(defect, Defect::kLength);
   }
-  static constexpr Region kUnnamed = {.reach = kOpen};
+  static constexpr Region kUnnamed = {.reach = Reach::kOpen};
   const Region& source = NamesSource(op) ? sources.Find(batch.source.Read(row)) : kUnnamed;
   const Region& target = NamesTarget(op) ? targets.Find(batch.target.Read(row)) : kUnnamed;
-  if (source.reach < kOpen || target.reach < kOpen) return false;
+  if (source.reach < Reach::kOpen || target.reach < Reach::kOpen) return false;
   if (NamesSource(op) && !CheckSide(source, batch.source_offset.Read(row), length, kRead,
                                     Defect::kSourceOffset, defect)) {
     return false;

@@ -3,14 +3,14 @@
 
 #include <cstdint>
 
+#include "abi.h"
 #include "regions.h"
 #include "support/columns.h"
 
 namespace p2pdma::verbs::work {
 
-// As in lib/move-notify/importer/batch.ts.
-enum Op : uint8_t { kNop, kCopy, kFill, kFetchAdd, kSend, kReceive };
-enum Access : uint8_t { kRead = 1, kWrite = 2 };
+using namespace abi::op;
+using namespace abi::access;
 
 inline bool NamesSource(uint8_t op) { return op == kCopy || op == kSend; }
 inline bool NamesTarget(uint8_t op) { return op != kSend; }

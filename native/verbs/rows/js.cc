@@ -20,30 +20,7 @@ namespace {
 
 constexpr uint32_t kMaxDepth = 1 << 14;
 
-// Indexes of the doorbell, as in lib/engines/verbs/work-queues.ts.
-enum Doorbell : uint32_t {
-  kFirst,
-  kCount,
-  kEpoch,
-  kAccepted,
-  kDefect,
-  kCredited,
-  kGone,
-  kError,
-  kPolled,
-  kIsBad,
-  kBadKind,
-  kBadPosition,
-  kBadStatus,
-  kTaken,
-  // Five each.
-  kSends,
-  kReceives = kSends + 5,
-  kArrivalsOnly = kReceives + 5,
-  kMicroseconds,
-  kEventOf,
-  kDoorbellLength,
-};
+using namespace abi::work_bell;
 
 struct JsQueues {
   // Null when closed.
@@ -53,11 +30,11 @@ struct JsQueues {
   p2pdma::CompletionColumns completions;
   Column<double> bell;
 
-  uint32_t In(Doorbell at) const {
+  uint32_t In(WorkBell at) const {
     uint64_t value;
     return Whole(bell.Read(at), &value) && value <= UINT32_MAX ? static_cast<uint32_t>(value) : 0;
   }
-  void Out(Doorbell at, uint64_t value) const { bell.Write(at, static_cast<double>(value)); }
+  void Out(WorkBell at, uint64_t value) const { bell.Write(at, static_cast<double>(value)); }
 };
 
 void Hand(const JsQueues& queues) {
@@ -208,9 +185,9 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
     throw CodedError(env, "ERR_OUT_OF_RANGE", "the scratch memory is too short", "scratch");
   }
   const auto queues = std::make_shared<JsQueues>();
-  queues->bell =
-      Column<double>(ColumnArg(info, 7, "doorbell", napi_float64_array, kDoorbellLength));
-  const Column<double> counts(ColumnArg(info, 8, "counts", napi_float64_array, Counts::kLength));
+  queues->bell = Column<double>(ColumnArg(info, 7, "doorbell", napi_float64_array, kLength));
+  const Column<double> counts(
+      ColumnArg(info, 8, "counts", napi_float64_array, abi::work_count::kLength));
   const Rows sends(depth, RowsArgs(info, 9, depth), queues->bell, kSends);
   const Rows receives(depth, RowsArgs(info, 9 + kRowColumns, depth), queues->bell, kReceives);
   queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,

@@ -13,9 +13,9 @@ namespace p2pdma::verbs::work {
 
 namespace {
 
-// As in lib/move-notify/importer/batch.ts.
-constexpr uint8_t kOk = 0;
-constexpr uint8_t kNotMapped = 2;
+using namespace abi::work_count;
+using abi::status::kNotMapped;
+using abi::status::kOk;
 
 // Requests in one chain at most.
 constexpr uint32_t kPiece = 256;
@@ -48,16 +48,16 @@ uint64_t Offset(Column<double> column, uint32_t slot) {
 }  // namespace
 
 Counts::Counts(Column<double> column)
-    : is_ready(column, 0),
-      is_paused_by_peer(column, 1),
-      life(column, 2),
-      sent(column, 3),
-      credit(column, 4),
-      posted(column, 5),
-      received(column, 6),
-      voids(column, 7),
-      number(column, 8),
-      unmatched(column, 9) {}
+    : is_ready(column, kIsReady),
+      is_paused_by_peer(column, kIsPausedByPeer),
+      life(column, kLife),
+      sent(column, kSent),
+      credit(column, kCredit),
+      posted(column, kPosted),
+      received(column, kReceived),
+      voids(column, kVoids),
+      number(column, kNumber),
+      unmatched(column, kUnmatched) {}
 
 Queues::Queues(std::shared_ptr<QueuePair> pair, std::shared_ptr<CompletionQueue> completions,
                uint64_t max_message, Rows sends, Rows receives, Counts counts, Scratch scratch)
@@ -114,7 +114,7 @@ uint32_t Queues::Accept(const BatchColumns& batch, uint32_t first, uint32_t coun
   return accepted;
 }
 
-uint64_t Queues::Id(Kind kind, uint64_t position) const {
+uint64_t Queues::Id(WorkKind kind, uint64_t position) const {
   return kind | (counts_.life.get() % kLives) << 2 | position % kPositions << (2 + kLifeBits);
 }
 
@@ -141,7 +141,7 @@ int Queues::HandReceives() {
       if (receives.stage(position) != kHeld) continue;
       const RowColumns& row = receives.columns;
       const Region& region = targets_.Find(row.target.Read(slot));
-      if (region.reach == kNowhere) {
+      if (region.reach == Reach::kNone) {
         receives.Finish(position, kNotMapped, 0);
         ++gone;
         continue;
@@ -150,7 +150,7 @@ int Queues::HandReceives() {
       range = {region.iova + Offset(row.target_offset, slot),
                static_cast<uint32_t>(Offset(row.length, slot)), region.key};
       ibv_recv_wr& request = receive_requests_[count];
-      request = {Id(kReceiveKind, position), nullptr, &range, range.length == 0 ? 0 : 1};
+      request = {Id(WorkKind::kReceive, position), nullptr, &range, range.length == 0 ? 0 : 1};
       if (count != 0) receive_requests_[count - 1].next = &request;
       positions_[count++] = position;
     }
@@ -171,8 +171,9 @@ int Queues::HandReceives() {
 
 bool Queues::IsGone(uint32_t slot) {
   const uint8_t op = sends.columns.op.Read(slot);
-  return (NamesSource(op) && sources_.Find(sends.columns.source.Read(slot)).reach == kNowhere) ||
-         (NamesTarget(op) && targets_.Find(sends.columns.target.Read(slot)).reach == kNowhere);
+  return (NamesSource(op) &&
+          sources_.Find(sends.columns.source.Read(slot)).reach == Reach::kNone) ||
+         (NamesTarget(op) && targets_.Find(sends.columns.target.Read(slot)).reach == Reach::kNone);
 }
 
 void Queues::Fill(uint32_t slot, ibv_send_wr* request, ibv_sge* range) {
@@ -236,7 +237,7 @@ int Queues::HandSends() {
       ibv_send_wr& request = requests_[count];
       request = {};
       ranges_[count] = {};
-      request.wr_id = Id(kSendKind, position);
+      request.wr_id = Id(WorkKind::kSend, position);
       request.sg_list = &ranges_[count];
       Fill(slot, &request, &ranges_[count]);
       bytes += ranges_[count].length;
@@ -278,7 +279,7 @@ int Queues::SendVoids(uint32_t count) {
     const uint32_t piece = std::min<uint32_t>(count, static_cast<uint32_t>(requests_.size()));
     for (uint32_t i = 0; i < piece; ++i) {
       requests_[i] = {};
-      requests_[i].wr_id = Id(kVoidKind, i);
+      requests_[i].wr_id = Id(WorkKind::kVoid, i);
       requests_[i].opcode = IBV_WR_SEND_WITH_IMM;
       requests_[i].send_flags = IBV_SEND_SIGNALED;
       requests_[i].imm_data = htobe32(kVoid);
@@ -318,8 +319,8 @@ bool Queues::Poll(Bad* bad) {
     // Of an earlier life: flushed, and settled since.
     const uint64_t age = (counts_.life.get() - (wc.wr_id >> 2)) % kLives;
     const uint32_t kind = wc.wr_id & 3;
-    if (age != 0 && age < kLives / 2 && kind <= kVoidKind) continue;
-    const Rows& rows = kind == kReceiveKind ? receives : sends;
+    if (age != 0 && age < kLives / 2 && kind <= WorkKind::kVoid) continue;
+    const Rows& rows = kind == WorkKind::kReceive ? receives : sends;
     // Positions in ids are cut off above.
     const uint64_t head = rows.head.get();
     const uint64_t position = head + (((wc.wr_id >> (2 + kLifeBits)) - head) & (kPositions - 1));
@@ -327,24 +328,24 @@ bool Queues::Poll(Bad* bad) {
       counts_.unmatched.add(1);
       continue;
     }
-    if (kind == kVoidKind) {
+    if (kind == WorkKind::kVoid) {
       counts_.voids.drop();
     } else if (wc.status == IBV_WC_SUCCESS) {
       Complete(wc, position);
-    } else if (kind == kSendKind) {
+    } else if (kind == WorkKind::kSend) {
       SentBefore(position);
     }
     if (wc.status == IBV_WC_SUCCESS) continue;
-    if (kind == kSendKind) failed_life_ = counts_.life.get();
+    if (kind == WorkKind::kSend) failed_life_ = counts_.life.get();
     *bad = {kind, position, static_cast<uint32_t>(wc.status)};
     return true;
   }
 }
 
 bool Queues::IsExpected(uint32_t kind, uint64_t position) const {
-  if (kind == kVoidKind) return counts_.voids.get() != 0;
-  if (kind != kSendKind && kind != kReceiveKind) return false;
-  const Rows& rows = kind == kReceiveKind ? receives : sends;
+  if (kind == WorkKind::kVoid) return counts_.voids.get() != 0;
+  if (kind != WorkKind::kSend && kind != WorkKind::kReceive) return false;
+  const Rows& rows = kind == WorkKind::kReceive ? receives : sends;
   return rows.Has(position) && rows.stage(position) == kHanded;
 }
 
@@ -373,7 +374,7 @@ bool Queues::Wait(uint32_t microseconds, Bad* bad, uint32_t* of) {
 }
 
 void Queues::Complete(const ibv_wc& wc, uint64_t position) {
-  if ((wc.wr_id & 3) == kReceiveKind) return Arrived(wc, position);
+  if ((wc.wr_id & 3) == WorkKind::kReceive) return Arrived(wc, position);
   SentBefore(position);
   Sent(position);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../objects.h"
+#include "abi.h"
 #include "check.h"
 #include "regions.h"
 #include "rows.h"
@@ -18,18 +19,15 @@
 
 namespace p2pdma::verbs::work {
 
-// Kinds of work request, in the lowest bits of a request's id.
-enum Kind : uint32_t { kSendKind, kReceiveKind, kVoidKind };
+using abi::work_kind::WorkKind;
 
 // The immediate of a message that only uses up a receive.
 constexpr uint32_t kVoid = UINT32_MAX;
 
-// What the ends of a queue pair know of each other: `Counts` of lib/engines/verbs/counts.ts.
+// What the ends of a queue pair know of each other.
 struct Counts {
   Counts() = default;
   explicit Counts(Column<double> column);
-  static constexpr uint32_t kLength = 10;
-  // 1 or 0.
   Counter is_ready;
   Counter is_paused_by_peer;
   // Counts the times that it was connected.
@@ -105,7 +103,7 @@ class Queues {
 
  private:
   bool open() const { return pair_->open() && completions_->open(); }
-  uint64_t Id(Kind kind, uint64_t position) const;
+  uint64_t Id(WorkKind kind, uint64_t position) const;
   int HandReceives();
   int HandSends();
   bool IsGone(uint32_t slot);

@@ -1,16 +1,15 @@
-// What rows may name, by slot of an attachment id: RegionTable of
-// lib/engines/verbs/region-table.ts, whose columns these are.
+// What rows may name, by slot of an attachment id: the columns of RegionTable.
 #pragma once
 
 #include <cstdint>
 
+#include "abi.h"
 #include "support/columns.h"
 
 namespace p2pdma::verbs::work {
 
-// As in lib/engines/verbs/region-table.ts.
-constexpr uint32_t kSlotMask = (1 << 20) - 1;
-enum Reach : uint8_t { kNowhere, kSealed, kOpen };
+constexpr uint32_t kSlotMask = (1 << abi::kSlotBits) - 1;
+using abi::reach::Reach;
 
 struct RegionColumns {
   uint32_t capacity = 0;
@@ -30,7 +29,7 @@ struct Region {
   uint64_t size = 0;
   uint32_t key = 0;
   uint32_t queue = 0;
-  uint8_t reach = kNowhere;
+  uint8_t reach = Reach::kNone;
   uint8_t access = 0;
 };
 

@@ -1,15 +1,16 @@
 // Operations that a channel has accepted and not yet given back, oldest first:
-// Rows of lib/engines/verbs/rows.ts, whose columns and cursors these are.
+// the columns and cursors of its Rows.
 #pragma once
 
 #include <cstdint>
 
+#include "abi.h"
 #include "support/columns.h"
 
 namespace p2pdma::verbs::work {
 
-// How far a row is; as `Stage` there.
-enum Stage : uint8_t { kHeld, kHanded, kDone };
+using namespace abi::stage;
+using abi::row_cursor::RowCursor;
 
 // By slot.
 struct RowColumns {
@@ -52,14 +53,14 @@ class Counter {
 // Positions count from 0 and are never used again; a row's slot is its position modulo the ring.
 class Rows {
  public:
-  // Cursors stand one after the other from `at` on: head, next, tail, handed, done.
+  // Its cursors stand in `cursors` from `at` on.
   Rows(uint32_t depth, const RowColumns& columns, Column<double> cursors, uint32_t at)
       : columns(columns),
-        head(cursors, at),
-        next(cursors, at + 1),
-        tail(cursors, at + 2),
-        handed(cursors, at + 3),
-        done(cursors, at + 4),
+        head(cursors, at + RowCursor::kHead),
+        next(cursors, at + RowCursor::kNext),
+        tail(cursors, at + RowCursor::kTail),
+        handed(cursors, at + RowCursor::kHanded),
+        done(cursors, at + RowCursor::kDone),
         mask_(depth - 1) {}
 
   const RowColumns columns;

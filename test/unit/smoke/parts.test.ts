@@ -14,7 +14,7 @@ import { Random } from '../../../lib/smoke/random.js'
 import { Pauses } from '../../../lib/smoke/pauses.js'
 import { Tally } from '../../../lib/smoke/tally.js'
 import { TapWriter } from '../../../lib/smoke/tap.js'
-import { Verdict } from '../../../lib/smoke/stamp.js'
+import { Verdict } from '../../../lib/abi.js'
 import { Watchdog } from '../../../lib/smoke/watchdog.js'
 import { parseBufinfo } from '../../../lib/smoke/witness.js'
 

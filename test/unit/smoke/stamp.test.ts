@@ -2,7 +2,7 @@ import t from 'tap'
 import { Memfd } from '../../../lib/kernel/memfd.js'
 import type { Mapping } from '../../../lib/kernel/mapping.js'
 import { native } from '../../../lib/native.js'
-import { Verdict } from '../../../lib/smoke/stamp.js'
+import { Verdict } from '../../../lib/abi.js'
 
 const LINE = 64
 const LENGTH = 16 * LINE
