@@ -90,7 +90,6 @@
               'native/verbs/receive.cc',
               'native/verbs/send_chain.cc',
               'native/verbs/window.cc',
-              'native/verbs/rows/check.cc',
               'native/verbs/rows/js.cc',
               'native/verbs/rows/queues.cc',
               'native/verbs/work_request.cc',

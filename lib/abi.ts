@@ -28,6 +28,31 @@ export const Status = {
 /** What the device may do through a mapping (bit mask). */
 export const Access = { READ: 1, WRITE: 2 } as const
 
+/** What is wrong with a row of a batch. */
+export const RowDefect = {
+  NONE: 0,
+  UNKNOWN_OP: 1,
+  UNSUPPORTED_OP: 2,
+  LENGTH: 3,
+  SOURCE_OFFSET: 4,
+  TARGET_OFFSET: 5,
+  OPERAND: 6,
+  SOURCE_ACCESS: 7,
+  SOURCE_BOUNDS: 8,
+  TARGET_ACCESS: 9,
+  TARGET_BOUNDS: 10,
+  ATOMIC_LENGTH: 11,
+  ATOMIC_OFFSET: 12,
+  FILL_OPERAND: 13,
+  OVERLAP: 14,
+  SOURCE_QUEUE: 15,
+  TARGET_QUEUE: 16,
+  REMOTES: 17,
+  TARGET_OURS: 18,
+  SOURCE_THEIRS: 19,
+  TARGET_THEIRS: 20,
+} as const
+
 /** An attachment id is `tag << SLOT_BITS | slot`. */
 export const SLOT_BITS = 20
 
@@ -40,12 +65,10 @@ export const SoftwareBell = {
   COUNT: 1,
   ACCEPTED: 2,
   DEFECT: 3,
-  COLUMN: 4,
-  ROW: 5,
-  IN_FLIGHT: 6,
-  REAPED: 7,
-  STALE: 8,
-  LENGTH: 9,
+  IN_FLIGHT: 4,
+  REAPED: 5,
+  STALE: 6,
+  LENGTH: 7,
 } as const
 
 /** What a channel of the software engine tells the event loop (bit mask). */
@@ -76,7 +99,7 @@ export const RingBell = {
   COUNT: 4,
   TELL: 5,
   ACCEPTED: 6,
-  MALFORMED: 7,
+  DEFECT: 7,
   TAKEN: 8,
   BAD: 9,
   DONE: 10,

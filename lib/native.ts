@@ -172,10 +172,8 @@ export interface NativeDescriptorForm {
 }
 
 export interface NativeRingLimits {
+  /** SEND or RECEIVE. */
   op: number
-  /** 1: rows name a source; 0: a target. */
-  sends: number
-  access: number
   minLength: number
   maxLength: number
 }

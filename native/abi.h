@@ -34,6 +34,32 @@ enum Access : uint32_t {
 };
 }  // namespace access
 
+namespace row_defect {
+enum RowDefect : uint32_t {
+  kNone = 0,
+  kUnknownOp = 1,
+  kUnsupportedOp = 2,
+  kLength = 3,
+  kSourceOffset = 4,
+  kTargetOffset = 5,
+  kOperand = 6,
+  kSourceAccess = 7,
+  kSourceBounds = 8,
+  kTargetAccess = 9,
+  kTargetBounds = 10,
+  kAtomicLength = 11,
+  kAtomicOffset = 12,
+  kFillOperand = 13,
+  kOverlap = 14,
+  kSourceQueue = 15,
+  kTargetQueue = 16,
+  kRemotes = 17,
+  kTargetOurs = 18,
+  kSourceTheirs = 19,
+  kTargetTheirs = 20,
+};
+}  // namespace row_defect
+
 constexpr uint32_t kSlotBits = 20;
 
 constexpr uint32_t kSoftwareMaxDepth = 65536;
@@ -44,12 +70,10 @@ enum SoftwareBell : uint32_t {
   kCount = 1,
   kAccepted = 2,
   kDefect = 3,
-  kColumn = 4,
-  kRow = 5,
-  kInFlight = 6,
-  kReaped = 7,
-  kStale = 8,
-  kLength = 9,
+  kInFlight = 4,
+  kReaped = 5,
+  kStale = 6,
+  kLength = 7,
 };
 }  // namespace software_bell
 
@@ -80,7 +104,7 @@ enum RingBell : uint32_t {
   kCount = 4,
   kTell = 5,
   kAccepted = 6,
-  kMalformed = 7,
+  kDefect = 7,
   kTaken = 8,
   kBad = 9,
   kDone = 10,

@@ -39,7 +39,7 @@ using RingPtr = std::shared_ptr<JsRing>;
 void Post(JsRing& ring) {
   uint32_t* const bell = ring.bell;
   bell[kAccepted] = 0;
-  bell[kMalformed] = 0;
+  bell[kDefect] = 0;
   if (!ring.usable()) return;
   Ring& core = *ring.core;
   const uint32_t pending = bell[kPending];
@@ -52,7 +52,7 @@ void Post(JsRing& ring) {
   const uint32_t slot = bell[kHead] + pending;
   const PostResult result = core.Post(ring.batch, first, count, slot);
   bell[kAccepted] = result.accepted;
-  bell[kMalformed] = static_cast<uint32_t>(result.malformed);
+  bell[kDefect] = result.defect;
   bell[kPending] = pending + result.accepted;
   if (result.accepted != 0 && bell[kTell] != 0 && !ring.registers->retired) {
     BeforeRegisterStore();
@@ -150,9 +150,10 @@ Form FormArg(const Napi::CallbackInfo& info, size_t index) {
 Limits LimitsArg(const Napi::CallbackInfo& info, size_t index) {
   const Fields fields = ObjectArg(info, index, "limits");
   Limits limits;
-  limits.op = static_cast<uint8_t>(fields.Uint("op", 255));
-  limits.sends = fields.Uint("sends", 1) != 0;
-  limits.access = static_cast<uint8_t>(fields.Uint("access", 255));
+  limits.op = static_cast<uint8_t>(fields.Uint("op", abi::op::kReceive));
+  if (limits.op != abi::op::kSend && limits.op != abi::op::kReceive) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "op must be SEND or RECEIVE", "op");
+  }
   limits.min_length = fields.Uint("minLength");
   limits.max_length = fields.Uint("maxLength");
   return limits;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "abi.h"
+#include "queue/check.h"
 
 namespace p2pdma::ring {
 
@@ -50,95 +51,62 @@ void Ring::EndBatch(uint32_t slot, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) reporters_[(slot + i) & mask_] = last;
 }
 
-// Rows mostly name one attachment and have one length: what was found out of
-// the last one serves the next.
-class Ring::Reader {
+namespace {
+
+// What rows name, found in the table. They mostly name one attachment: what was
+// found for the last one serves the next.
+class Mappings {
  public:
-  Reader(const Ring& ring, const BatchColumns& batch)
-      : table_(ring.table),
-        limits_(ring.limits_),
-        batch_(batch),
-        ids_(limits_.sends ? batch.source : batch.target),
-        offsets_(limits_.sends ? batch.source_offset : batch.target_offset) {}
+  struct Place {
+    uint64_t iova = 0;
+    uint64_t size = 0;
+    uint8_t access = 0;
+  };
 
-  // False where the row has to wait, or is malformed.
-  bool Read(uint32_t row) {
-    if (batch_.op.Read(row) != limits_.op) return Malformed(ColumnName::kOp);
-    const uint32_t id = ids_.Read(row);
-    if ((!found_ || id != row_.id) && !Find(id)) return false;
-    const double length = batch_.length.Read(row);
-    if ((row_.length == 0 || length != row_.wide_length) && !Measure(length)) {
-      return Malformed(ColumnName::kLength);
-    }
-    uint64_t offset;
-    row_.wide_offset = offsets_.Read(row);
-    if (!Whole(row_.wide_offset, &offset) || offset > size_ || row_.length > size_ - offset) {
-      return Malformed(ColumnName::kOffset);
-    }
-    if (!may_use_) return Malformed(ColumnName::kId);
-    row_.iova = base_ + offset;
-    return true;
+  explicit Mappings(const TableColumns& table) : table_(table) {}
+
+  const Place* Open(uint32_t id) {
+    if (found_ && id == id_) return &place_;
+    const uint32_t slot = id & kSlotMask;
+    found_ = slot < table_.capacity && table_.ids.Read(slot) == id &&
+             table_.states.Read(slot) == abi::mapping_state::kOpen;
+    if (!found_) return nullptr;
+    id_ = id;
+    // The engine's own table; JavaScript could write it.
+    if (!Whole(table_.sizes.Read(slot), &place_.size)) place_.size = 0;
+    if (!Whole(table_.iovas.Read(slot), &place_.iova)) place_.size = 0;
+    place_.access = table_.access.Read(slot);
+    return &place_;
   }
-
-  const Row& row() const { return row_; }
-  ColumnName malformed() const { return malformed_; }
 
  private:
-  bool Malformed(ColumnName column) {
-    malformed_ = column;
-    return false;
-  }
-
-  bool Find(uint32_t id) {
-    const uint32_t place = id & kSlotMask;
-    found_ = place < table_.capacity && table_.ids.Read(place) == id &&
-             table_.states.Read(place) == abi::mapping_state::kOpen;
-    if (!found_) return false;
-    row_.id = id;
-    // The engine's own table; JavaScript could write it.
-    if (!Whole(table_.sizes.Read(place), &size_)) size_ = 0;
-    if (!Whole(table_.iovas.Read(place), &base_)) size_ = 0;
-    may_use_ = (table_.access.Read(place) & limits_.access) != 0;
-    return true;
-  }
-
-  bool Measure(double wide) {
-    uint64_t length;
-    if (!Whole(wide, &length) || length < limits_.min_length || length > limits_.max_length) {
-      return false;
-    }
-    row_.wide_length = wide;
-    row_.length = static_cast<uint32_t>(length);
-    return true;
-  }
-
   const TableColumns& table_;
-  const Limits& limits_;
-  const BatchColumns& batch_;
-  const Column<uint32_t> ids_;
-  const Column<double> offsets_;
-  Row row_;
+  Place place_;
+  uint32_t id_ = 0;
   bool found_ = false;
-  bool may_use_ = false;
-  uint64_t size_ = 0;
-  uint64_t base_ = 0;
-  ColumnName malformed_ = ColumnName::kNone;
 };
 
+}  // namespace
+
 PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot) {
-  Reader reader(*this, batch);
+  const bool sends = limits_.op == abi::op::kSend;
+  Mappings mappings(table);
+  queue::Checker checker(batch, mappings, mappings,
+                         {1U << limits_.op, limits_.min_length, limits_.max_length});
+  const auto& row = checker.row;
   uint32_t accepted = 0;
-  for (; accepted < count && reader.Read(first + accepted); ++accepted) {
-    const Row& row = reader.row();
+  for (; accepted < count && checker.Read(first + accepted); ++accepted) {
+    const uint64_t offset = sends ? row.source_offset : row.target_offset;
     const uint32_t here = (slot + accepted) & mask_;
-    Write(here, row.iova, row.length);
-    rows_.ids.Write(here, row.id);
-    rows_.offsets.Write(here, row.wide_offset);
-    rows_.lengths.Write(here, row.wide_length);
+    Write(here, (sends ? row.source : row.target)->iova + offset,
+          static_cast<uint32_t>(row.length));
+    rows_.ids.Write(here, sends ? row.source_id : row.target_id);
+    rows_.offsets.Write(here, static_cast<double>(offset));
+    rows_.lengths.Write(here, static_cast<double>(row.length));
     rows_.cookies.Write(here, batch.cookie.Read(first + accepted));
   }
   EndBatch(slot, accepted);
-  return {accepted, reader.malformed()};
+  return {accepted, checker.defect};
 }
 
 void Ring::Refill(uint32_t slot, uint32_t count) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "abi.h"
 #include "support/columns.h"
 #include "support/mapped_range.h"
 
@@ -36,9 +37,7 @@ struct Form {
 
 // What rows of this ring may be.
 struct Limits {
-  uint8_t op = 0;
-  bool sends = false;  // it reads the source; else it writes the target
-  uint8_t access = 0;  // that the attachment needs
+  uint8_t op = 0;  // SEND or RECEIVE
   uint32_t min_length = 0;
   uint32_t max_length = 0;
 };
@@ -61,12 +60,10 @@ struct RowColumns {
   Column<uint32_t> ids;
 };
 
-// The order is that of `columnNames` in lib/engines/vfio/row-error.ts.
-enum class ColumnName : uint32_t { kNone, kOp, kId, kOffset, kLength };
-
 struct PostResult {
   uint32_t accepted = 0;
-  ColumnName malformed = ColumnName::kNone;
+  // Of the first row that was not accepted.
+  abi::row_defect::RowDefect defect = abi::row_defect::kNone;
 };
 
 class Ring {
@@ -93,17 +90,6 @@ class Ring {
   TableColumns table;
 
  private:
-  // A row, resolved against the mappings of this moment.
-  struct Row {
-    uint64_t iova = 0;
-    // As the batch has them.
-    double wide_offset = 0;
-    double wide_length = 0;
-    uint32_t length = 0;
-    uint32_t id = 0;
-  };
-  class Reader;
-
   volatile uint32_t* At(uint32_t slot) const { return words_ + (slot & mask_) * stride_; }
   void Write(uint32_t slot, uint64_t iova, uint32_t length);
   void EndBatch(uint32_t slot, uint32_t count);

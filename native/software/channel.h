@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "../abi.h"
 #include "../support/columns.h"
 #include "table.h"
 #include "types.h"
@@ -28,37 +29,14 @@
 
 namespace p2pdma::software {
 
-enum class State : uint32_t { kRunning, kStopping, kStopped, kClosed };
+using abi::row_defect::RowDefect;
 
-// What `Post` says of the first row that is malformed. The order of the
-// columns is that of `columnNames` in lib/engines/software/post-error.ts.
-enum class ColumnName : uint32_t {
-  kOp = 0,
-  kSource = 1,
-  kTarget = 2,
-  kSourceOffset = 3,
-  kTargetOffset = 4,
-  kLength = 5,
-  kOperand = 6,
-};
-enum class Defect : uint32_t {
-  kNone = 0,
-  kUnknownOp = 1,
-  kNotWhole = 2,     // not a whole number from 0 to 2^53 - 1
-  kOutOfBounds = 3,  // beyond the attachment's end
-  kAccess = 4,       // the attachment lacks the right
-  kUnaligned = 5,    // FETCH_ADD: not a multiple of 8
-  kNotEight = 6,     // FETCH_ADD: length is not 8
-  kNotByte = 7,      // FILL: operand above 255
-  kOverlap = 8,      // COPY: source and target ranges overlap
-  kNoSuchRow = 9,    // first and count reach beyond the batch
-};
+enum class State : uint32_t { kRunning, kStopping, kStopped, kClosed };
 
 struct PostResult {
   uint32_t accepted = 0;
-  Defect defect = Defect::kNone;
-  ColumnName column = ColumnName::kOp;
-  uint32_t row = 0;
+  // Of the first row that was not accepted.
+  RowDefect defect = RowDefect::kNone;
 };
 
 struct ReapResult {

@@ -33,9 +33,7 @@ void Post(HostChannel& channel) {
   const PostResult result =
       channel.host().engine().Post(channel.core(), channel.batch, bell[kFirst], bell[kCount]);
   bell[kAccepted] = result.accepted;
-  bell[kDefect] = static_cast<uint32_t>(result.defect);
-  bell[kColumn] = static_cast<uint32_t>(result.column);
-  bell[kRow] = result.row;
+  bell[kDefect] = result.defect;
   bell[kInFlight] = channel.core().in_flight();
   channel.UpdateHold();
 }

@@ -169,7 +169,7 @@ struct Rig {
       table.sizes.Write(i, 4096);
       table.ids.Write(i, i);
       table.reach.Write(i, Reach::kOpen);
-      table.access.Write(i, kRead | kWrite);
+      table.access.Write(i, p2pdma::abi::access::kRead | p2pdma::abi::access::kWrite);
     }
     // Attachment 1 is the peer's, on queue 1.
     table.queues.Write(1, 1);
@@ -200,9 +200,9 @@ struct Rig {
       batch.target.Write(i, op == kCopy ? 1 : 0);
       batch.cookie.Write(i, i);
     }
-    Defect defect = Defect::kNone;
+    RowDefect defect = RowDefect::kNone;
     CHECK(queues->Accept(batch, 0, count, &defect) == count);
-    CHECK(defect == Defect::kNone);
+    CHECK(defect == RowDefect::kNone);
   }
 
   void Completes(uint64_t id, ibv_wc_status status = IBV_WC_SUCCESS, uint32_t length = 64) {

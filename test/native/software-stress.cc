@@ -99,7 +99,7 @@ void Round(uint32_t seed, uint32_t steps) {
       columns.batch.cookie.Write(row, static_cast<double>(side.accepted + row));
     }
     const PostResult result = engine.Post(*side.channel, columns.batch, 0, rows);
-    CHECK(result.defect == Defect::kNone);
+    CHECK(result.defect == RowDefect::kNone);
     side.accepted += result.accepted;
     CHECK(side.channel->in_flight() <= 32);
   };

@@ -12,7 +12,15 @@ import type { NativeSoftwareChannel } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
 import { ColumnsInUse } from '../native-columns.js'
-import { postError } from './post-error.js'
+import { type RowRules, rowError } from '../queue/row-error.js'
+
+const rules: RowRules = {
+  unsupported: {
+    text: ': the software engine neither sends nor receives',
+    hint: 'it does COPY, FILL and FETCH_ADD',
+  },
+  lengths: 'from 0 to 2^53 - 1',
+}
 
 export class SoftwareChannel implements EngineChannel {
   readonly depth: number
@@ -61,24 +69,15 @@ export class SoftwareChannel implements EngineChannel {
     const doorbell = this.#doorbell
     doorbell[Bell.FIRST] = first
     doorbell[Bell.COUNT] = count
-    if (doorbell[Bell.FIRST] !== first || doorbell[Bell.COUNT] !== count) {
+    const isWhole = doorbell[Bell.FIRST] === first && doorbell[Bell.COUNT] === count
+    if (!isWhole || first + count > batch.capacity) {
       throw rowsError(batch, first, count)
     }
     this.#native.post()
-    if (doorbell[Bell.DEFECT] !== 0) throw this.#postError(batch, first, count)
-    return doorbell[Bell.ACCEPTED] ?? 0
-  }
-
-  #postError(batch: Batch, first: number, count: number): P2pdmaError {
-    const bell = (index: number) => this.#doorbell[index] ?? 0
-    if (first + count > batch.capacity) return rowsError(batch, first, count)
-    return postError(
-      batch,
-      bell(Bell.DEFECT),
-      bell(Bell.COLUMN),
-      bell(Bell.ROW),
-      bell(Bell.ACCEPTED),
-    )
+    const accepted = doorbell[Bell.ACCEPTED] ?? 0
+    const defect = doorbell[Bell.DEFECT] ?? 0
+    if (defect !== 0) throw rowError(rules, batch, defect, first, accepted)
+    return accepted
   }
 
   reap(out: Completions): number {

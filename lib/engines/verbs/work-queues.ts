@@ -9,11 +9,11 @@ import { call } from '../../kernel/call.js'
 import type { Batch, Completions } from '../../move-notify/importer/batch.js'
 import { nativeVerbs, type NativeWork } from '../../native-verbs.js'
 import { ColumnsInUse } from '../native-columns.js'
+import { type RowRules, rowError } from '../queue/row-error.js'
 import { sharedColumn } from '../shared-columns.js'
 import type { Counts } from './counts.js'
 import type { QueueParts } from './queue.js'
 import type { RegionTable } from './region-table.js'
-import { rowError } from './row-error.js'
 import { Rows } from './rows.js'
 
 /** What its channel is told of. */
@@ -32,7 +32,7 @@ export class WorkQueues {
   readonly sends: Rows
   readonly receives: Rows
   readonly #table: RegionTable
-  readonly #maxMessage: number
+  readonly #rules: RowRules
   readonly #listener: WorkListener
   readonly #native: NativeWork
   readonly #columns: ColumnsInUse
@@ -51,7 +51,14 @@ export class WorkQueues {
     this.sends = new Rows(depth, this.#bell, Bell.SENDS)
     this.receives = new Rows(depth, this.#bell, Bell.RECEIVES)
     this.#table = table
-    this.#maxMessage = maxMessage
+    this.#rules = {
+      unsupported: {
+        text: ': a NIC neither fills nor does nothing',
+        hint: 'it does COPY, FETCH_ADD, SEND and RECEIVE',
+      },
+      lengths: `up to ${maxMessage}, one message`,
+      sizeOf: (id) => table.sizeOf(id),
+    }
     this.#listener = listener
     this.#native = call(() =>
       nativeVerbs().verbsOpenWork(
@@ -99,7 +106,7 @@ export class WorkQueues {
     const accepted = bell[Bell.ACCEPTED] ?? 0
     const defect = bell[Bell.DEFECT] ?? 0
     this.#afterHanding()
-    if (defect !== 0) throw rowError(this.#table, this.#maxMessage, batch, defect, first, accepted)
+    if (defect !== 0) throw rowError(this.#rules, batch, defect, first, accepted)
     return accepted
   }
 

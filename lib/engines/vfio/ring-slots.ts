@@ -9,14 +9,13 @@ import { call } from '../../kernel/call.js'
 import type { Mapping } from '../../kernel/mapping.js'
 import type { Registers } from '../../kernel/vfio/index.js'
 import { type Batch, type Completions, Op } from '../../move-notify/importer/batch.js'
-import { Access } from '../../move-notify/importer/engine.js'
 import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { ColumnsInUse } from '../native-columns.js'
+import { type RowRules, rowError } from '../queue/row-error.js'
 import type { QueueLimits } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingRows } from './ring-rows.js'
-import { rowError } from './row-error.js'
 
 /** What a descriptor looks like. */
 export type DescriptorForm = NativeDescriptorForm
@@ -39,7 +38,7 @@ export interface RingUse {
 
 export class RingSlots {
   readonly rows: RingRows
-  readonly #use: RingUse
+  readonly #rules: RowRules
   readonly #table: MappingTable
   readonly #native: NativeRing
   readonly #columns: ColumnsInUse
@@ -51,15 +50,8 @@ export class RingSlots {
   constructor(use: RingUse, ring: RingMemory, table: MappingTable) {
     const { entries, form } = ring
     const rows = new RingRows(entries)
-    const sends = use.op === Op.SEND
     const { minLength, maxLength } = use.limits
-    const limits = {
-      op: use.op,
-      sends: sends ? 1 : 0,
-      access: sends ? Access.READ : Access.WRITE,
-      minLength,
-      maxLength,
-    }
+    const limits = { op: use.op, minLength, maxLength }
     this.#native = call(() =>
       native.openRing(
         ring.memory.handle,
@@ -76,7 +68,7 @@ export class RingSlots {
       ),
     )
     this.#columns = new ColumnsInUse(this.#native)
-    this.#use = use
+    this.#rules = rulesOf(use, table)
     this.#table = table
     this.#mask = entries - 1
     this.rows = rows
@@ -131,8 +123,8 @@ export class RingSlots {
     bell[Bell.TELL] = tell ? 1 : 0
     this.#native.post()
     const accepted = bell[Bell.ACCEPTED] ?? 0
-    const column = bell[Bell.MALFORMED] ?? 0
-    if (column !== 0) throw rowError(this.#use, this.#table, batch, column, first, accepted)
+    const defect = bell[Bell.DEFECT] ?? 0
+    if (defect !== 0) throw rowError(this.#rules, batch, defect, first, accepted)
     return accepted
   }
 
@@ -186,5 +178,17 @@ export class RingSlots {
     this.#native.close()
     this.#columns.forget()
     this.pending = 0
+  }
+}
+
+function rulesOf({ queue, op, limits }: RingUse, table: MappingTable): RowRules {
+  const does = op === Op.SEND ? 'sends' : 'receives'
+  return {
+    unsupported: {
+      text: ` must be ${op}: the queue ${queue} ${does}`,
+      hint: `open a channel on another queue than ${queue}`,
+    },
+    lengths: `from ${limits.minLength} to ${limits.maxLength}`,
+    sizeOf: (id) => table.sizes[table.find(id)] ?? 0,
   }
 }

@@ -65,7 +65,7 @@ bool Poll(const JsQueues& queues) {
 constexpr uint32_t kMostMicroseconds = 10000;
 
 void JsPost(const JsQueues& queues) {
-  Defect defect = Defect::kNone;
+  RowDefect defect = RowDefect::kNone;
   uint32_t accepted = 0;
   const uint32_t first = queues.In(kFirst);
   if (queues.core != nullptr && first <= queues.batch.capacity) {
@@ -73,7 +73,7 @@ void JsPost(const JsQueues& queues) {
     Hand(queues);
   }
   queues.Out(kAccepted, accepted);
-  queues.Out(kDefect, static_cast<uint32_t>(defect));
+  queues.Out(kDefect, defect);
 }
 
 void JsHand(const JsQueues& queues) {

@@ -45,6 +45,21 @@ uint64_t Offset(Column<double> column, uint32_t slot) {
   return value;
 }
 
+constexpr uint32_t kOps =
+    queue::Bit(kCopy) | queue::Bit(kFetchAdd) | queue::Bit(kSend) | queue::Bit(kReceive);
+
+// Whose a row's two sides may be on the queue pair `own`.
+RowDefect DefectOfSides(const queue::Row<Region>& row, uint32_t own) {
+  const uint32_t source = row.source == nullptr ? 0 : row.source->queue;
+  const uint32_t target = row.target == nullptr ? 0 : row.target->queue;
+  if (source != 0 && source != own) return RowDefect::kSourceQueue;
+  if (target != 0 && target != own) return RowDefect::kTargetQueue;
+  if (row.op == kSend) return source == 0 ? RowDefect::kNone : RowDefect::kSourceTheirs;
+  if (row.op == kReceive) return target == 0 ? RowDefect::kNone : RowDefect::kTargetTheirs;
+  if (row.op == kFetchAdd) return target != 0 ? RowDefect::kNone : RowDefect::kTargetOurs;
+  return (source == 0) != (target == 0) ? RowDefect::kNone : RowDefect::kRemotes;
+}
+
 }  // namespace
 
 Counts::Counts(Column<double> column)
@@ -83,34 +98,36 @@ Queues::~Queues() {
   if (completions_->open()) Reap(std::move(completions_));
 }
 
-uint32_t Queues::Accept(const BatchColumns& batch, uint32_t first, uint32_t count, Defect* defect) {
+uint32_t Queues::Accept(const BatchColumns& batch, uint32_t first, uint32_t count,
+                        RowDefect* defect) {
   sources_.Begin();
   targets_.Begin();
-  Checker checker{batch, sources_, targets_, max_message_,
-                  static_cast<uint32_t>(counts_.number.get())};
+  queue::Checker checker(batch, sources_, targets_, {kOps, 0, max_message_});
+  const auto& row = checker.row;
+  const auto own = static_cast<uint32_t>(counts_.number.get());
   const uint32_t used = sends.size() + receives.size();
   count =
       std::min({count, batch.capacity - first, used < sends.depth() ? sends.depth() - used : 0});
   uint32_t accepted = 0;
-  for (; accepted < count; ++accepted) {
-    const uint32_t row = first + accepted;
-    if (!checker.Check(row, defect)) break;
-    const uint8_t op = batch.op.Read(row);
-    const Rows& rows = op == kReceive ? receives : sends;
+  for (; accepted < count && checker.Read(first + accepted); ++accepted) {
+    checker.defect = DefectOfSides(row, own);
+    if (checker.defect != RowDefect::kNone) break;
+    const Rows& rows = row.op == kReceive ? receives : sends;
     const RowColumns& to = rows.columns;
     const uint64_t position = rows.tail.get();
     const uint32_t slot = rows.Slot(position);
-    to.op.Write(slot, op);
+    to.op.Write(slot, row.op);
     to.stage.Write(slot, kHeld);
-    to.source.Write(slot, batch.source.Read(row));
-    to.target.Write(slot, batch.target.Read(row));
-    to.source_offset.Write(slot, batch.source_offset.Read(row));
-    to.target_offset.Write(slot, batch.target_offset.Read(row));
-    to.length.Write(slot, batch.length.Read(row));
-    to.operand.Write(slot, batch.operand.Read(row));
-    to.cookie.Write(slot, batch.cookie.Read(row));
+    to.source.Write(slot, row.source_id);
+    to.target.Write(slot, row.target_id);
+    to.source_offset.Write(slot, static_cast<double>(row.source_offset));
+    to.target_offset.Write(slot, static_cast<double>(row.target_offset));
+    to.length.Write(slot, static_cast<double>(row.length));
+    to.operand.Write(slot, static_cast<double>(row.operand));
+    to.cookie.Write(slot, batch.cookie.Read(first + accepted));
     rows.tail.set(position + 1);
   }
+  *defect = checker.defect;
   return accepted;
 }
 

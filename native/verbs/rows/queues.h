@@ -11,7 +11,6 @@
 
 #include "../objects.h"
 #include "abi.h"
-#include "check.h"
 #include "regions.h"
 #include "rows.h"
 #include "support/columns.h"
@@ -78,7 +77,7 @@ class Queues {
   const Rows receives;
 
   // Takes rows of the batch for as long as they are good, and there is room.
-  uint32_t Accept(const BatchColumns& batch, uint32_t first, uint32_t count, Defect* defect);
+  uint32_t Accept(const BatchColumns& batch, uint32_t first, uint32_t count, RowDefect* defect);
   // Hands over what may be. 0, or an errno: then the queue pair has to be reset.
   int Hand();
   // Rows that were finished by Hand() without the device: what they named is gone.

@@ -4,12 +4,17 @@
 #include <cstdint>
 
 #include "abi.h"
+#include "queue/check.h"
 #include "support/columns.h"
 
 namespace p2pdma::verbs::work {
 
 constexpr uint32_t kSlotMask = (1 << abi::kSlotBits) - 1;
 using abi::reach::Reach;
+using namespace abi::op;
+using queue::NamesSource;
+using queue::NamesTarget;
+using queue::RowDefect;
 
 struct RegionColumns {
   uint32_t capacity = 0;
@@ -37,7 +42,14 @@ struct Region {
 // one serves the next, until Begin(), since the table changes between calls.
 class RegionReader {
  public:
+  using Place = Region;
+
   explicit RegionReader(const RegionColumns& table) : table_(table) {}
+
+  const Region* Open(uint32_t id) {
+    const Region& region = Find(id);
+    return region.reach == Reach::kOpen ? &region : nullptr;
+  }
 
   void Begin() { has_ = false; }
 
