@@ -47,7 +47,14 @@ export type {
 } from './move-notify/importer/operation.js'
 export { Batch, Completions, Op, Status } from './move-notify/importer/batch.js'
 export { Access } from './move-notify/importer/engine.js'
-export type { Engine, EngineChannel, EngineChannelOptions } from './move-notify/importer/engine.js'
+export type {
+  Engine,
+  EngineCapabilities,
+  EngineChannel,
+  EngineChannelOptions,
+  MappingCapability,
+  OperationCapability,
+} from './move-notify/importer/engine.js'
 export type { Backing, BackingHolder, CpuWindow, Exporter } from './move-notify/exporter/backing.js'
 export { Fence, type FenceWaitOptions } from './move-notify/reservation/fence.js'
 export { Reservation, Usage, reservationClass } from './move-notify/reservation/reservation.js'

@@ -4,7 +4,12 @@
  * `seal()` is the first thing that an invalidation does.
  */
 import type { Backing } from '../move-notify/exporter/backing.js'
-import type { Engine, EngineChannel, EngineChannelOptions } from '../move-notify/importer/engine.js'
+import type {
+  Engine,
+  EngineCapabilities,
+  EngineChannel,
+  EngineChannelOptions,
+} from '../move-notify/importer/engine.js'
 import { standsFor } from '../move-notify/importer/shared.js'
 
 export class Probe implements Engine {
@@ -31,8 +36,8 @@ export class Probe implements Engine {
     return this.#channels
   }
 
-  canMap(backing: Backing, access: number): string | null {
-    return this.#engine.canMap?.(backing, access) ?? null
+  get capabilities(): EngineCapabilities {
+    return this.#engine.capabilities
   }
 
   openChannel(options: EngineChannelOptions): EngineChannel {

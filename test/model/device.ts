@@ -7,6 +7,7 @@ import { P2pdmaError } from '../../lib/errors.js'
 import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import type {
   Engine,
+  EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
 } from '../../lib/move-notify/importer/engine.js'
@@ -66,14 +67,22 @@ export class ModelEngine implements Engine {
     return this.#mappings.get(id)
   }
 
-  canMap({ placement }: Backing): string | null {
+  readonly capabilities: EngineCapabilities = {
+    operations: [],
+    isTwoSided: false,
+    maps: { dmaBufs: false, cpuMemory: true, bars: false },
+    lateAccess: 'fault',
+    canMap: (backing) => this.#refusalOf(backing),
+  }
+
+  #refusalOf({ placement }: Backing): string | null {
     const { refuses } = this.faults
     return refuses !== undefined && placement.startsWith(`${refuses}/`) ? 'out of reach' : null
   }
 
   map(id: number, backing: Backing): void | Promise<void> {
     const number = this.maps++
-    if (this.canMap(backing) !== null) this.world.fail(`map() of ${backing.placement}, refused`)
+    if (this.#refusalOf(backing) !== null) this.world.fail(`map() of ${backing.placement}, refused`)
     if (!(backing instanceof ModelBacking)) this.world.fail('map() of memory from elsewhere')
     if (this.#mappings.has(id)) this.world.fail(`map() of attachment ${id}, which is mapped`)
     const finish = () => {

@@ -3,7 +3,7 @@ import t from 'tap'
 import type { Call, HeartOptions } from './cases/heart.js'
 import { close, exhaust, fill, move } from './heart-help.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 const WHOLE = { chunks: false }
 const CLOSED = ['ERR_CLOSED', 'ERR_OUTCOME_UNKNOWN']

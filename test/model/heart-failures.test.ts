@@ -3,7 +3,7 @@ import t from 'tap'
 import type { Call, HeartOptions } from './cases/heart.js'
 import { add, close, copy, exhaust, fill, move } from './heart-help.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 const WHOLE = { chunks: false }
 const ONE: HeartOptions = { buffers: [2], threads: [[fill(0, 0, 2, 7)], [move(0)]] }

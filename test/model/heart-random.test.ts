@@ -5,7 +5,7 @@ import { report, sample } from './explore.js'
 import { heart } from './heart-help.js'
 import { heartCases } from './heart-random.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 const seed = Number(process.env['MODEL_SEED'] ?? Date.now() % 1e9)
 const runs = Number(process.env['MODEL_RUNS'] ?? 150)

@@ -6,7 +6,7 @@ import { add, copy, exhaust, fill, heart, move } from './heart-help.js'
 
 const WHOLE = { chunks: false }
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 t.test('one channel, one buffer', async (t) => {
   const one = { buffers: [2], threads: [[fill(0, 0, 2, 7)], [move(0)]] }

@@ -4,7 +4,7 @@ import type { Call, ResidencyOptions } from './cases/residency.js'
 import { type Exploration, explore, report, sample } from './explore.js'
 import type { Patch } from './loader.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 type Bounds = Omit<Partial<Exploration<ResidencyOptions>>, 'options'>
 

@@ -3,7 +3,7 @@ import t from 'tap'
 import { type Exploration, explore, replay } from './explore.js'
 import { ordering } from './cases/machinery.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 const FILE = 'test/model/cases/machinery.ts'
 

@@ -4,7 +4,7 @@ import { explore, type Exploration, generator, replay, report, sample } from './
 import type { WwOptions } from './cases/ww.js'
 import type { Patch } from './loader.js'
 
-t.setTimeout(600_000)
+t.setTimeout(1_800_000)
 
 const MUTEX = 'lib/move-notify/reservation/ww-mutex.ts'
 const ABBA = [

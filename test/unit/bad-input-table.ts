@@ -280,8 +280,8 @@ export function rows(w: World): Record<string, Row> {
       call: bare.openChannel.bind(bare),
       params: [only({ depth: 1, onCompletion: () => 1 })],
     },
-    'SoftwareEngine#canMap': {
-      call: bare.canMap.bind(bare),
+    'SoftwareEngine#capabilities.canMap': {
+      call: (backing: index.Backing) => bare.capabilities.canMap?.(backing, index.Access.READ),
       params: [only(buffer.backing)],
     },
     'SoftwareEngine#map': {

@@ -8,6 +8,7 @@ import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/
 import { HeldBacking } from '../../lib/move-notify/exporter/residency/held-backing.js'
 import type {
   Engine,
+  EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
 } from '../../lib/move-notify/importer/engine.js'
@@ -118,8 +119,16 @@ export class FakeEngine implements Engine {
     return channel
   }
 
-  canMap({ placement }: Backing): string | null {
-    return this.refused.has(placement) ? 'it does not reach so far' : null
+  /** Set by a test. */
+  canMap: (backing: Backing) => string | null = ({ placement }) =>
+    this.refused.has(placement) ? 'it does not reach so far' : null
+
+  readonly capabilities: EngineCapabilities = {
+    operations: [],
+    isTwoSided: false,
+    maps: { dmaBufs: false, cpuMemory: true, bars: false },
+    lateAccess: 'fault',
+    canMap: (backing) => this.canMap(backing),
   }
 
   map(id: number, backing: Backing): void | Promise<void> {

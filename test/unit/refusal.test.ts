@@ -9,6 +9,7 @@ import { evict } from '../../lib/move-notify/exporter/evict.js'
 import { Importer } from '../../lib/move-notify/importer/importer.js'
 import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { ResidentSet } from '../../lib/move-notify/exporter/residency/resident-set.js'
+import { Access } from '../../lib/move-notify/importer/engine.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
 const PAGE = 4096
@@ -171,8 +172,8 @@ void t.test('what the engines answer', async (t) => {
   const engine = new SoftwareEngine()
   const real = await memfd().allocate(PAGE)
   const unmapped = { placement: 'vram', mapping: null, isDmaBuf: true } as Backing
-  t.equal(engine.canMap(real), null)
-  t.match(engine.canMap(unmapped), /CPU can map/)
+  t.equal(engine.capabilities.canMap?.(real, Access.READ), null)
+  t.match(engine.capabilities.canMap?.(unmapped, Access.READ) ?? '', /CPU can map/)
   t.equal(iommuRefusal(real), null)
   t.match(iommuRefusal(unmapped), /pages/)
   t.match(iommuRefusal({ ...unmapped, mapping: real.mapping, dmaMapping: null }), /pages/)

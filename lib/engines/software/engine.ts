@@ -10,7 +10,12 @@ import { P2pdmaError, checkInteger, closedError, looksLike, typeError } from '..
 import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
-import type { Engine, EngineChannelOptions } from '../../move-notify/importer/engine.js'
+import { Op } from '../../move-notify/importer/batch.js'
+import type {
+  Engine,
+  EngineCapabilities,
+  EngineChannelOptions,
+} from '../../move-notify/importer/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
 import { checkChannelOptions } from '../channel-options.js'
@@ -19,12 +24,34 @@ import { encodeFault, type SoftwareFault } from './inject.js'
 
 const MAX_ID = 2 ** 32 - 1
 
+const anyLength = {
+  minLength: 0,
+  maxLength: Number.MAX_SAFE_INTEGER,
+  alignment: 1,
+  withPeer: false,
+}
+
+/** What there is of it is the CPU: it reaches what the CPU has mapped, a BAR by wide accesses. */
+const capabilities: EngineCapabilities = {
+  operations: [
+    { op: Op.NOP, ...anyLength },
+    { op: Op.COPY, ...anyLength },
+    { op: Op.FILL, ...anyLength },
+    { op: Op.FETCH_ADD, minLength: 8, maxLength: 8, alignment: 8, withPeer: false },
+  ],
+  isTwoSided: false,
+  maps: { dmaBufs: false, cpuMemory: true, bars: true },
+  lateAccess: 'fault',
+  canMap: refusalOf,
+}
+
 export class SoftwareEngine implements Engine {
   static {
     brand(this, (value) => #native in value, { promising: ['close'] })
   }
 
   readonly name = 'software'
+  readonly capabilities = capabilities
   readonly #native: NativeSoftwareEngine
   readonly #channels = new Set<SoftwareChannel>()
   #importers: Importer[] = []
@@ -68,23 +95,12 @@ export class SoftwareEngine implements Engine {
     return channel
   }
 
-  canMap(backing: Backing): string | null {
-    if (!looksLike(backing, { mapping: 'object' })) {
-      throw typeError('backing', 'a Backing', backing)
-    }
-    const mapping: unknown = backing.mapping
-    if (mapping !== null && !(mapping instanceof Mapping)) {
-      throw typeError('backing.mapping', 'a Mapping', mapping)
-    }
-    return mapping === null ? 'it needs a placement that the CPU can map' : null
-  }
-
   /** Throws ERR_UNSUPPORTED for a backing that the CPU cannot map. */
   map(id: number, backing: Backing, size: number, access: number): void {
     this.#checkOpen()
     checkInteger('id', id, 0, MAX_ID)
     checkInteger('access', access, 1, 3)
-    const refusal = this.canMap(backing)
+    const refusal = refusalOf(backing)
     const { mapping, offset } = backing
     checkInteger('backing.size', backing.size, 0)
     checkInteger('backing.offset', offset, 0)
@@ -162,4 +178,15 @@ export class SoftwareEngine implements Engine {
   #checkOpen(): void {
     if (this.#closing !== null) throw closedError('The engine')
   }
+}
+
+function refusalOf(this: void, backing: Backing): string | null {
+  if (!looksLike(backing, { mapping: 'object' })) {
+    throw typeError('backing', 'a Backing', backing)
+  }
+  const mapping: unknown = backing.mapping
+  if (mapping !== null && !(mapping instanceof Mapping)) {
+    throw typeError('backing.mapping', 'a Mapping', mapping)
+  }
+  return mapping === null ? 'it needs a placement that the CPU can map' : null
 }

@@ -14,9 +14,11 @@ import {
 } from '../../kernel/verbs/index.js'
 import { splitPort } from '../../kernel/verbs/port.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
+import { Op } from '../../move-notify/importer/batch.js'
 import { withDeadline } from '../../move-notify/reservation/deadline.js'
 import type {
   Engine,
+  EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
 } from '../../move-notify/importer/engine.js'
@@ -75,6 +77,7 @@ export class VerbsEngine implements Engine {
 
   /** `verbs:` and the device's name; of one that has several ports, `verbs:mlx5_0/2`. */
   readonly name: string
+  readonly capabilities: EngineCapabilities
   readonly device: VerbsDevice
   /** By which its queue pairs send. */
   readonly port: LocalPort
@@ -115,6 +118,7 @@ export class VerbsEngine implements Engine {
       if (!events.closed) events.hold(hold)
     })
     this.#registrar = registrar
+    this.capabilities = capabilitiesOf(registrar, port.info.maxMessageSize)
     this.regions = new Regions(domain, registrar)
     const { removalTimeoutMs } = limits
     const onLost = (error: P2pdmaError) => this.#onLost(error)
@@ -398,10 +402,6 @@ export class VerbsEngine implements Engine {
     )
   }
 
-  canMap(backing: Backing): string | null {
-    return this.#registrar.refusalOf(backing)
-  }
-
   map(id: number, backing: Backing, size: number, access: number): void | Promise<void> {
     this.#checkOpen()
     try {
@@ -458,5 +458,21 @@ export class VerbsEngine implements Engine {
   #checkOpen(): void {
     if (this.#closing !== null) throw closedError('The engine')
     if (this.error !== null) throw this.error
+  }
+}
+
+/** A dma-buf can be of memory that has no pages, as a BAR's: it is registered as such, or not at all. */
+function capabilitiesOf(registrar: Registrar, maxMessage: number): EngineCapabilities {
+  const message = { minLength: 0, maxLength: maxMessage, alignment: 1, withPeer: true }
+  const takesDmabufs = registrar.refusal === null
+  return {
+    operations: [
+      ...[Op.COPY, Op.SEND, Op.RECEIVE].map((op) => ({ op, ...message })),
+      { op: Op.FETCH_ADD, minLength: 8, maxLength: 8, alignment: 8, withPeer: true },
+    ],
+    isTwoSided: true,
+    maps: { dmaBufs: takesDmabufs, cpuMemory: true, bars: takesDmabufs },
+    lateAccess: 'key',
+    canMap: (backing) => registrar.refusalOf(backing),
   }
 }

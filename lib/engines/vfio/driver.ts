@@ -5,6 +5,7 @@
  * device is one more module like `e1000e`, and one more line in drivers.ts.
  */
 import type { VfioDevice } from '../../kernel/vfio/index.js'
+import type { OperationCapability } from '../../move-notify/importer/engine.js'
 import type { DmaMemory } from './dma-memory.js'
 import type { RingMemory } from './ring-slots.js'
 
@@ -48,6 +49,8 @@ export type Health = 'sound' | 'reset' | 'gone'
 export interface DriverDevice {
   /** The queues that a channel can be opened on. */
   readonly queues: readonly string[]
+  /** What these queues do, all together. */
+  readonly operations: readonly OperationCapability[]
   /** Descriptors of a ring at least and at most. */
   readonly ringEntries: { readonly min: number; readonly max: number }
   /** `entries`: descriptors of the ring, a power of two. */

@@ -13,11 +13,14 @@ import {
 } from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
+import { Op } from '../../move-notify/importer/batch.js'
 import { withDeadline } from '../../move-notify/reservation/deadline.js'
 import type {
   Engine,
+  EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
+  OperationCapability,
 } from '../../move-notify/importer/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { loseDevice } from '../../move-notify/importer/shared.js'
@@ -73,6 +76,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
 
   readonly name: string
   readonly #device: VfioDevice
+  #capabilities: EngineCapabilities = capabilitiesOf([])
   readonly #memory: DeviceMappings
   #driver: DriverDevice | null = null
   readonly #channels = new Map<string, RingChannel>()
@@ -117,6 +121,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
         },
       })
       engine.#driver = opened
+      engine.#capabilities = capabilitiesOf(opened.operations)
       if (engine.#error !== null) throw engine.#error
       return engine
     } catch (error) {
@@ -124,6 +129,11 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
       // The kernel may have asked for it in the meantime.
       throw engine.#error ?? error
     }
+  }
+
+  /** The operations are those that the driver has queues for. */
+  get capabilities(): EngineCapabilities {
+    return this.#capabilities
   }
 
   get closed(): boolean {
@@ -201,10 +211,6 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
     if (!this.isDown) ring.start()
     return channel
-  }
-
-  canMap(backing: Backing): string | null {
-    return refusalOf(backing)
   }
 
   /** Throws ERR_UNSUPPORTED for memory that an IOMMU cannot pin. */
@@ -414,5 +420,16 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   #checkOpen(): void {
     if (this.#closing !== null) throw closedError('The engine')
     if (this.#error !== null) throw this.#error
+  }
+}
+
+/** Memory comes by its pages, a BAR by its mapping: the IOMMU is given no dma-buf as such. */
+function capabilitiesOf(operations: readonly OperationCapability[]): EngineCapabilities {
+  return {
+    operations,
+    isTwoSided: operations.some(({ op }) => op === Op.SEND || op === Op.RECEIVE),
+    maps: { dmaBufs: false, cpuMemory: true, bars: true },
+    lateAccess: 'fault',
+    canMap: refusalOf,
   }
 }

@@ -101,7 +101,7 @@ export class Attachment implements AttachOps {
 
   /** @internal */
   refusal(backing: Backing): string | null {
-    return this.importer.engine.canMap?.(backing, this.access) ?? null
+    return this.importer.engine.capabilities.canMap?.(backing, this.access) ?? null
   }
 
   /** @internal */

@@ -7,17 +7,55 @@ import type { Batch, Completions } from './batch.js'
 
 export { Access } from '../../abi.js'
 
-export interface Engine {
-  /** As `--engine` spells it. */
-  readonly name: string
-  /** Creates a channel. Its epoch starts at 1. */
-  openChannel(options: EngineChannelOptions): EngineChannel
+/** One of `Op` that an engine's channels do, on some queue of theirs. */
+export interface OperationCapability {
+  /** Of `Op`. */
+  readonly op: number
+  /** Bytes of one such operation, at least and at most. */
+  readonly minLength: number
+  readonly maxLength: number
+  /** What offsets in an attachment are a multiple of, bytes; a power of two. */
+  readonly alignment: number
+  /** Whether a peer is at its other end: it cannot be done between two attachments of ours. */
+  readonly withPeer: boolean
+}
+
+/** By what a device can be given memory. */
+export interface MappingCapability {
+  /** By the file descriptor of a dma-buf. */
+  readonly dmaBufs: boolean
+  /** By the CPU's mapping of memory that has pages. */
+  readonly cpuMemory: boolean
+  /** The BAR of another device, whichever way. */
+  readonly bars: boolean
+}
+
+/** What an engine can do. It says the same as long as it is open. */
+export interface EngineCapabilities {
+  readonly operations: readonly OperationCapability[]
+  /** Whether a transfer has two sides that both post: a SEND ends where a peer's RECEIVE is. */
+  readonly isTwoSided: boolean
+  readonly maps: MappingCapability
+  /**
+   * What refuses an access that comes after `unmap()`. `fault`: the device, or the IOMMU,
+   * looks the mapping up and finds none; `key`: the key of the mapping is known no more;
+   * `none`: nothing does, so a channel has to be quiet before anything is unmapped.
+   */
+  readonly lateAccess: 'fault' | 'key' | 'none'
   /**
    * Why the device cannot be given this memory, ever; null where it can, as far as one can
    * know without trying. Asked before anything is stopped: `move()` refuses the place then.
    * Left out: it can.
    */
-  canMap?(backing: Backing, access: number): string | null
+  canMap?(this: void, backing: Backing, access: number): string | null
+}
+
+export interface Engine {
+  /** As `--engine` spells it. */
+  readonly name: string
+  readonly capabilities: EngineCapabilities
+  /** Creates a channel. Its epoch starts at 1. */
+  openChannel(options: EngineChannelOptions): EngineChannel
   /**
    * Makes `backing` addressable as attachment `id`, as a new generation, and
    * sealed: its move fence may be outstanding still.

@@ -35,6 +35,7 @@ export interface AttachOptions {
 /** What an importer asks of one without asking whether it is there. */
 const ENGINE = {
   name: 'string',
+  capabilities: 'object',
   openChannel: 'function',
   map: 'function',
   seal: 'function',

@@ -7,6 +7,7 @@
 import type { Backing } from '../../../lib/move-notify/exporter/backing.js'
 import type {
   Engine,
+  EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
 } from '../../../lib/move-notify/importer/engine.js'
@@ -37,8 +38,8 @@ export class NaiveEngine implements Engine {
     return this.#engine.name
   }
 
-  canMap(backing: Backing, access: number): string | null {
-    return this.#engine.canMap?.(backing, access) ?? null
+  get capabilities(): EngineCapabilities {
+    return this.#engine.capabilities
   }
 
   openChannel(options: EngineChannelOptions): EngineChannel {

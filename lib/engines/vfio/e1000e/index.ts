@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pdmaError } from '../../../errors.js'
 import { waitUntil } from '../../../kernel/patience.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
+import { Op } from '../../../move-notify/importer/batch.js'
 import type {
   Driver,
   DriverDevice,
@@ -16,6 +17,7 @@ import type {
   VfioLink,
   RingQueue,
 } from '../driver.js'
+import { receiveLimits, sendLimits } from './limits.js'
 import {
   Cause,
   Ctrl,
@@ -68,6 +70,10 @@ const THROTTLE_MS = 10
 
 class E1000e implements DriverDevice {
   readonly queues = ['tx', 'rx'] as const
+  readonly operations = [
+    { op: Op.SEND, ...sendLimits, alignment: 1, withPeer: true },
+    { op: Op.RECEIVE, ...receiveLimits, alignment: 1, withPeer: true },
+  ]
   readonly ringEntries = RING_ENTRIES
   readonly #host: DriverHost
   readonly #registers: Registers
