@@ -77,6 +77,12 @@ export class MappedBacking implements Backing {
     return this.#track(this.#copy(source))
   }
 
+  /** What the CPU has mapped. */
+  canCopyFrom(source: Backing): boolean {
+    // What is no backing at all is copyFrom()'s to refuse.
+    return (source as Partial<Backing> | null)?.mapping !== null
+  }
+
   copyNow(source: Backing): boolean {
     if (source instanceof HeldBacking) return this.copyNow(source.inner)
     if (!(source instanceof MappedBacking)) return false

@@ -1,5 +1,6 @@
 import type { P2pdmaError } from '../../errors.js'
 import type { Backing } from './backing.js'
+import type { Copier } from './copying.js'
 
 /**
  * An attachment as its buffer sees it: the importer's `Attachment`. What the buffer asks of it
@@ -7,7 +8,7 @@ import type { Backing } from './backing.js'
  * the buffer's reservation. The exporter's side knows no more of an importer.
  */
 export interface AttachOps {
-  readonly importer: { readonly name: string }
+  readonly importer: Copier & { readonly name: string }
   /** What a `Batch` names it by. */
   readonly id: number
   /** Bytes. */

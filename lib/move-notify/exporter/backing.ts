@@ -1,6 +1,6 @@
 /**
  * What the heart asks of an exporter. It knows no device: a backing is memory
- * with a size that can be copied from another backing, poisoned and freed.
+ * with a size that can be copied to and from another backing, poisoned and freed.
  */
 import type { CpuAccessMode } from '../../kernel/cpu-access.js'
 import type { P2pdmaError } from '../../errors.js'
@@ -28,7 +28,7 @@ export interface Backing {
    * the copy into such a backing is finished before it is published.
    */
   readonly isDmaBuf: boolean
-  /** The CPU's mapping of the file, or null where the CPU has none. */
+  /** The CPU's mapping of the file, or null where the CPU has none: see wayToCopy(). */
   readonly mapping: Mapping | null
   /**
    * A mapping, with this backing at the same `offset`, that an IOMMU can be
@@ -41,6 +41,15 @@ export interface Backing {
    * Settles once, when no byte will be read or written any more.
    */
   copyFrom(source: Backing): Promise<void>
+  /** Whether `copyFrom()` can read there: asked before anything is stopped. Left out: it can. */
+  canCopyFrom?(source: Backing): boolean
+  /**
+   * As `copyFrom`, the other way round: for memory that its exporter writes elsewhere.
+   * Asked where the target does not read here. Optional.
+   */
+  copyTo?(target: Backing): Promise<void>
+  /** Whether `copyTo()` can write there. Left out: it can. */
+  canCopyTo?(target: Backing): boolean
   /**
    * Makes its pages present, where that is left to the first access. A move
    * calls it before anything is stopped, so that no pause pays for page faults.

@@ -11,6 +11,7 @@ import {
   typeError,
 } from '../../errors.js'
 import type { Backing, Exporter } from './backing.js'
+import { type Copier, wayToCopy } from './copying.js'
 import { cpuTimedOut } from './cpu-access.js'
 import { Allowance, throwIfAborted, withDeadline } from '../reservation/deadline.js'
 import { allocate } from './exporting.js'
@@ -127,6 +128,7 @@ async function exchange(
     // Everybody is asked, and all others are waited for, before anything is stopped.
     const refusal = options.force === true ? null : refusalOf(buffer.attachments, fresh)
     if (refusal !== null) throw refusal
+    const copyOver = wayToCopy(old, fresh, copiersOf(buffer))
     if (!buffer.reservation.isIdle(Usage.BOOKKEEP)) await waitForOthers(buffer, options)
     // Every mapping must go: steps 1.1 to 1.4 of each attachment.
     const invalidated = invalidateAll(buffer, old)
@@ -135,7 +137,7 @@ async function exchange(
     // Step 2: the copy is queued, and its fence tells when the new backing may be used. One that
     // is done at once needs none.
     const copied = fresh.copyNow?.(old) === true
-    const copy = copied ? DONE : fresh.copyFrom(old)
+    const copy = copied ? DONE : copyOver()
     if (fresh.isDmaBuf && !copied) {
       // A kernel importer could be given the new fd; see Backing.isDmaBuf.
       try {
@@ -283,6 +285,11 @@ async function takeBack(
     buffer.reservation.prune()
     buffer.publish(old)
   }
+}
+
+/** Nobody is listed before they are asked for. */
+function* copiersOf(buffer: MovableBuffer): Generator<Copier> {
+  for (const { importer } of buffer.attachments) yield importer
 }
 
 /** The deadline's own error, where that is why the fence failed. */

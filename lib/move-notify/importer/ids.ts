@@ -26,6 +26,16 @@ export class AttachmentIds<T> {
     return item
   }
 
+  /** An id for work of the importer's own: it names nothing that others could find. */
+  reserve(): number {
+    let reserved = 0
+    this.allocate((id) => {
+      reserved = id
+      return undefined as T
+    })
+    return reserved
+  }
+
   /** What the id names, or undefined once it has been released. */
   get(id: number): T | undefined {
     const slot = id % SLOTS

@@ -12,7 +12,10 @@ import {
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
+import type { Backing } from '../exporter/backing.js'
+import type { Copy } from '../exporter/copying.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
+import { copyOf } from './engine-copy.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
 import { MovableBuffer } from '../exporter/movable-buffer.js'
@@ -261,6 +264,11 @@ export class Importer {
       if (turn !== undefined) await turn
     }
     return found
+  }
+
+  /** How its device copies from one backing to another; null where it cannot. @internal */
+  copyBetween(source: Backing, target: Backing): Copy | null {
+    return this.error === null ? copyOf(this.engine, this.shared.ids, source, target) : null
   }
 
   /** @internal */

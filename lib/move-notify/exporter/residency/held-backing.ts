@@ -43,11 +43,24 @@ export class HeldBacking<Owner> implements Backing {
 
   copyFrom(source: Backing): Promise<void> {
     // The exporter's own kind of backing, where it is one: it keeps what it copies from alive.
-    return this.inner.copyFrom(source instanceof HeldBacking ? source.inner : source)
+    return this.inner.copyFrom(innermost(source))
+  }
+
+  canCopyFrom(source: Backing): boolean {
+    return this.inner.canCopyFrom?.(innermost(source)) ?? true
+  }
+
+  canCopyTo(target: Backing): boolean {
+    const { inner } = this
+    return inner.copyTo !== undefined && (inner.canCopyTo?.(innermost(target)) ?? true)
+  }
+
+  copyTo(target: Backing): Promise<void> {
+    return this.inner.copyTo?.(innermost(target)) ?? Promise.reject(new Error('it does not push'))
   }
 
   copyNow(source: Backing): boolean {
-    return this.inner.copyNow?.(source instanceof HeldBacking ? source.inner : source) ?? false
+    return this.inner.copyNow?.(innermost(source)) ?? false
   }
 
   async populate(): Promise<void> {
@@ -74,4 +87,8 @@ export class HeldBacking<Owner> implements Backing {
     this.#freed ??= this.inner.free().then(() => this.#onFreed(this))
     return this.#freed
   }
+}
+
+function innermost(backing: Backing): Backing {
+  return backing instanceof HeldBacking ? backing.inner : backing
 }
