@@ -4,6 +4,7 @@
  * `seal()` is the first thing that an invalidation does.
  */
 import type { Backing } from '../move-notify/exporter/backing.js'
+import { type Batch, type Completions, Status } from '../move-notify/importer/batch.js'
 import type {
   Engine,
   EngineCapabilities,
@@ -16,6 +17,7 @@ export class Probe implements Engine {
   readonly #engine: Engine
   readonly #channels: EngineChannel[] = []
   readonly #waiting: (() => void)[] = []
+  #bytes = 0
   readonly #watched = new Map<number, boolean>()
   /** Those whose devices reach an attachment of this one's, and what they name it by. */
   readonly #peers = new Map<number, { probe: Probe; id: number }[]>()
@@ -43,14 +45,15 @@ export class Probe implements Engine {
   openChannel(options: EngineChannelOptions): EngineChannel {
     const channel = this.#engine.openChannel(options)
     this.#channels.push(channel)
-    const post = channel.post.bind(channel)
-    const value = (...work: Parameters<typeof post>) => {
-      const accepted = post(...work)
-      if (accepted > 0) this.#wake()
-      return accepted
-    }
-    Object.defineProperty(channel, 'post', { value })
-    return channel
+    return new ProbedChannel(channel, {
+      posted: () => this.#wake(),
+      moved: (bytes) => (this.#bytes += bytes),
+    })
+  }
+
+  /** Of the operations that have completed well. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /**
@@ -114,4 +117,82 @@ export class Probe implements Engine {
 
   /** Leaves the engine open: it is not the probe's. */
   close(): void {}
+}
+
+interface Watcher {
+  posted(): void
+  moved(bytes: number): void
+}
+
+/** A channel that tells what goes into it and what comes out. */
+class ProbedChannel implements EngineChannel {
+  readonly #channel: EngineChannel
+  readonly #watcher: Watcher
+  readonly wait?: (microseconds: number, arrivalsOnly: boolean) => boolean
+
+  constructor(channel: EngineChannel, watcher: Watcher) {
+    this.#channel = channel
+    this.#watcher = watcher
+    if (channel.wait !== undefined) this.wait = channel.wait.bind(channel)
+  }
+
+  get depth(): number {
+    return this.#channel.depth
+  }
+
+  get inFlight(): number {
+    return this.#channel.inFlight
+  }
+
+  get stale(): number {
+    return this.#channel.stale
+  }
+
+  get unmatched(): number {
+    return this.#channel.unmatched ?? 0
+  }
+
+  get endError(): Error | null {
+    return this.#channel.endError ?? null
+  }
+
+  post(batch: Batch, first: number, count: number): number {
+    const accepted = this.#channel.post(batch, first, count)
+    if (accepted > 0) this.#watcher.posted()
+    return accepted
+  }
+
+  reap(out: Completions): number {
+    const count = this.#channel.reap(out)
+    let bytes = 0
+    for (let i = 0; i < count; i++) {
+      if (out.status[i] === Status.OK) bytes += out.result[i] ?? 0
+    }
+    if (bytes > 0) this.#watcher.moved(bytes)
+    return count
+  }
+
+  arm(arrivalsOnly?: boolean): void {
+    this.#channel.arm(arrivalsOnly)
+  }
+
+  uses(id: number): boolean {
+    return this.#channel.uses(id)
+  }
+
+  stop(): void | Promise<void> {
+    return this.#channel.stop()
+  }
+
+  force(): number {
+    return this.#channel.force()
+  }
+
+  restart(): void {
+    this.#channel.restart()
+  }
+
+  close(): void {
+    this.#channel.close()
+  }
 }

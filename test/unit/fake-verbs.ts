@@ -2,6 +2,7 @@
  * Fakes of libibverbs' objects, of which any call can be made to fail: the rig has no way to
  * make a real one fail there. Never a source of figures.
  */
+import type { Engine } from '../../lib/move-notify/importer/engine.js'
 import { P2pdmaError } from '../../lib/errors.js'
 import { QpState } from '../../lib/kernel/verbs/index.js'
 import type { Queue, QueueParts } from '../../lib/engines/verbs/queue.js'
@@ -126,7 +127,7 @@ let numbers = 0
 
 function host(fake: FakeVerbs, name: string, limits: Partial<ProgressLimits>, end: FakeEnd) {
   const made: PeerHost = {
-    engine: `fake:${name}`,
+    engine: { name: `fake:${name}` } as Engine,
     regions: {} as Regions,
     port: { path: { sgidIndex: 1, portNum: 2 }, mtu: 1024, trouble: () => null },
     limits: { ...LIMITS, ...limits },

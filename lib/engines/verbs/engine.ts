@@ -296,7 +296,7 @@ export class VerbsEngine implements Engine {
 
   get #peerHost() {
     return {
-      engine: this.name,
+      engine: this as Engine,
       regions: this.regions,
       port: this.port,
       limits: this.#limits,

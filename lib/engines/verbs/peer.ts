@@ -17,7 +17,9 @@ import {
 import { Attachment } from '../../move-notify/importer/attachment.js'
 import { Channel } from '../../move-notify/importer/channel.js'
 import { throwIfAborted, withDeadline, withSignal } from '../../move-notify/reservation/deadline.js'
+import type { Engine } from '../../move-notify/importer/engine.js'
 import type { Importer } from '../../move-notify/importer/importer.js'
+import { isSameDevice } from '../../move-notify/importer/shared.js'
 import { type Grant, type GrantOptions, Grants } from './grants.js'
 import type { Link } from './link/link.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
@@ -30,7 +32,7 @@ import type { Regions } from './regions.js'
 /** What a peer asks of its engine. */
 export interface PeerHost {
   /** The engine's name; its importers, channels and attachments are meant. */
-  readonly engine: string
+  readonly engine: Engine
   readonly regions: Regions
   readonly port: Pick<LocalPort, 'path' | 'mtu' | 'trouble'>
   /** Of its queue pairs, where they are not opened with others. */
@@ -395,9 +397,9 @@ export class Peer extends EventEmitter<PeerEvents> {
 
   /** Names and ids are an engine's own: those of another would be taken for ours. */
   #checkOurs(argument: string, importer: Importer): void {
-    // By its name: between an importer and its engine there may be something that looks on.
+    // Between an importer and its engine there may be something that looks on.
     const { engine } = (importer ?? {}) as Partial<Importer>
-    if (engine?.name === this.#host.engine) return
+    if (isSameDevice(engine, this.#host.engine)) return
     throw new P2pdmaError(`${argument} must be of the engine that this peer is connected to`, {
       code: 'ERR_INVALID_ARG_VALUE',
       argument,

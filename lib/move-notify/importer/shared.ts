@@ -33,6 +33,12 @@ export function standsFor(engine: Engine, behind: Engine): void {
   sharedBy.set(engine, sharedOf(behind))
 }
 
+/** Whether the one is the other, or stands for it. Before an importer was made of either: not. */
+export function isSameDevice(one: unknown, other: Engine): boolean {
+  const shared = sharedBy.get(one as Engine)
+  return shared !== undefined && shared === sharedBy.get(other)
+}
+
 /**
  * For an engine whose device is no more (`deviceLostError`): each of its importers fails
  * with this one error, and with them all that is in flight and all that waits.

@@ -12,6 +12,8 @@ import type {
   EngineChannelOptions,
 } from '../../../lib/move-notify/importer/engine.js'
 
+import { standsFor } from '../../../lib/move-notify/importer/shared.js'
+
 interface Mapped {
   backing: Backing
   size: number
@@ -31,9 +33,9 @@ export class NaiveEngine implements Engine {
 
   constructor(engine: Engine) {
     this.#engine = engine
+    standsFor(this, engine)
   }
 
-  /** The engine's own, by which peers know it. */
   get name(): string {
     return this.#engine.name
   }
