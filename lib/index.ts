@@ -1,6 +1,20 @@
 /** The public surface. */
 export { P2pdmaError, type ErrorDetails } from './errors.js'
 export { SoftwareEngine, VerbsEngine, openEngine } from './engines/index.js'
+export { INTERFACE_VERSION, type Registered } from './registry.js'
+export { type EngineFamily, type OpenedEngine, registerEngine } from './engines/registry.js'
+export { registerDriver } from './engines/vfio/drivers.js'
+export type {
+  Driver,
+  DriverDevice,
+  DriverHost,
+  Health,
+  QueueLimits,
+  RingQueue,
+} from './engines/vfio/driver.js'
+export type { DmaMemory } from './engines/vfio/dma-memory.js'
+export type { DescriptorForm, RingMemory } from './engines/vfio/ring-slots.js'
+export type { NativeDescriptorForm } from './native.js'
 export type { SoftwareChannel } from './engines/software/channel.js'
 export type { SoftwareFault } from './engines/software/inject.js'
 export type { SoftwareStats } from './native.js'
@@ -55,6 +69,7 @@ export type {
   MappingCapability,
   OperationCapability,
 } from './move-notify/importer/engine.js'
+export { PostError } from './move-notify/importer/post-error.js'
 export type { Backing, BackingHolder, CpuWindow, Exporter } from './move-notify/exporter/backing.js'
 export { Fence, type FenceWaitOptions } from './move-notify/reservation/fence.js'
 export { Reservation, Usage, reservationClass } from './move-notify/reservation/reservation.js'

@@ -22,7 +22,7 @@ const wanted = words.filter((word) => word !== '--list')
 // From the sources, since dist may still hold tests that are gone. What is in no
 // folder of these, nor run in the guest by those in `rig`, is a failure:
 // test/unit/runners.test.ts.
-const files = ['unit', 'model', 'lifecycle', 'native', 'package', 'rig']
+const files = ['unit', 'seams', 'model', 'lifecycle', 'native', 'package', 'rig']
   .map((folder) => join('test', folder))
   .flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true })

@@ -21,6 +21,7 @@ import {
   wholeNumberOrNull,
 } from './args.js'
 import { Interrupt, putBackAtExit } from './ending.js'
+import { loadPlugins } from './plugins.js'
 import { Output } from './output.js'
 import { ReportFile } from './report-file.js'
 
@@ -65,6 +66,9 @@ ${describeEffects()}
   --seed N           repeat the order of blocks and moves
   --json FILE|-      write the report as JSON; '-': to stdout, and TAP to stderr
   --reporter NAME    tap (TAP 14), or ktap, which the kernel's test runners read (tap)
+  --plugin MODULE    load this first: it registers engines or exporters for --engine,
+                     --from and --to to name (registerEngine(), registerExporter());
+                     a package, or a file as ./toy.mjs; may be repeated
   --inject FAULT     break one operation on purpose: ${FAULTS.join(', ')}
 
 BYTES may end in K, M, G or T. Without --disruptive nothing is changed outside of
@@ -105,6 +109,7 @@ const options = {
   json: { type: 'string' },
   reporter: { type: 'string' },
   inject: { type: 'string' },
+  plugin: { type: 'string', multiple: true },
   help: { type: 'boolean', short: 'h' },
 } as const
 
@@ -118,6 +123,7 @@ export async function run(argv: string[]): Promise<number> {
   }
   if (values.json === '') throw new UsageError('--json needs a file, or -')
   const dialect = oneOf('reporter', DIALECTS, values.reporter ?? 'tap')
+  await loadPlugins(values.plugin ?? [])
   return usageErrors(async () => smoke(settingsOf(values), values.json ?? null, dialect))
 }
 

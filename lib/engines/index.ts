@@ -1,16 +1,40 @@
 /** Engines by the name that `--engine` spells. */
 import { checkOptions, P2pdmaError, typeError } from '../errors.js'
+import { engines, type OpenedEngine, registerEngine } from './registry.js'
 import { SoftwareEngine } from './software/engine.js'
 import { VerbsEngine, type VerbsEngineOptions } from './verbs/engine.js'
 import { VfioEngine } from './vfio/engine.js'
+
+registerEngine({
+  interfaceVersion: 1,
+  name: 'software',
+  spelling: 'software',
+  open: (parameter) => Promise.resolve(parameter === null ? new SoftwareEngine() : null),
+})
+
+registerEngine({
+  interfaceVersion: 1,
+  name: 'vfio',
+  spelling: 'vfio:ADDRESS',
+  open: async (address) => (address === null ? null : VfioEngine.open(address)),
+})
+
+registerEngine({
+  interfaceVersion: 1,
+  name: 'verbs',
+  spelling: 'verbs:DEVICE[/PORT]',
+  takesOptions: true,
+  open: async (device, options) => (device === null ? null : VerbsEngine.open(device, options)),
+})
 
 /** Families that design.md plans and this version lacks. */
 const planned: readonly string[] = ['cuda']
 
 /**
  * Opens an engine: `software`, the embedded one; `vfio:0000:03:00.0`, a PCI
- * device that is bound to vfio-pci; or `verbs:mlx5_0`, an RDMA device by its first active port,
- * `verbs:mlx5_0/2` by its second port. `options`: of an RDMA device only. ERR_UNSUPPORTED for a
+ * device that is bound to vfio-pci; `verbs:mlx5_0`, an RDMA device by its first active port,
+ * `verbs:mlx5_0/2` by its second port; or one that `registerEngine()` has made known.
+ * `options`: of those that take some, of ours an RDMA device only. ERR_UNSUPPORTED for a
  * family that this version lacks, ERR_INVALID_ARG_VALUE for any other name.
  */
 export function openEngine(name: 'software'): Promise<SoftwareEngine>
@@ -21,24 +45,26 @@ export function openEngine(
 ): Promise<VerbsEngine>
 export function openEngine(
   name: string,
-  options?: VerbsEngineOptions,
-): Promise<SoftwareEngine | VfioEngine | VerbsEngine>
+  options?: object,
+): Promise<SoftwareEngine | VfioEngine | VerbsEngine | OpenedEngine>
 export async function openEngine(
   name: string,
-  options: VerbsEngineOptions = {},
-): Promise<SoftwareEngine | VfioEngine | VerbsEngine> {
+  options: object = {},
+): Promise<SoftwareEngine | VfioEngine | VerbsEngine | OpenedEngine> {
   await Promise.resolve()
   if (typeof name !== 'string') throw typeError('name', 'a string', name)
   checkOptions(options)
-  if (name.startsWith('verbs:')) return VerbsEngine.open(name.slice('verbs:'.length), options)
-  if (Object.keys(options).length > 0) {
-    throw new P2pdmaError(`${Object.keys(options).join(', ')}: options are for verbs only`, {
+  const found = engines.find(name)
+  if (found?.one.takesOptions !== true && Object.keys(options).length > 0) {
+    const takers = engines.all.filter(({ takesOptions }) => takesOptions === true)
+    const names = takers.map((each) => each.name).join(', ')
+    throw new P2pdmaError(`${Object.keys(options).join(', ')}: options are for ${names} only`, {
       code: 'ERR_INVALID_ARG_VALUE',
       argument: 'options',
     })
   }
-  if (name === 'software') return new SoftwareEngine()
-  if (name.startsWith('vfio:')) return VfioEngine.open(name.slice('vfio:'.length))
+  const opened = (await found?.one.open(found.parameter, options)) ?? null
+  if (opened !== null) return opened
   const family = name.split(':', 1)[0] ?? ''
   if (planned.includes(family)) {
     throw new P2pdmaError(`The engine ${family} is not in this version`, {
@@ -47,13 +73,11 @@ export async function openEngine(
       hint: 'use the engine software',
     })
   }
-  throw new P2pdmaError(
-    `No engine is named ${JSON.stringify(name)}; there are: software, vfio:ADDRESS, verbs:DEVICE[/PORT]`,
-    {
-      code: 'ERR_INVALID_ARG_VALUE',
-      argument: 'name',
-    },
-  )
+  const spellings = engines.all.map(({ spelling }) => spelling).join(', ')
+  throw new P2pdmaError(`No engine is named ${JSON.stringify(name)}; there are: ${spellings}`, {
+    code: 'ERR_INVALID_ARG_VALUE',
+    argument: 'name',
+  })
 }
 
 export { SoftwareEngine, VerbsEngine, VfioEngine }

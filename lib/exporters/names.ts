@@ -5,62 +5,112 @@ import { type Doing, explain, Machine } from '../failures/index.js'
 import { DmaHeap } from '../kernel/dma-heap.js'
 import { DrmDevice } from '../kernel/drm.js'
 import { drm } from './drm.js'
+import type { Exporter } from '../move-notify/exporter/backing.js'
 import { heap } from './heap.js'
 import { memfd } from './memfd.js'
 import type { MappedExporter } from './slab.js'
 import { memoryDevices } from './memory-devices.js'
+import {
+  type ExporterFamily,
+  exporters,
+  type ExporterStatus,
+  registerExporter,
+} from './registry.js'
 import { udmabuf } from './udmabuf.js'
 import { vfioBar } from './vfio-bar.js'
 
-/** What there is, or could be, on this machine. */
-export interface ExporterStatus {
-  /** As `exporterByName` takes it. */
-  readonly placement: string
-  readonly kind: 'kernel' | 'embedded'
-  readonly available: boolean
-  /** What would make it available. */
-  readonly hint?: string
+/** The families of this package, in the order in which they are told of. */
+const ours: readonly ExporterFamily[] = [
+  {
+    interfaceVersion: 1,
+    name: 'memfd',
+    spelling: 'memfd, memfd:hugetlb',
+    open: (parameter) => pages(parameter, memfd),
+    list: () => [
+      { placement: 'memfd', kind: 'embedded', available: true },
+      status('memfd:hugetlb', 'embedded', hugePages()),
+    ],
+  },
+  {
+    interfaceVersion: 1,
+    name: 'udmabuf',
+    spelling: 'udmabuf, udmabuf:hugetlb',
+    open: (parameter) => pages(parameter, udmabuf),
+    list: () => [status('udmabuf', 'kernel', opened('/dev/udmabuf', 'udmabuf.open'))],
+  },
+  {
+    interfaceVersion: 1,
+    name: 'heap',
+    spelling: 'heap:NAME',
+    open: (heapName) => (isNode(heapName) ? heap(heapName) : null),
+    list: () =>
+      listHeaps().map((name) =>
+        status(`heap:${name}`, 'kernel', opened(`/dev/dma_heap/${name}`, 'heap.open')),
+      ),
+  },
+  {
+    interfaceVersion: 1,
+    name: 'drm',
+    spelling: 'drm:DRIVER',
+    open: (driver) => (isNode(driver) ? drm({ driver }) : null),
+    list: () => [
+      status('drm:vgem', 'kernel', vgem()),
+      ...DrmDevice.drivers()
+        .filter((driver) => driver !== 'vgem')
+        .map((driver) => status(`drm:${driver}`, 'kernel', null)),
+    ],
+  },
+  {
+    interfaceVersion: 1,
+    name: 'vfio-bar',
+    spelling: 'vfio-bar[:ADDRESS[/BAR]]',
+    open: bar,
+    list: () =>
+      memoryDevices().map((address) =>
+        status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', 'vfio.container')),
+      ),
+  },
+]
+for (const each of ours) registerExporter(each)
+
+function pages<T>(parameter: string | null, make: (options?: { hugetlb: boolean }) => T): T | null {
+  if (parameter === null) return make()
+  return parameter === 'hugetlb' ? make({ hugetlb: true }) : null
 }
 
-const NAMES = [
-  'memfd',
-  'memfd:hugetlb',
-  'udmabuf',
-  'udmabuf:hugetlb',
-  'heap:NAME',
-  'drm:DRIVER',
-  'vfio-bar[:ADDRESS[/BAR]]',
-]
+function isNode(parameter: string | null): parameter is string {
+  return parameter !== null && /^[\w.,+@-]+$/.test(parameter)
+}
 
-const BAR_NAME = /^vfio-bar:([0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?:\/([0-5]))?$/
+const BAR = /^([0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?:\/([0-5]))?$/
+
+function bar(parameter: string | null): MappedExporter | null {
+  if (parameter === null) return vfioBar(firstMemoryDevice())
+  const [, address, region] = BAR.exec(parameter) ?? []
+  if (address === undefined) return null
+  return vfioBar(address, region === undefined ? {} : { region: Number(region) })
+}
+
+/** What this package names itself. */
+export type ExporterName =
+  | `${'memfd' | 'udmabuf'}${'' | ':hugetlb'}`
+  | `${'heap' | 'drm' | 'vfio-bar'}:${string}`
+  | 'vfio-bar'
 
 /**
  * `memfd`, `udmabuf`, `heap:system`, `drm:vgem`, `vfio-bar:0000:03:00.0/2`, ...;
- * `vfio-bar` alone: the first device with memory that is bound to vfio-pci. ERR_INVALID_ARG_VALUE
- * for another name.
+ * `vfio-bar` alone: the first device with memory that is bound to vfio-pci; or one that
+ * `registerExporter()` has made known. ERR_INVALID_ARG_VALUE for another name.
  */
-export function exporterByName(name: string): MappedExporter {
+export function exporterByName(name: ExporterName): MappedExporter
+export function exporterByName(name: string): Exporter
+export function exporterByName(name: string): Exporter {
   if (typeof name !== 'string') throw typeError('exporter', 'a string', name)
-  switch (name) {
-    case 'memfd':
-      return memfd()
-    case 'memfd:hugetlb':
-      return memfd({ hugetlb: true })
-    case 'udmabuf':
-      return udmabuf()
-    case 'udmabuf:hugetlb':
-      return udmabuf({ hugetlb: true })
-    case 'vfio-bar':
-      return vfioBar(firstMemoryDevice())
-  }
-  const [, kind, parameter = ''] = /^(heap|drm):([\w.,+@-]+)$/.exec(name) ?? []
-  if (kind === 'heap') return heap(parameter)
-  if (kind === 'drm') return drm({ driver: parameter })
-  const [, address, bar] = BAR_NAME.exec(name) ?? []
-  if (address !== undefined) {
-    return vfioBar(address, bar === undefined ? {} : { region: Number(bar) })
-  }
-  throw new P2pdmaError(`Unknown exporter ${JSON.stringify(name)}; there are ${NAMES.join(', ')}`, {
+  const found = exporters.find(name)
+  const exporter = found?.one.open(found.parameter) ?? null
+  if (exporter !== null) return exporter
+  const spellings = exporters.all.map(({ spelling }) => spelling).join(', ')
+  throw new P2pdmaError(`Unknown exporter ${JSON.stringify(name)}; there are ${spellings}`, {
     code: 'ERR_INVALID_ARG_VALUE',
     argument: 'exporter',
   })
@@ -78,22 +128,7 @@ function firstMemoryDevice(): string {
 
 /** Looks at what can be opened; allocates nothing. */
 export function availableExporters(): ExporterStatus[] {
-  const heaps = listHeaps()
-  return [
-    { placement: 'memfd', kind: 'embedded', available: true },
-    status('memfd:hugetlb', 'embedded', hugePages()),
-    status('udmabuf', 'kernel', opened('/dev/udmabuf', 'udmabuf.open')),
-    ...heaps.map((name) =>
-      status(`heap:${name}`, 'kernel', opened(`/dev/dma_heap/${name}`, 'heap.open')),
-    ),
-    status('drm:vgem', 'kernel', vgem()),
-    ...DrmDevice.drivers()
-      .filter((driver) => driver !== 'vgem')
-      .map((driver) => status(`drm:${driver}`, 'kernel', null)),
-    ...memoryDevices().map((address) =>
-      status(`vfio-bar:${address}`, 'kernel', access('/dev/vfio/vfio', 'vfio.container')),
-    ),
-  ]
+  return exporters.all.flatMap((family) => family.list?.() ?? [])
 }
 
 function status(

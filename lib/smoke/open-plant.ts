@@ -1,10 +1,11 @@
 /** The devices by the name that `--engine` spells. */
 import { P2pdmaError } from '../errors.js'
-import { type SoftwareEngine, openEngine } from '../engines/index.js'
+import { openEngine, SoftwareEngine } from '../engines/index.js'
+import { Op } from '../move-notify/importer/batch.js'
 import type { SmokeOptions } from './options.js'
 import type { Placement } from './pair.js'
 import type { Plant } from './plant.js'
-import { SoftwarePlant } from './software-plant.js'
+import { CopyPlant, SoftwarePlant } from './software-plant.js'
 import { openPeerPlant } from './verbs/peer-plant.js'
 import { openVerbsPlant } from './verbs/plant.js'
 import { openVfioPlant } from './vfio/plant.js'
@@ -38,7 +39,7 @@ export function checkEngineOptions(options: SmokeOptions): void {
       argument: 'link',
     })
   }
-  if (family !== '' && inject !== null) {
+  if (engine !== 'software' && inject !== null) {
     throw new P2pdmaError('Faults can be made on purpose in the engine software only', {
       code: 'ERR_INVALID_ARG_VALUE',
       argument: 'inject',
@@ -60,9 +61,12 @@ export async function openPlant(options: SmokeOptions, system: Placement): Promi
       : openPeerPlant(names, options, system)
   }
   // Whatever else there is to say of a name.
-  const software = await openEngine(engine)
-  if (engine === 'software') return new SoftwarePlant(software as SoftwareEngine)
-  await software.close()
+  const opened = await openEngine(engine)
+  if (opened instanceof SoftwareEngine) return new SoftwarePlant(opened)
+  if (opened.capabilities.operations.some(({ op, withPeer }) => op === Op.COPY && !withPeer)) {
+    return new CopyPlant(opened)
+  }
+  await opened.close()
   throw new P2pdmaError(`The smoke test cannot run on ${engine}`, { code: 'ERR_UNSUPPORTED' })
 }
 

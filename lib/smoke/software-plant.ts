@@ -1,5 +1,6 @@
-/** The embedded engine. */
+/** Engines that copy between two attachments by themselves: the embedded one, and those of others. */
 import type { SoftwareEngine } from '../engines/index.js'
+import type { OpenedEngine } from '../engines/registry.js'
 import { SoftwareChannel } from '../engines/software/channel.js'
 import { Importer } from '../move-notify/importer/importer.js'
 import { type Form, type Lane, openLane } from './lanes.js'
@@ -11,9 +12,11 @@ import { Probe } from './probe.js'
 import { scenarios } from './scenarios.js'
 import type { Tally } from './tally.js'
 
-export class SoftwarePlant implements Plant {
-  readonly #engine: SoftwareEngine
-  readonly facts = ['engine software: embedded, a DMA engine in software on a thread of its own']
+/** Of whatever engine that copies. */
+export class CopyPlant implements Plant {
+  readonly #engine: OpenedEngine
+  readonly #probes: Probe[] = []
+  readonly facts: readonly string[]
   readonly scenarios = scenarios
   readonly judgedSize = 4 << 20
   readonly aimMs = 50
@@ -22,16 +25,22 @@ export class SoftwarePlant implements Plant {
   readonly layOut = layOut
   readonly concludes = false
 
-  get bytes(): number {
-    return this.#engine.stats().bytes
-  }
-
-  get injected(): number {
-    return this.#engine.stats().injected
-  }
-
-  constructor(engine: SoftwareEngine) {
+  constructor(
+    engine: OpenedEngine,
+    facts = [`engine ${engine.name}: registered by a module of yours`],
+  ) {
     this.#engine = engine
+    this.facts = facts
+  }
+
+  /** By what the channels gave back. */
+  get bytes(): number {
+    return this.#probes.reduce((sum, { bytes }) => sum + bytes, 0)
+  }
+
+  /** Only ours can be broken on purpose. */
+  get injected(): number {
+    return 0
   }
 
   check(options: SmokeOptions): void {
@@ -39,7 +48,9 @@ export class SoftwarePlant implements Plant {
   }
 
   open(): Station {
-    return new SoftwareStation(this.#engine)
+    const probe = new Probe(this.#engine)
+    this.#probes.push(probe)
+    return new CopyStation(probe)
   }
 
   conclude(): Promise<null> {
@@ -51,38 +62,68 @@ export class SoftwarePlant implements Plant {
   }
 }
 
+export class SoftwarePlant extends CopyPlant {
+  readonly #engine: SoftwareEngine
+
+  constructor(engine: SoftwareEngine) {
+    super(engine, ['engine software: embedded, a DMA engine in software on a thread of its own'])
+    this.#engine = engine
+  }
+
+  override get bytes(): number {
+    return this.#engine.stats().bytes
+  }
+
+  override get injected(): number {
+    return this.#engine.stats().injected
+  }
+
+  override open(): Station {
+    return new SoftwareStation(this.#engine)
+  }
+}
+
 const DEPTH = 256
 
-class SoftwareStation implements Station {
+class CopyStation implements Station {
   readonly source: Port
   readonly target: Port
   /** It has nothing to reset. */
-  readonly resets = 0
-  readonly #engine: SoftwareEngine
-  readonly #lanes: Lane[] = []
+  readonly resets: number = 0
+  protected readonly lanes: Lane[] = []
 
-  constructor(engine: SoftwareEngine) {
-    this.#engine = engine
-    const probe = new Probe(engine)
+  constructor(probe: Probe) {
     this.source = { probe, importer: new Importer(probe) }
     this.target = this.source
   }
 
   lane(form: Form, tally: Tally): Lane {
     const lane = openLane(form, this.source.importer.channel({ depth: DEPTH }), tally)
-    this.#lanes.push(lane)
+    this.lanes.push(lane)
     return lane
   }
 
-  inject(kind: FaultName, lane: Lane, layout: Layout, restBlocks: number): void {
-    const channel = this.source.probe.channels[this.#lanes.indexOf(lane)]
+  /** checkEngineOptions() lets nobody ask for it. */
+  inject(_kind: FaultName, _lane: Lane, _layout: Layout, _restBlocks: number): void {}
+
+  async close(): Promise<void> {
+    await this.source.importer.close()
+  }
+}
+
+class SoftwareStation extends CopyStation {
+  readonly #engine: SoftwareEngine
+
+  constructor(engine: SoftwareEngine) {
+    super(new Probe(engine))
+    this.#engine = engine
+  }
+
+  override inject(kind: FaultName, lane: Lane, layout: Layout, restBlocks: number): void {
+    const channel = this.source.probe.channels[this.lanes.indexOf(lane)]
     if (!(channel instanceof SoftwareChannel)) return
     if (kind === 'doubled') this.#engine.inject({ kind, channel, after: restBlocks })
     else if (kind === 'stray') this.#engine.inject({ kind, offset: layout.slotSize })
     else this.#engine.inject({ kind, channel })
-  }
-
-  async close(): Promise<void> {
-    await this.source.importer.close()
   }
 }

@@ -1,6 +1,12 @@
 /** The exporters on a real kernel: each placement, and copies between all pairs. */
 import t from 'tap'
-import { availableExporters, exporterByName, POISON, slab } from '../../lib/exporters/index.js'
+import {
+  availableExporters,
+  type ExporterName,
+  exporterByName,
+  POISON,
+  slab,
+} from '../../lib/exporters/index.js'
 import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import { countInDebugfs, openFds, page, reserveHugePages, settled } from './support.js'
 
@@ -55,7 +61,7 @@ const kernelNames: Readonly<Record<string, string>> = {
 for (const name of all) {
   t.test(name, async (t) => {
     const before = openFds()
-    const exporter = exporterByName(name)
+    const exporter = exporterByName(name as ExporterName)
     const kernelName = kernelNames[name]
     const listed = kernelName === undefined ? 0 : countInDebugfs(kernelName)
     const backing = await exporter.allocate(3 * page + 1)
@@ -81,7 +87,7 @@ for (const name of all) {
     t.equal(await backing.countStrayWrites(), 1)
 
     for (const other of all) {
-      const target = await exporterByName(other).allocate(backing.size)
+      const target = await exporterByName(other as ExporterName).allocate(backing.size)
       await write(backing, other.length)
       await target.copyFrom(backing)
       const bytes = await read(target)
@@ -99,7 +105,7 @@ for (const name of all) {
 t.test('slabs of dma-bufs', async (t) => {
   for (const name of all.filter((each) => !/^memfd|hugetlb/.test(each))) {
     const before = openFds()
-    const exporter = slab(exporterByName(name), { slabSize: 16 * page })
+    const exporter = slab(exporterByName(name as ExporterName), { slabSize: 16 * page })
     const backings = await Promise.all(Array.from({ length: 32 }, () => exporter.allocate(page)))
     t.equal(new Set(backings.map((backing) => backing.fd)).size, 2, name)
     await Promise.all(backings.map((backing, i) => write(backing, i)))

@@ -131,6 +131,7 @@ export function rows(w: World): Record<string, Row> {
   const tx = rings.channel({ queue: 'tx' })
   const rx = rings.channel({ queue: 'rx' })
   const exporter = index.memfd()
+  const family = { interfaceVersion: 1, name: 'bad-input', spelling: 'bad-input' }
   const residency = { budget: page, evictTo: index.udmabuf() }
   const resident = new index.ResidentSet(exporter, residency)
   const complaints = new index.KernelComplaints()
@@ -163,6 +164,18 @@ export function rows(w: World): Record<string, Row> {
         { good: [], takes: (v) => isObject(v) && Symbol.iterator in v && !ArrayBuffer.isView(v) },
         options(),
       ],
+    },
+    registerEngine: {
+      call: index.registerEngine,
+      params: [only({ ...family, open: () => Promise.resolve(null) })],
+    },
+    registerExporter: {
+      call: index.registerExporter,
+      params: [only({ ...family, open: () => null })],
+    },
+    registerDriver: {
+      call: index.registerDriver,
+      params: [only({ ...family, ids: [1], open: () => Promise.reject(new Error('no device')) })],
     },
     exporterByName: { call: index.exporterByName, params: [only('memfd')] },
     memfd: { call: index.memfd, params: [options()] },

@@ -13,7 +13,7 @@ import t from 'tap'
 const rows = [
   ['cli'],
   ['index.ts'],
-  ['smoke'],
+  ['smoke', 'conformance'],
   ['doctor', 'rig'],
   ['strategies', 'sharing'],
   ['engines'],
@@ -22,7 +22,7 @@ const rows = [
   ['kernel'],
   ['native-verbs.ts'],
   ['native.ts'],
-  ['brand.ts'],
+  ['brand.ts', 'registry.ts'],
   ['build-command.ts'],
   ['shared-memory.ts'],
   ['failures'],

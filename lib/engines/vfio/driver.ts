@@ -2,16 +2,16 @@
  * What a device's driver does for the engine: the device ops. Everything that
  * devices have in common (attachments, IOVAs, rows, completions, stop and
  * restart) is the engine's; a driver knows registers and descriptors. The next
- * device is one more module like `e1000e`, and one more line in drivers.ts.
+ * device is one more module like `e1000e`, and one more line of `registerDriver()`.
  */
 import type { VfioDevice } from '../../kernel/vfio/index.js'
 import type { OperationCapability } from '../../move-notify/importer/engine.js'
+import type { Registered } from '../../registry.js'
 import type { DmaMemory } from './dma-memory.js'
 import type { RingMemory } from './ring-slots.js'
 
 /** A kind of device. */
-export interface Driver {
-  readonly name: string
+export interface Driver extends Registered {
   /** PCI ids, `vendor << 16 | device`. */
   readonly ids: readonly number[]
   /** Resets the device and brings it to where queues can be opened. */

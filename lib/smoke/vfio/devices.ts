@@ -58,14 +58,14 @@ function tooFew(sender: string | undefined): P2pdmaError {
       hint:
         idle.length > 0
           ? `\`p2pdma bind ${names}\``
-          : `there are drivers for ${drivers.map(({ name }) => name).join(', ')}; ` +
+          : `there are drivers for ${drivers.all.map(({ name }) => name).join(', ')}; ` +
             `or in a virtual machine: ${rigCommand()} p2pdma smoke --engine vfio`,
     },
   )
 }
 
 function isDriven({ vendor, device }: PciDevice): boolean {
-  return drivers.some(({ ids }) => ids.includes(pciId(vendor, device)))
+  return drivers.all.some(({ ids }) => ids.includes(pciId(vendor, device)))
 }
 
 /** The one with the largest BAR of those whose memory may be written to. */

@@ -55,6 +55,7 @@ const RCTL_ON = RCTL_OFF | Rctl.ENABLE
 const TCTL_ON = Tctl.ENABLE | Tctl.PAD_SHORT | Tctl.COLLISION_THRESHOLD | Tctl.COLLISION_DISTANCE
 
 export const e1000e: Driver = {
+  interfaceVersion: 1,
   name: 'e1000e (82574L)',
   ids: [0x8086_10d3],
   async open(host) {
