@@ -31,7 +31,7 @@ import type { Regions } from './regions.js'
 
 /** What a peer asks of its engine. */
 export interface PeerHost {
-  /** The engine's name; its importers, channels and attachments are meant. */
+  /** Its importers, channels and attachments are meant. */
   readonly engine: Engine
   readonly regions: Regions
   readonly port: Pick<LocalPort, 'path' | 'mtu' | 'trouble'>
