@@ -1,12 +1,17 @@
 /** The verbs engine under the heart: two NICs of the rig in one process, buffers that move. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { engineChecks } from '../../lib/conformance/index.js'
 import { VerbsEngine } from '../../lib/engines/verbs/engine.js'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
-import type { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
+import { type Batch, Op } from '../../lib/move-notify/importer/batch.js'
 import { KIB, breakQueue, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.setTimeout(900_000)
+
+/** Of the queue pair that the conformance suite opens its channels on. */
+const DEPTH = 64
 
 t.test('write, read and atomics, while both ends move', async (t) => {
   const ends = await open(t)
@@ -171,6 +176,38 @@ t.test('a peer that goes is a typed error, and the rest goes on', async (t) => {
   await t.rejects(ours.copy(from, 0, remote, 0, 4 * KIB), { code: /^ERR_(PEER_LOST|REVOKED)$/ })
   await source.move(udmabuf())
   t.equal(source.placement, 'udmabuf')
+})
+
+t.test('the conformance suite', async (t) => {
+  const open = async () => {
+    const [engine, there] = [await VerbsEngine.open('rxe0'), await VerbsEngine.open('rxe1')]
+    const [near, far] = await engine.pair(there)
+    const accepted = new Promise<string>((resolve) => far.once('queue', resolve))
+    const queue = await near.openQueue({ depth: DEPTH })
+    const into = there.importer()
+    const theirs = into.channel({ queue: await accepted, depth: DEPTH })
+    const target = await MovableBuffer.create(64 * KIB, memfd())
+    far.grant(theirs, await into.attach(target), { label: 'target' })
+    const remote = (await near.offered('target')).attach(engine.importer())
+    return {
+      engine,
+      queue,
+      fill: (batch: Batch, row: number, id: number, offset: number, length: number) => {
+        batch.op[row] = Op.COPY
+        batch.source[row] = id
+        batch.target[row] = remote.id
+        batch.sourceOffset[row] = offset
+        batch.targetOffset[row] = 0
+        batch.length[row] = length
+      },
+      close: async () => {
+        await engine.close()
+        await there.close()
+        await target.close()
+      },
+    }
+  }
+  for (const check of engineChecks(open)) await t.test(check.name, () => check.run())
 })
 
 t.test('bad input', async (t) => {
