@@ -2,7 +2,7 @@
 import t from 'tap'
 import type { HeartOptions } from './cases/heart.js'
 import { explore, replay } from './explore.js'
-import { add, copy, exhaust, fill, heart, move } from './heart-help.js'
+import { add, close, copy, exhaust, fill, heart, move } from './heart-help.js'
 
 const WHOLE = { chunks: false }
 
@@ -119,6 +119,19 @@ t.test('faults put in on purpose are found', async (t) => {
       "this.#state === 'restoring' && this.#blockers.size === 0 && this.#invalidations === seen",
       'true',
       /./,
+    ],
+    [
+      'an attachment is closed without the reservation',
+      { buffers: [2], threads: [[close('attachment')]] },
+      'importer/attachment.ts',
+      `await reservation.lock()
+    try {
+      await this.detach('closed', attachmentClosed())
+    } finally {
+      reservation.unlock()
+    }`,
+      "void reservation; await this.detach('closed', attachmentClosed())",
+      /under the reservation lock/,
     ],
     [
       'the old backing is poisoned before the fence has signalled',

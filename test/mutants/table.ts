@@ -136,6 +136,14 @@ export const mutants: Mutant[] = [
     killedBy: 'every attempt of a restore has the same stamp',
   },
   {
+    name: 'the question whether the reservation is held',
+    file: 'lib/move-notify/reservation/reservation.ts',
+    find: 'if (this.locked) return',
+    replace: 'return',
+    test: 'unit/heart.test.js',
+    killedBy: 'invalidate needs the reservation',
+  },
+  {
     name: 'contended lock first',
     file: 'lib/move-notify/reservation/ww-mutex.ts',
     find: 'contended = current',

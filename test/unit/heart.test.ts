@@ -1,8 +1,11 @@
 import t, { type Test } from 'tap'
+import { P2pdmaError } from '../../lib/errors.js'
 import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
 import { Importer, type ImporterOptions } from '../../lib/move-notify/importer/importer.js'
 import { quarantined } from '../../lib/move-notify/exporter/quarantine.js'
 import type { Exporter } from '../../lib/move-notify/exporter/backing.js'
+import { Fence } from '../../lib/move-notify/reservation/fence.js'
+import { Usage } from '../../lib/move-notify/reservation/reservation.js'
 import type { FakeBacking } from './fake-memory.js'
 import { FakeEngine, FakeExporter } from './fake-memory.js'
 
@@ -101,6 +104,42 @@ void t.test('a failed copy into a dma-buf leaves the buffer where it was', async
   t.equal(target.placement, 'a')
   t.ok(bytes().every((byte) => byte === 7))
   t.equal(kernel.alive, 0)
+  await close()
+})
+
+void t.test('what is done under the reservation is refused without it', async (t) => {
+  const { engine, importer, target, to, close } = await rig(t)
+  const channel = importer.channel()
+  const { reservation } = target
+  const { fence, signal } = Fence.create()
+  signal()
+  const reason = new P2pdmaError('a reason', { code: 'ERR_CLOSED' })
+  const calls: Record<string, () => unknown> = {
+    addFence: () => reservation.addFence(fence, Usage.READ),
+    addMoveFence: () => reservation.addMoveFence(fence),
+    prune: () => reservation.prune(),
+    publish: () => target.publish(target.backing),
+    link: () => target.link(to),
+    unlink: () => target.unlink(to),
+    invalidate: () => to.invalidate(),
+    retry: () => to.retry(),
+    validate: () => to.validate(7),
+    detach: () => to.detach('closed', reason),
+    stopFor: () => channel.machine.stopFor(to),
+  }
+  for (const [name, call] of Object.entries(calls)) {
+    const refused = Promise.resolve().then(call)
+    await t.rejects(refused, { code: 'ERR_NOT_LOCKED' }, `${name} needs the reservation`)
+  }
+  t.same([to.state, to.generation, channel.state], ['mapped', 1, 'running'], 'nothing was done')
+  t.equal(target.attachments.length, 1)
+  t.ok(reservation.isIdle(Usage.BOOKKEEP))
+  t.equal(engine.mapped.size, 2)
+  await reservation.lock()
+  for (const name of ['addFence', 'prune', 'retry'] as const) {
+    t.doesNotThrow(calls[name] as () => void, `${name} with it`)
+  }
+  reservation.unlock()
   await close()
 })
 

@@ -220,7 +220,9 @@ export class MovableBuffer {
     }
   }
 
+  /** Under the reservation. */
   async #detachAll(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
+    this.reservation.assertHeld('attachments are detached')
     const all = this.attachments
     const done = await Promise.allSettled(all.map((each) => each.detach(state, error)))
     for (const each of done) if (each.status === 'rejected') throw each.reason as Error
@@ -283,6 +285,7 @@ export class MovableBuffer {
 
   /** Under the reservation. @internal */
   publish(backing: Backing): void {
+    this.reservation.assertHeld('a backing is published')
     this.#backing.heldBy?.(null)
     this.#backing = backing
     backing.heldBy?.(this)
@@ -317,14 +320,16 @@ export class MovableBuffer {
     }
   }
 
-  /** @internal */
+  /** Under the reservation. @internal */
   link(attachment: AttachOps): void {
+    this.reservation.assertHeld('an attachment is added')
     attachment.next = this.#attachments
     this.#attachments = attachment
   }
 
-  /** @internal */
+  /** Under the reservation. @internal */
   unlink(attachment: AttachOps): void {
+    this.reservation.assertHeld('an attachment is taken out')
     if (this.#attachments === attachment) this.#attachments = attachment.next
     for (let each = this.#attachments; each !== null; each = each.next) {
       if (each.next === attachment) each.next = attachment.next

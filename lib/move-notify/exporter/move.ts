@@ -243,8 +243,12 @@ async function waitForOthers(buffer: MovableBuffer, options: MoveOptions): Promi
   await reservation.waitForOthers(Usage.BOOKKEEP, { signal: options.signal, timeoutMs })
 }
 
-/** Tells every attachment, then waits for all of them once. Undefined when done at once. */
+/**
+ * Tells every attachment, then waits for all of them once. Undefined when done at once.
+ * Under the reservation.
+ */
 function invalidateAll(buffer: MovableBuffer, old: Backing): Promise<void> | undefined {
+  buffer.reservation.assertHeld('a mapping is invalidated')
   let pending: Promise<void>[] | null = null
   for (const attachment of buffer.attachments) {
     const invalidated = attachment.invalidate()
@@ -275,6 +279,7 @@ async function takeBack(
   generation: number,
   error: P2pdmaError,
 ): Promise<void> {
+  buffer.reservation.assertHeld('a buffer is taken back')
   quarantine(fresh)
   if (error.code === 'ETIMEDOUT') quarantine(old)
   if (buffer.generation !== generation) return

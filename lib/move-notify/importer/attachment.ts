@@ -120,15 +120,17 @@ export class Attachment implements AttachOps {
     this.#generation = 0
   }
 
-  /** The buffer has moved: what could not be mapped where it was may be here. @internal */
+  /** The buffer has moved: what could not be mapped where it was may be here. Under its reservation. @internal */
   retry(): void {
+    this.#assertHeld('a mapping is tried again')
     if (this.#state !== 'failed' || this.importer.error !== null) return
     this.#error = null
     retry(this)
   }
 
-  /** The mapping of `generation` is live and its fences have signalled. @internal */
+  /** The mapping of `generation` is live and its fences have signalled. Under the reservation. @internal */
   validate(generation: number): void {
+    this.#assertHeld('a mapping is made valid')
     this.#generation = generation
     this.#state = 'mapped'
     this.importer.engine.unseal(this.id)
@@ -157,6 +159,7 @@ export class Attachment implements AttachOps {
 
   /** Under the buffer's reservation. @internal */
   async detach(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
+    this.#assertHeld('an attachment is detached')
     if (this.#state === 'closed') return
     try {
       await this.invalidate()
@@ -167,6 +170,10 @@ export class Attachment implements AttachOps {
         this.importer.forget(this)
       }
     }
+  }
+
+  #assertHeld(what: string): void {
+    this.buffer.reservation.assertHeld(what)
   }
 
   #release(): void {

@@ -211,7 +211,9 @@ export class Importer {
     }
   }
 
+  /** Under the buffer's reservation. */
   async #attachLocked(buffer: MovableBuffer, access: number): Promise<Attachment> {
+    buffer.reservation.assertHeld('a buffer is attached')
     this.#checkUsable()
     const attachment = this.shared.ids.allocate((id) => new Attachment(this, buffer, id, access))
     try {

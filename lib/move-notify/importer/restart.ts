@@ -20,8 +20,10 @@ import type { Limits } from './limits.js'
 /**
  * Step 1 as it reaches an importer: this mapping must go. Waits for nothing but the drain of
  * the channels that use it, and the unmap. Undefined where that is done at once.
+ * Under the reservation.
  */
 export function invalidate(attachment: Attachment): Promise<void> | undefined {
+  attachment.buffer.reservation.assertHeld('a mapping is invalidated')
   if (attachment.state !== 'mapped') return undefined
   attachment.importer.engine.seal(attachment.id)
   const users = usersOf(attachment)
@@ -155,6 +157,7 @@ export class StopAndRestart {
    * channel's minimum quantum.
    */
   stopFor(attachment: Attachment): Promise<void> | undefined {
+    attachment.buffer.reservation.assertHeld('a channel is stopped')
     this.#blockers.add(attachment)
     this.#invalidations++
     if (this.#state === 'running') {
@@ -393,6 +396,7 @@ async function restoreLocked(attachments: readonly Attachment[], limits: Limits)
  */
 function remap(attachment: Attachment, limits: Limits): Promise<void> | undefined {
   const { buffer, importer } = attachment
+  buffer.reservation.assertHeld('an attachment is mapped again')
   if (attachment.state !== 'invalid') return undefined
   let mapped: void | Promise<void>
   try {

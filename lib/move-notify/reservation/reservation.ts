@@ -1,4 +1,4 @@
-import { brand } from '../../brand.js'
+import { brand, notOwn } from '../../brand.js'
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { boundedWait, checkWait, Fence, type FenceWaitOptions } from './fence.js'
 import { WwClass, WwMutex } from './ww-mutex.js'
@@ -20,10 +20,14 @@ interface Entry {
   readonly isMove: boolean
 }
 
+let isReservation: (value: unknown) => value is Reservation
+
 /** A buffer's lock and its fences (dma_resv). */
 export class Reservation extends WwMutex {
   static {
-    brand(this, (value) => #fences in value)
+    isReservation = (value): value is Reservation =>
+      typeof value === 'object' && value !== null && #fences in value
+    brand(this, isReservation, { hot: ['assertHeld'] })
   }
 
   /** Null until the first fence: most of 100,000 buffers have none. */
@@ -31,6 +35,17 @@ export class Reservation extends WwMutex {
 
   constructor() {
     super(reservationClass)
+  }
+
+  /**
+   * Throws ERR_NOT_LOCKED where nobody holds the lock under which `what` is done, as
+   * dma_resv_assert_held() (include/linux/dma-resv.h) warns; whose it is it does not know.
+   * @internal
+   */
+  assertHeld(what: string): void {
+    if (!isReservation(this)) throw notOwn('Reservation', this)
+    if (this.locked) return
+    throw new P2pdmaError(`${what} under the reservation lock`, { code: 'ERR_NOT_LOCKED' })
   }
 
   /**
@@ -49,11 +64,7 @@ export class Reservation extends WwMutex {
   #add(fence: Fence, usage: Usage, isMove: boolean): void {
     if (!(fence instanceof Fence)) throw typeError('fence', 'a Fence', fence)
     checkUsage(usage)
-    if (!this.locked) {
-      throw new P2pdmaError('a fence is added under the reservation lock', {
-        code: 'ERR_NOT_LOCKED',
-      })
-    }
+    this.assertHeld('a fence is added')
     const alive = this.#fences?.filter(isAlive) ?? []
     const same = alive.find((each) => each.fence === fence)
     if (same === undefined) alive.push({ fence, usage, isMove })
@@ -119,6 +130,7 @@ export class Reservation extends WwMutex {
 
   /** Forgets fences that have been signalled, failed ones included. The lock must be held. */
   prune(): void {
+    this.assertHeld('fences are forgotten')
     const alive = this.#fences?.filter(isAlive) ?? []
     this.#fences = alive.length === 0 ? null : alive
   }

@@ -9,7 +9,7 @@
  * repairs do not exist here.
  */
 import { constants } from 'node:os'
-import { brand } from '../../brand.js'
+import { brand, notOwn } from '../../brand.js'
 import {
   abortError,
   checkOptions,
@@ -81,9 +81,13 @@ class Waiter implements Waiting {
   }
 }
 
+let isMutex: (value: unknown) => value is WwMutex
+
 export class WwMutex {
   static {
-    brand(this, (value) => #waiters in value, { promising: ['lock', 'lockSlow'] })
+    isMutex = (value): value is WwMutex =>
+      typeof value === 'object' && value !== null && #waiters in value
+    brand(this, isMutex, { hot: ['locked'], promising: ['lock', 'lockSlow'] })
   }
 
   readonly #class: WwClass
@@ -98,6 +102,7 @@ export class WwMutex {
   }
 
   get locked(): boolean {
+    if (!isMutex(this)) throw notOwn('WwMutex', this)
     return this.#owner !== null
   }
 
