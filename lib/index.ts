@@ -50,6 +50,7 @@ export { transitions } from './move-notify/importer/channel-states.js'
 export type {
   ChannelEvent,
   ChannelState,
+  ChannelTableState,
   TransitionTable,
 } from './move-notify/importer/channel-states.js'
 export type { Abortable } from './move-notify/reservation/deadline.js'

@@ -3,15 +3,15 @@
  * somebody listens. Times are `performance.now()`, ms.
  */
 import { channel } from 'node:diagnostics_channel'
-import type { ChannelEvent, ChannelState } from './importer/channel-states.js'
+import type { ChannelEvent, ChannelTableState } from './importer/channel-states.js'
 
 /** A channel's transition. */
 export interface ChannelTransition {
   importer: string
   channel: number
   event: ChannelEvent
-  from: ChannelState
-  to: ChannelState
+  from: ChannelTableState
+  to: ChannelTableState
   at: number
   /** On `restart`: how long the gate was closed, ms. */
   pauseMs?: number
@@ -54,6 +54,8 @@ export interface AttachmentRestore {
   importer: string
   attachment: number
   generation: number
+  /** No channel had stopped for it: it was attached, or restored by itself. */
+  idle: boolean
   error: Error | null
 }
 

@@ -126,11 +126,11 @@ t.test('faults put in on purpose are found', async (t) => {
       'importer/attachment.ts',
       `await reservation.lock()
     try {
-      await this.detach('closed', attachmentClosed())
+      await this.detach('close', attachmentClosed())
     } finally {
       reservation.unlock()
     }`,
-      "void reservation; await this.detach('closed', attachmentClosed())",
+      "void reservation; await this.detach('close', attachmentClosed())",
       /under the reservation lock/,
     ],
     [

@@ -124,7 +124,7 @@ void t.test('what is done under the reservation is refused without it', async (t
     invalidate: () => to.invalidate(),
     retry: () => to.retry(),
     validate: () => to.validate(7),
-    detach: () => to.detach('closed', reason),
+    detach: () => to.detach('close', reason),
     stopFor: () => channel.machine.stopFor(to),
   }
   for (const [name, call] of Object.entries(calls)) {

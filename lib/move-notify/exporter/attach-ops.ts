@@ -41,5 +41,5 @@ export interface AttachOps {
   /** There will be no mapping until the next move, for this reason. @internal */
   fail(error: P2pdmaError): void
   /** Invalidates it with no way back. @internal */
-  detach(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void>
+  detach(event: 'revoke' | 'close', error: P2pdmaError): Promise<void>
 }

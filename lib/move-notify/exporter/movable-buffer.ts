@@ -195,7 +195,7 @@ export class MovableBuffer {
     try {
       this.checkUsable()
       this.#revoked = revokedError()
-      await this.#detachAll('revoked', this.#revoked)
+      await this.#detachAll('revoke', this.#revoked)
     } finally {
       this.reservation.unlock()
     }
@@ -212,7 +212,7 @@ export class MovableBuffer {
       // A move out of there that has failed is back; one that was done is not concerned.
       if (this.#backing !== lost || this.isClosed) return
       this.#revoked = error
-      await this.#detachAll('revoked', error)
+      await this.#detachAll('revoke', error)
     } catch {
       // A device that cannot be stopped: its importer has failed, and says so.
     } finally {
@@ -221,10 +221,10 @@ export class MovableBuffer {
   }
 
   /** Under the reservation. */
-  async #detachAll(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
+  async #detachAll(event: 'revoke' | 'close', error: P2pdmaError): Promise<void> {
     this.reservation.assertHeld('attachments are detached')
     const all = this.attachments
-    const done = await Promise.allSettled(all.map((each) => each.detach(state, error)))
+    const done = await Promise.allSettled(all.map((each) => each.detach(event, error)))
     for (const each of done) if (each.status === 'rejected') throw each.reason as Error
   }
 
@@ -359,7 +359,7 @@ export class MovableBuffer {
     if (this.#tails !== null) await Promise.allSettled(this.#tails)
     await this.reservation.lock()
     try {
-      await this.#detachAll('closed', closedError('the buffer'))
+      await this.#detachAll('close', closedError('the buffer'))
     } finally {
       try {
         await this.#retirePoisoned()

@@ -1,27 +1,22 @@
 import { brand, notOwn } from '../../brand.js'
 import { P2pdmaError, closedError } from '../../errors.js'
+import {
+  type AttachmentEvent,
+  type AttachmentState,
+  type AttachmentTableState,
+  attachmentTransitions,
+} from './attachment-states.js'
 import type { Channel } from './channel.js'
 import type { Importer } from './importer.js'
 import type { AttachOps } from '../exporter/attach-ops.js'
 import type { Backing } from '../exporter/backing.js'
 import type { MovableBuffer } from '../exporter/movable-buffer.js'
 import { invalidate, restoreIdle, retry } from './restart.js'
+import { follow } from './state-table.js'
 import { trace } from '../trace.js'
 import type { AttachmentRestore } from '../trace.js'
 
-export type AttachmentState =
-  /** Its mapping is live. */
-  | 'mapped'
-  /** Its mapping is gone or going: on the invalid list until it is remapped. */
-  | 'invalid'
-  /**
-   * It could not be remapped: work that names it is rejected with the reason. Tried again
-   * after the buffer's next move, unless the importer itself has failed.
-   */
-  | 'failed'
-  /** Its exporter took the memory back for good. */
-  | 'revoked'
-  | 'closed'
+export type { AttachmentState } from './attachment-states.js'
 
 /** One importer's hold on one buffer. Work names it and an offset, never an address. */
 export class Attachment implements AttachOps {
@@ -43,7 +38,7 @@ export class Attachment implements AttachOps {
   readonly id: number
   /** `Access` bits. */
   readonly access: number
-  #state: AttachmentState = 'invalid'
+  #state: AttachmentTableState = 'idle'
   #generation = 0
   #error: P2pdmaError | null = null
   #lastError: P2pdmaError | null = null
@@ -74,7 +69,7 @@ export class Attachment implements AttachOps {
 
   get state(): AttachmentState {
     if (!Attachment.is(this)) throw notOwn('Attachment', this)
-    return this.#state
+    return this.#state === 'idle' ? 'invalid' : this.#state
   }
 
   /** The generation of the buffer that the device sees; 0 while it sees none. */
@@ -111,8 +106,9 @@ export class Attachment implements AttachOps {
 
   /** Steps 0 and 1: it has no mapping any more; `users` stop for it. @internal */
   invalidated(users: Channel[]): void {
-    this.#state = 'invalid'
-    if (users.length > 0) this.#blocked = users
+    if (users.length === 0) return this.#transition('idle')
+    this.#transition('invalidate')
+    this.#blocked = users
   }
 
   /** Step 1.3: its generation is dead. @internal */
@@ -131,41 +127,40 @@ export class Attachment implements AttachOps {
   /** The mapping of `generation` is live and its fences have signalled. Under the reservation. @internal */
   validate(generation: number): void {
     this.#assertHeld('a mapping is made valid')
+    const isIdle = this.#state === 'idle'
+    this.#transition('validate')
     this.#generation = generation
-    this.#state = 'mapped'
     this.importer.engine.unseal(this.id)
     this.#release()
-    this.#publish(null)
+    this.#publish(isIdle, null)
   }
 
   /** There will be no mapping any more; work that names it is rejected. @internal */
-  end(state: 'failed' | 'revoked' | 'closed', error: P2pdmaError): void {
-    if (this.#error !== null) {
-      // The first reason stays; only a close still changes the state.
-      if (state === 'closed') this.#state = state
-      return
-    }
-    this.#state = state
+  end(event: 'fail' | 'revoke' | 'close', error: P2pdmaError): void {
+    const isIdle = this.#state === 'idle'
+    this.#transition(event)
+    // The first reason stays.
+    if (this.#error !== null) return
     this.#error = error
     this.#lastError = error
     this.#release()
-    if (state === 'failed') this.#publish(error)
+    if (event === 'fail') this.#publish(isIdle, error)
   }
 
   /** @internal */
   fail(error: P2pdmaError): void {
-    this.end('failed', error)
+    this.end('fail', error)
   }
 
   /** Under the buffer's reservation. @internal */
-  async detach(state: 'revoked' | 'closed', error: P2pdmaError): Promise<void> {
+  async detach(event: 'revoke' | 'close', error: P2pdmaError): Promise<void> {
     this.#assertHeld('an attachment is detached')
     if (this.#state === 'closed') return
     try {
       await this.invalidate()
     } finally {
-      this.end(state, error)
-      if (state === 'closed') {
+      this.end(event, error)
+      if (event === 'close') {
         this.buffer.unlink(this)
         this.importer.forget(this)
       }
@@ -187,15 +182,22 @@ export class Attachment implements AttachOps {
   abandonedBy(channel: Channel): void {
     const others = this.#blocked?.filter((each) => each !== channel) ?? []
     this.#blocked = others.length > 0 ? others : null
-    if (others.length === 0 && this.#state === 'invalid') restoreIdle(this)
+    if (others.length > 0 || this.#state !== 'invalid') return
+    this.#transition('idle')
+    restoreIdle(this)
   }
 
-  #publish(error: Error | null): void {
+  #transition(event: AttachmentEvent): void {
+    this.#state = follow('attachment', attachmentTransitions, this.#state, event)
+  }
+
+  #publish(idle: boolean, error: Error | null): void {
     if (!trace.restore.hasSubscribers) return
     trace.restore.publish({
       importer: this.importer.name,
       attachment: this.id,
       generation: this.#generation,
+      idle,
       error,
     } satisfies AttachmentRestore)
   }
@@ -208,7 +210,7 @@ export class Attachment implements AttachOps {
     const { reservation } = this.buffer
     await reservation.lock()
     try {
-      await this.detach('closed', attachmentClosed())
+      await this.detach('close', attachmentClosed())
     } finally {
       reservation.unlock()
     }

@@ -1,12 +1,18 @@
 /**
  * The channel's states and events, as one table. What is not in it is illegal.
  */
-import { P2pdmaError } from '../../errors.js'
-
 export type ChannelState = 'running' | 'stopping' | 'stopped' | 'restoring' | 'failed' | 'closed'
 
+/**
+ * `asked`: it has to stop as soon as it has run for its minimum; its gate is open still, so
+ * that `Channel.state` says `running`.
+ */
+export type ChannelTableState = ChannelState | 'asked'
+
 export type ChannelEvent =
-  /** A mapping that it uses must go (step 1 of the mail). */
+  /** A mapping that it uses must go, and it has not run for its minimum yet. */
+  | 'ask'
+  /** A mapping that it uses must go (step 1 of the mail): the gate closes. */
   | 'invalidate'
   /** The device is quiet and its completions have been seen (1.1, 1.2). */
   | 'drained'
@@ -21,10 +27,14 @@ export type ChannelEvent =
   | 'close'
 
 /** By state and event, the state that follows. */
-export type TransitionTable = Record<ChannelState, Partial<Record<ChannelEvent, ChannelState>>>
+export type TransitionTable = Record<
+  ChannelTableState,
+  Partial<Record<ChannelEvent, ChannelTableState>>
+>
 
 export const transitions: TransitionTable = {
-  running: { invalidate: 'stopping', fail: 'failed', close: 'closed' },
+  running: { ask: 'asked', invalidate: 'stopping', fail: 'failed', close: 'closed' },
+  asked: { invalidate: 'stopping', fail: 'failed', close: 'closed' },
   stopping: {
     invalidate: 'stopping',
     drained: 'stopped',
@@ -37,15 +47,4 @@ export const transitions: TransitionTable = {
   restoring: { invalidate: 'stopped', restart: 'running', fail: 'failed', close: 'closed' },
   failed: { fail: 'failed', close: 'closed' },
   closed: { close: 'closed' },
-}
-
-/** The next state; throws where the table has none. */
-export function nextState(state: ChannelState, event: ChannelEvent): ChannelState {
-  const next = transitions[state][event]
-  if (next === undefined) {
-    throw new P2pdmaError(`channel: no transition for '${event}' in state '${state}'`, {
-      code: 'ERR_ILLEGAL_TRANSITION',
-    })
-  }
-  return next
 }

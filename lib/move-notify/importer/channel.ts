@@ -119,7 +119,7 @@ export class Channel {
   /** Whether the gate is open. */
   get isRunning(): boolean {
     if (!Channel.is(this)) throw notOwn('Channel', this)
-    return this.machine.state === 'running'
+    return this.machine.isOpen
   }
 
   /** Starts at 1; a forced stop begins the next. */

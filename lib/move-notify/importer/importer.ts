@@ -222,7 +222,7 @@ export class Importer {
       this.#checkUsable()
     } catch (error) {
       await engineUnmap(this, attachment.id)
-      attachment.end('closed', attachmentClosed())
+      attachment.end('close', attachmentClosed())
       this.#releaseId(attachment)
       throw error
     }
@@ -347,7 +347,7 @@ export class Importer {
       if (attachment.importer !== this) continue
       if (attachment instanceof Attachment) {
         if (!isOutOfReach) quarantine(attachment.buffer.backing)
-        attachment.end('failed', failed)
+        attachment.end('fail', failed)
       } else attachment.end('revoked', failed)
     }
   }

@@ -1,10 +1,11 @@
 import type { P2pdmaError } from '../../errors.js'
+import type { AttachmentState } from './attachment-states.js'
 import type { AbortWatch } from './abort-watch.js'
 
 /** What an operation may name: an attachment, or a peer's buffer that we hold a key to. */
 export interface Named {
   readonly id: number
-  readonly state: string
+  readonly state: AttachmentState
   /** Why it can be named no more, or null. */
   readonly error: P2pdmaError | null
   /** Why it was without a mapping last, or null. */

@@ -11,11 +11,17 @@ import { type AcquireContext, lockAll } from '../reservation/ww-mutex.js'
 import { trace } from '../trace.js'
 import type { ChannelTransition } from '../trace.js'
 import { type Attachment, remapError } from './attachment.js'
-import { type ChannelEvent, type ChannelState, nextState } from './channel-states.js'
+import {
+  type ChannelEvent,
+  type ChannelState,
+  type ChannelTableState,
+  transitions,
+} from './channel-states.js'
 import type { Channel } from './channel.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
 import type { EngineChannel } from './engine.js'
 import type { Limits } from './limits.js'
+import { follow } from './state-table.js'
 
 /**
  * Step 1 as it reaches an importer: this mapping must go. Waits for nothing but the drain of
@@ -108,19 +114,19 @@ export class StopAndRestart {
   readonly #device: EngineChannel
   readonly #limits: Limits
   readonly #hooks: StopHooks
-  #state: ChannelState = 'running'
+  #state: ChannelTableState = 'running'
   #epoch = 1
   /** The attachments it stopped for that have no new mapping yet: its invalid list. */
   readonly #blockers = new Set<Attachment>()
   /** The epoch of step 3.3: counts invalidations. */
   #invalidations = 0
   #quiet: Promise<void> = QUIET
-  #stopAsked = false
   #working = false
   #runningSince = -Infinity
   #closedSince = 0
-  #stops = 0
-  #forcedStops = 0
+  /** So far, forced ones included. */
+  stops = 0
+  forcedStops = 0
 
   constructor(owner: Channel, device: EngineChannel, limits: Limits, hooks: StopHooks) {
     this.#owner = owner
@@ -130,20 +136,17 @@ export class StopAndRestart {
   }
 
   get state(): ChannelState {
-    return this.#state
+    return this.#state === 'asked' ? 'running' : this.#state
+  }
+
+  /** Whether the gate is open. */
+  get isOpen(): boolean {
+    return this.#state === 'running' || this.#state === 'asked'
   }
 
   /** Starts at 1; a forced stop begins the next. */
   get epoch(): number {
     return this.#epoch
-  }
-
-  get stops(): number {
-    return this.#stops
-  }
-
-  get forcedStops(): number {
-    return this.#forcedStops
   }
 
   get isDead(): boolean {
@@ -161,11 +164,8 @@ export class StopAndRestart {
     this.#blockers.add(attachment)
     this.#invalidations++
     if (this.#state === 'running') {
-      if (!this.#stopAsked) {
-        this.#stopAsked = true
-        this.#quiet = this.#stop() ?? QUIET
-        this.#quiet.catch(() => {})
-      }
+      this.#quiet = this.#stop() ?? QUIET
+      this.#quiet.catch(() => {})
     } else if (this.#state === 'restoring') {
       this.#transition('invalidate')
     }
@@ -174,14 +174,15 @@ export class StopAndRestart {
 
   #stop(): Promise<void> | undefined {
     const rest = this.#runningSince + this.#limits.minRunMs - performance.now()
-    return rest > 0 ? sleep(rest).then(() => this.#stopNow()) : this.#stopNow()
+    if (rest <= 0) return this.#stopNow()
+    this.#transition('ask')
+    return sleep(rest).then(() => this.#stopNow())
   }
 
   #stopNow(): Promise<void> | undefined {
-    this.#stopAsked = false
-    if (this.#state !== 'running') return undefined
+    if (this.isDead) return undefined
     this.#closedSince = performance.now()
-    this.#stops++
+    this.stops++
     this.#transition('invalidate')
     let stopped: void | Promise<void>
     try {
@@ -215,7 +216,7 @@ export class StopAndRestart {
     }
     try {
       this.#epoch = this.#device.force()
-      this.#forcedStops++
+      this.forcedStops++
       return true
     } catch (cause) {
       const error = new P2pdmaError(
@@ -301,7 +302,7 @@ export class StopAndRestart {
 
   #transition(event: ChannelEvent): void {
     const from = this.#state
-    const to = nextState(from, event)
+    const to = follow('channel', transitions, from, event)
     this.#state = to
     if (trace.channel.hasSubscribers) {
       const at = performance.now()
@@ -424,7 +425,7 @@ async function finish(
     await buffer.reservation.wait(Usage.KERNEL, { timeoutMs: limits.fenceTimeoutMs })
   } catch (cause) {
     await engineUnmap(importer, attachment.id)
-    attachment.end('failed', remapError(cause))
+    attachment.fail(remapError(cause))
     return
   }
   // The importer may have been closed or have failed meanwhile.
