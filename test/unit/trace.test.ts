@@ -140,7 +140,7 @@ void t.test('the tables of states and events', async (t) => {
   t.throws(() => follow('channel', transitions, 'asked', 'restart'), illegal)
   t.throws(() => follow('channel', transitions, 'closed', 'ask'), illegal)
   t.throws(() => follow('attachment', attachmentTransitions, 'revoked', 'validate'), illegal)
-  t.throws(() => follow('attachment', attachmentTransitions, 'mapped', 'retry'), illegal)
+  t.throws(() => follow('attachment', attachmentTransitions, 'closed', 'invalidate'), illegal)
 })
 
 void t.test('an engine that cannot map or unmap, at once or later', async (t) => {

@@ -137,6 +137,7 @@ async function exchange(
     // Step 2: the copy is queued, and its fence tells when the new backing may be used. One that
     // is done at once needs none.
     const copied = fresh.copyNow?.(old) === true
+    if (copied) clock.copied = clock.now()
     const copy = copied ? DONE : copyOver()
     if (fresh.isDmaBuf && !copied) {
       // A kernel importer could be given the new fd; see Backing.isDmaBuf.
@@ -170,6 +171,7 @@ async function exchange(
   try {
     // Without a fence, a turn: the channels are restarted in it, and the old backing can wait.
     await fence?.wait()
+    if (fence !== null) clock.copied = clock.now()
   } catch (failure) {
     const error = timedOut(failure) ?? (failure as P2pdmaError)
     if (!keep) await buffer.reservation.lock()
@@ -178,7 +180,6 @@ async function exchange(
     throw error
   }
   if (keep) unlock()
-  clock.copied = clock.now()
   // Only now: until the fence has signalled the copy reads it.
   await buffer.retire(old)
   return {
