@@ -31,6 +31,7 @@
         'native/support/syscall_job.cc',
         'native/support/wide_copy.cc',
         'native/software/bench_loop.cc',
+        'native/software/bench_pause.cc',
         'native/software/channel.cc',
         'native/software/device.cc',
         'native/software/engine.cc',

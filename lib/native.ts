@@ -213,6 +213,16 @@ interface RingNative {
 }
 
 /** A channel of the software engine: native/software/software.cc. */
+/** Nanoseconds; `cpu`: of the calling thread over all steps, its waiting left out. */
+export interface PauseSplit {
+  stop: number
+  unmap: number
+  copy: number
+  map: number
+  restart: number
+  cpu: number
+}
+
 export interface NativeSoftwareChannel extends NativeColumns {
   readonly index: number
   /** In and out through the doorbell. */
@@ -229,6 +239,8 @@ export interface NativeSoftwareChannel extends NativeColumns {
   unstall(): void
   /** Nanoseconds, or -1. */
   bench(operations: number, batch: number, source: number, target: number): number
+  /** Null where a step was refused. */
+  benchPause(id: number, to: NativeMapping): PauseSplit | null
   close(): void
 }
 

@@ -15,6 +15,7 @@
 #include "../support/error.h"
 #include "../support/function.h"
 #include "bench_loop.h"
+#include "bench_pause.h"
 #include "host.h"
 
 namespace p2pdma {
@@ -105,6 +106,22 @@ Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
                   {Uint32Arg(i, 0, "operations"), Uint32Arg(i, 1, "batch"),
                    Uint32Arg(i, 2, "source"), Uint32Arg(i, 3, "target")});
     return Napi::Number::New(i.Env(), ns);
+  });
+  Set(object, "benchPause", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
+    Channel& core = OpenCore(i, channel);
+    PauseSplit split;
+    if (!BenchPause(channel->host().engine(), core, Uint32Arg(i, 0, "id"), UnwrapMapping(i[1]),
+                    &split)) {
+      return i.Env().Null();
+    }
+    const Napi::Object told = Napi::Object::New(i.Env());
+    told.Set("stop", split.stop);
+    told.Set("unmap", split.unmap);
+    told.Set("copy", split.copy);
+    told.Set("map", split.map);
+    told.Set("restart", split.restart);
+    told.Set("cpu", split.cpu);
+    return told;
   });
   Set(object, "close", [channel](const Napi::CallbackInfo&) { channel->Close(); });
   return object;

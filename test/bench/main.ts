@@ -15,12 +15,13 @@ import { beside, checkBeside, LIMIT, slower } from './beside/beside.js'
 import { importTime } from './import-time.js'
 import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
+import { pauseSuite } from './pause.js'
 import { postSuite } from './post.js'
 import { verbsSuite } from './verbs/suite.js'
 import { vfioSuite } from './vfio/suite.js'
 
 const USAGE =
-  'usage: npm run bench -- [--suite core|post|moves|import|vfio|verbs] [--beside FOLDER] ' +
+  'usage: npm run bench -- [--suite core|post|moves|pause|import|vfio|verbs] [--beside FOLDER] ' +
   '[--json FILE|-] [--quick]'
 
 /** What they are to be: at most, or at least. */
@@ -29,6 +30,7 @@ const limits: Readonly<Record<string, string>> = {
   move_100k_vs_10: '1.2',
   slice_p999_ms: '2',
   bytes_per_attachment: '256',
+  pause_64k_heart_cpu: '100',
   frames_batch32_vs_c: '>= 0.7',
   pause_64k_bar_to_system: '1.5',
   pause_64k_system_to_bar: '1.5',
@@ -43,7 +45,7 @@ const limits: Readonly<Record<string, string>> = {
   bystander_bw_vs_control: '>= 0.95',
 }
 
-const suites = ['core', 'post', 'moves', 'import', 'vfio', 'verbs'] as const
+const suites = ['core', 'post', 'moves', 'pause', 'import', 'vfio', 'verbs'] as const
 
 interface Options {
   suite: (typeof suites)[number]
@@ -141,6 +143,12 @@ if (wants('moves')) {
   const moves = await moveSuite(quick)
   results.push(...moves.results)
   ratios.push(...moves.ratios)
+}
+if (wants('pause')) {
+  progress('pause: a move that stops a channel, against C++')
+  const pauses = await pauseSuite(quick)
+  results.push(...pauses.results)
+  ratios.push(...pauses.ratios)
 }
 if (wants('import')) {
   progress('import')

@@ -27,6 +27,13 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'move_100k_vs_10_loop_cpu',
     'moves_64_together_vs_singly',
     'move_lock_all_vs_what_moved',
+    'pause_64k_stop_vs_cpp',
+    'pause_64k_unmap_vs_cpp',
+    'pause_64k_copy_vs_cpp',
+    'pause_64k_map_vs_cpp',
+    'pause_64k_restart_vs_cpp',
+    'pause_64k_vs_cpp',
+    'pause_64k_cpu_vs_cpp',
   ])
   const named = (name: string) => results.filter((each) => each.name === name)
   for (const name of [
@@ -34,6 +41,7 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'slice_p999_ms',
     'slice_items',
     'bytes_per_attachment',
+    'pause_64k_heart_cpu',
     'import_ms',
   ]) {
     t.equal(named(name).length, 1, name)

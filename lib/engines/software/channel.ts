@@ -8,9 +8,10 @@ import { SoftwareBell as Bell, SoftwareEvent as Event } from '../../abi.js'
 import { P2pdmaError, closedError, rangeError, typeError } from '../../errors.js'
 import type { Batch, Completions } from '../../move-notify/importer/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
-import type { NativeSoftwareChannel } from '../../native.js'
+import type { NativeSoftwareChannel, PauseSplit } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
+import { Mapping } from '../../kernel/mapping.js'
 import { ColumnsInUse } from '../native-columns.js'
 import { type RowRules, rowError } from '../queue/row-error.js'
 
@@ -170,6 +171,19 @@ export class SoftwareChannel implements EngineChannel {
     const ns = call(() => this.#native.bench(operations, batch, source, target))
     if (ns < 0) throw new P2pdmaError('The loop was refused', { code: 'ERR_INVALID_STATE' })
     return ns
+  }
+
+  /**
+   * The same steps as a move's pause, in C++: what `id` is mapped to is copied to `to`, where it
+   * is mapped then. Throws ERR_INVALID_STATE where a step was refused.
+   * @internal
+   */
+  benchPause(id: number, to: Mapping): PauseSplit {
+    if (this.#closed) throw closedError('The channel')
+    if (!(to instanceof Mapping)) throw typeError('to', 'a Mapping', to)
+    const split = call(() => this.#native.benchPause(id, to.handle))
+    if (split === null) throw new P2pdmaError('A step was refused', { code: 'ERR_INVALID_STATE' })
+    return split
   }
 
   /** @internal Called from the event loop. Bound to nothing, so that an engine can be collected. */

@@ -8,13 +8,8 @@ import { memfd, vfioBar } from '../../../lib/exporters/index.js'
 import { Batch, Completions, Op, Status } from '../../../lib/move-notify/importer/batch.js'
 import type { Channel } from '../../../lib/move-notify/importer/channel.js'
 import { MovableBuffer } from '../../../lib/move-notify/exporter/movable-buffer.js'
-import type {
-  BufferMove,
-  ChannelTransition,
-  MappingChange,
-} from '../../../lib/move-notify/trace.js'
-import { trace } from '../../../lib/move-notify/trace.js'
 import { quantile, ratioOf, type Ratio } from '../measure.js'
+import { Pause, steps, type Split } from '../pause-split.js'
 import type { Devices } from './devices.js'
 import { runPeer } from './peer.js'
 
@@ -22,69 +17,9 @@ const FRAME = 1514
 const ROOM = 2048
 const DEPTH = 512
 
-const steps = ['stop', 'unmap', 'copy', 'map', 'restart', 'total'] as const
 const directions = ['bar_to_system', 'system_to_bar'] as const
 
-/** Nanoseconds. */
-type Split = Record<(typeof steps)[number], number>
 type Splits = Record<(typeof directions)[number], Split[]>
-
-/** Listens until disposed, and puts together what is told of one move. */
-class Pause {
-  #transitions = new Map<string, ChannelTransition>()
-  #changes = new Map<string, MappingChange>()
-  #move: BufferMove | null = null
-  readonly #onTransition = (message: unknown) => {
-    const transition = message as ChannelTransition
-    this.#transitions.set(transition.event, transition)
-  }
-  readonly #onChange = (message: unknown) => {
-    const change = message as MappingChange
-    this.#changes.set(change.change, change)
-  }
-  readonly #onMove = (message: unknown) => {
-    this.#move = message as BufferMove
-  }
-
-  constructor() {
-    trace.channel.subscribe(this.#onTransition)
-    trace.mapping.subscribe(this.#onChange)
-    trace.move.subscribe(this.#onMove)
-  }
-
-  /** Of the move since the last time. */
-  take(): Split {
-    const at = (event: string) => this.#transitions.get(event)?.at ?? NaN
-    const [map, unmap] = [this.#changes.get('map'), this.#changes.get('unmap')]
-    const move = this.#move
-    if (move === null || map === undefined || unmap === undefined) throw new Error('no move')
-    const copied = move.at - move.endMs + move.copiedMs
-    const split = {
-      stop: at('drained') - at('invalidate'),
-      unmap: unmap.ms,
-      copy: move.copiedMs - move.invalidatedMs,
-      map: map.ms,
-      // After the mapping and the copy, which may overlap; the gate may open before the mover
-      // hears of the copy's end.
-      restart: at('restart') - Math.min(at('restart'), Math.max(map.at, copied)),
-      total: at('restart') - at('invalidate'),
-    }
-    for (const step of steps) {
-      split[step] *= 1e6
-      if (!(split[step] >= 0)) throw new Error(`${step} took ${split[step]} ns`)
-    }
-    this.#transitions.clear()
-    this.#changes.clear()
-    this.#move = null
-    return split
-  }
-
-  [Symbol.dispose](): void {
-    trace.channel.unsubscribe(this.#onTransition)
-    trace.mapping.unsubscribe(this.#onChange)
-    trace.move.unsubscribe(this.#onMove)
-  }
-}
 
 /** Posts one row; the channel may have to wait for its gate. */
 async function postOne(channel: Channel, batch: Batch): Promise<void> {

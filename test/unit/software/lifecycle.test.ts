@@ -56,7 +56,10 @@ t.test('bad input: typed errors', (t) => {
       t.throws(() => engine[call](id), { ...range, argument: 'id' })
     }
     t.throws(() => bench.channel.uses(id), { ...range, argument: 'id' })
+    t.throws(() => bench.channel.benchPause(id, memory.mapping), { ...range, argument: 'id' })
   }
+  t.throws(() => bench.channel.benchPause(1, null as never), type)
+  t.throws(() => bench.channel.benchPause(1, memory.mapping), { code: 'ERR_INVALID_STATE' })
   t.throws(() => engine.map(1, memory, 4 * KiB + 1, READ_WRITE), { ...range, argument: 'size' })
   t.throws(() => engine.map(1, memory, 8, 0), { ...range, argument: 'access' })
   t.throws(() => engine.map(1, memory, 8, 4), { ...range, argument: 'access' })
@@ -104,6 +107,7 @@ t.test('closing twice, and use after close', async (t) => {
     () => channel.slow(1),
     () => channel.unstall(),
     () => channel.bench(1, 1, 1, 1),
+    () => channel.benchPause(1, backing(4 * KiB).mapping),
   ]) {
     t.throws(use, closed)
   }
