@@ -365,6 +365,8 @@ export interface NativeWork extends NativeBatchColumns {
     queues: Uint32Array,
     reach: Uint8Array,
     access: Uint8Array,
+    lastOfSends: Uint32Array,
+    lastOfReceives: Uint32Array,
   ): void
   close(): void
 }
@@ -380,7 +382,12 @@ interface WorkNative {
     scratchLkey: number,
     doorbell: Float64Array,
     counts: Float64Array,
-    ...columns: [...sends: NativeRowColumns, ...receives: NativeRowColumns]
+    ...columns: [
+      ...sends: NativeRowColumns,
+      ...receives: NativeRowColumns,
+      untoldOfSends: Uint32Array,
+      untoldOfReceives: Uint32Array,
+    ]
   ): NativeWork
 }
 

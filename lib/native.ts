@@ -191,6 +191,7 @@ export interface NativeRing extends NativeColumns {
     access: Uint8Array,
     iovas: Float64Array,
     sizes: Float64Array,
+    last: Uint32Array,
   ): void
   refill(): void
   close(): void
@@ -209,6 +210,7 @@ interface RingNative {
     lengths: Float64Array,
     ids: Uint32Array,
     doorbell: Uint32Array,
+    untold: Uint32Array,
   ): NativeRing
 }
 
@@ -230,6 +232,7 @@ export interface NativeSoftwareChannel extends NativeColumns {
   reap(): void
   arm(): void
   uses(id: number): boolean
+  useUses(capacity: number, last: Uint32Array): void
   /** True: quiet already, else an event will say so. */
   stop(): boolean
   force(): number
@@ -245,7 +248,12 @@ export interface NativeSoftwareChannel extends NativeColumns {
 }
 
 export interface NativeSoftwareEngine {
-  openChannel(depth: number, owner: object, doorbell: Uint32Array): NativeSoftwareChannel
+  openChannel(
+    depth: number,
+    owner: object,
+    doorbell: Uint32Array,
+    untold: Uint32Array,
+  ): NativeSoftwareChannel
   /** Returns the generation. */
   map(id: number, mapping: NativeMapping, offset: number, size: number, access: number): number
   seal(id: number, sealed: boolean): void

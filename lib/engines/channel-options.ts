@@ -10,7 +10,7 @@ export function checkChannelOptions(
   options: EngineChannelOptions,
   maxDepth: number,
 ): EngineChannelOptions {
-  const { queue, onCompletion, onClosed, depth: wanted } = checkOptions(options)
+  const { queue, onCompletion, onUse, onClosed, depth: wanted } = checkOptions(options)
   const depth = checkInteger('depth', wanted, 1, maxDepth)
   if ((depth & (depth - 1)) !== 0) {
     throw new P2pdmaError(`depth must be a power of two, not ${depth}`, {
@@ -22,6 +22,9 @@ export function checkChannelOptions(
   if (typeof onCompletion !== 'function') {
     throw typeError('onCompletion', 'a function', onCompletion)
   }
+  if (onUse !== undefined && typeof onUse !== 'function') {
+    throw typeError('onUse', 'a function', onUse)
+  }
   if (onClosed !== undefined && typeof onClosed !== 'function') {
     throw typeError('onClosed', 'a function', onClosed)
   }
@@ -29,6 +32,7 @@ export function checkChannelOptions(
     depth,
     onCompletion,
     ...(queue !== undefined && { queue }),
+    ...(onUse !== undefined && { onUse }),
     ...(onClosed !== undefined && { onClosed }),
   }
 }

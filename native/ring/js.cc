@@ -159,7 +159,7 @@ Limits LimitsArg(const Napi::CallbackInfo& info, size_t index) {
   return limits;
 }
 
-// useTable(capacity, ids, states, access, iovas, sizes)
+// useTable(capacity, ids, states, access, iovas, sizes, last)
 void UseTable(const Napi::CallbackInfo& info, JsRing& ring) {
   TableColumns columns;
   columns.capacity = Uint32Arg(info, 0, "capacity");
@@ -169,11 +169,15 @@ void UseTable(const Napi::CallbackInfo& info, JsRing& ring) {
   columns.access = Column<uint8_t>(ColumnArg(info, 3, "access", napi_uint8_array, capacity));
   columns.iovas = Column<double>(ColumnArg(info, 4, "iovas", napi_float64_array, capacity));
   columns.sizes = Column<double>(ColumnArg(info, 5, "sizes", napi_float64_array, capacity));
-  if (ring.core != nullptr) ring.core->table = columns;
+  const Column<uint32_t> last(ColumnArg(info, 6, "last", napi_uint32_array, size_t{2} * capacity));
+  if (ring.core == nullptr) return;
+  ring.core->table = columns;
+  ring.core->uses.capacity = capacity;
+  ring.core->uses.last = last;
 }
 
 // openRing(descriptors, entries, registers, tail, form, limits, cookies, offsets, lengths, ids,
-//          doorbell)
+//          doorbell, untold)
 Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   std::shared_ptr<MappedRange> memory = UnwrapMapping(info[0]);
@@ -201,6 +205,9 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   ring->bell = static_cast<uint32_t*>(ColumnArg(info, 10, "doorbell", napi_uint32_array, kLength));
   ring->core = std::make_unique<Ring>(std::move(memory), 0, entries, std::move(form),
                                       LimitsArg(info, 5), rows);
+  ring->core->uses.untold = {
+      Column<uint32_t>(ColumnArg(info, 11, "untold", napi_uint32_array, 1 + size_t{entries})),
+      entries};
   const Napi::Object object = Napi::Object::New(env);
   SetFast<Post>(env, object, "post", ring);
   SetFast<Reap>(env, object, "reap", ring);

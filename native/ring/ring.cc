@@ -100,7 +100,9 @@ PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count,
     const uint32_t here = (slot + accepted) & mask_;
     Write(here, (sends ? row.source : row.target)->iova + offset,
           static_cast<uint32_t>(row.length));
-    rows_.ids.Write(here, sends ? row.source_id : row.target_id);
+    const uint32_t id = sends ? row.source_id : row.target_id;
+    uses.Note(id, here);
+    rows_.ids.Write(here, id);
     rows_.offsets.Write(here, static_cast<double>(offset));
     rows_.lengths.Write(here, static_cast<double>(row.length));
     rows_.cookies.Write(here, batch.cookie.Read(first + accepted));

@@ -11,6 +11,7 @@
 #include "abi.h"
 #include "support/columns.h"
 #include "support/mapped_range.h"
+#include "support/uses.h"
 
 namespace p2pdma::ring {
 
@@ -88,6 +89,8 @@ class Ring {
                     const CompletionColumns& out) const;
 
   TableColumns table;
+  // Which attachments the rows name; has room for those of the table.
+  Uses uses;
 
  private:
   volatile uint32_t* At(uint32_t slot) const { return words_ + (slot & mask_) * stride_; }

@@ -3,14 +3,16 @@
 
 namespace p2pdma::software {
 
-bool Channel::Uses(uint32_t id) const {
-  // `source` and `target` of an operation in the ring are never written again.
-  for (uint64_t p = done_.load(std::memory_order_acquire); p != posted_local_; ++p) {
-    const Operation& operation = At(p);
-    if (operation.target_generation != 0 && operation.target == id) return true;
-    if (operation.source_generation != 0 && operation.source == id) return true;
-  }
-  return false;
+bool Channel::IsUsed(uint32_t id) const {
+  const int64_t row = uses.LastRow(id);
+  if (row < 0) return false;
+  const uint64_t done = done_.load(std::memory_order_acquire);
+  const uint64_t ahead = (static_cast<uint64_t>(row) - done) & mask_;
+  if (ahead >= posted_local_ - done) return false;
+  // Its place may be another row's by now; of one that is in the ring it is never written again.
+  const Operation& operation = At(done + ahead);
+  return (operation.target_generation != 0 && operation.target == id) ||
+         (operation.source_generation != 0 && operation.source == id);
 }
 
 bool Channel::Stop() {
@@ -52,7 +54,7 @@ bool Channel::Restart(const AttachmentTable& table) {
     const uint32_t source = operation.op == Op::kCopy ? generation(operation.source) : 0;
     if (target == 0 || (operation.op == Op::kCopy && source == 0)) {
       operation.verdict = Status::kNotMapped;
-      continue;  // the old generations stay, for Uses()
+      continue;  // the old generations stay, for IsUsed()
     }
     operation.verdict = Status::kOk;
     operation.target_generation = target;

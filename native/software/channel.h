@@ -23,6 +23,7 @@
 
 #include "../abi.h"
 #include "../support/columns.h"
+#include "../support/uses.h"
 #include "table.h"
 #include "types.h"
 #include "wait.h"
@@ -90,6 +91,8 @@ class Channel {
 
   // -- JavaScript thread --
 
+  // Which attachments the rows name.
+  Uses uses;
   PostResult Post(const AttachmentTable& table, const BatchColumns& batch, uint32_t first,
                   uint32_t count);
   ReapResult Reap(const CompletionColumns& out);
@@ -99,7 +102,8 @@ class Channel {
     return done_.load(std::memory_order_seq_cst) != reaped_ ||
            late_count_.load(std::memory_order_seq_cst) != 0;
   }
-  bool Uses(uint32_t id) const;
+  // Whether work that is not done names it: in order, so that the last row which does tells.
+  bool IsUsed(uint32_t id) const;
   State state() const { return state_.load(std::memory_order_acquire); }
   // True: is quiet already. The device answers a stop with kQuiet.
   bool Stop();

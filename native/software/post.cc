@@ -44,7 +44,9 @@ PostResult Channel::Post(const AttachmentTable& table, const BatchColumns& batch
       checker.Fail(RowDefect::kOverlap);
       break;
     }
-    Operation& operation = At(posted_local_ + result.accepted);
+    const uint64_t position = posted_local_ + result.accepted;
+    if (!uses.Note(row, static_cast<uint32_t>(position & mask_))) break;
+    Operation& operation = At(position);
     operation.source_offset = row.source_offset;
     operation.target_offset = row.target_offset;
     operation.length = row.length;

@@ -69,6 +69,14 @@ Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
       [channel](const Napi::CallbackInfo& i) { channel->batch = BatchArgs(i); });
   Set(object, "useCompletions",
       [channel](const Napi::CallbackInfo& i) { channel->completions = CompletionArgs(i); });
+  // (capacity, last)
+  Set(object, "useUses", [channel](const Napi::CallbackInfo& i) {
+    const uint32_t capacity = Uint32Arg(i, 0, "capacity");
+    const Column<uint32_t> last(ColumnArg(i, 1, "last", napi_uint32_array, size_t{2} * capacity));
+    Uses& uses = OpenCore(i, channel).uses;
+    uses.capacity = capacity;
+    uses.last = last;
+  });
   Set(object, "arm", [channel](const Napi::CallbackInfo& i) {
     Channel& core = OpenCore(i, channel);
     channel->host().engine().Arm(core);
@@ -76,7 +84,7 @@ Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
   });
   Set(object, "uses", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
     const uint32_t id = Uint32Arg(i, 0, "id");
-    return Napi::Boolean::New(i.Env(), !channel->closed() && channel->core().Uses(id));
+    return Napi::Boolean::New(i.Env(), !channel->closed() && channel->core().IsUsed(id));
   });
   Set(object, "stop", [channel](const Napi::CallbackInfo& i) -> Napi::Value {
     const bool quiet = channel->host().engine().Stop(OpenCore(i, channel));
@@ -127,7 +135,7 @@ Napi::Object Describe(Napi::Env env, const ChannelPtr& channel) {
   return object;
 }
 
-// openChannel(depth, owner, doorbell)
+// openChannel(depth, owner, doorbell, untold)
 Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   const Napi::Env env = info.Env();
   OpenEngine(info, host);
@@ -140,7 +148,10 @@ Napi::Value OpenChannel(const Napi::CallbackInfo& info, const HostPtr& host) {
   }
   auto* const bell =
       static_cast<uint32_t*>(ColumnArg(info, 2, "doorbell", napi_uint32_array, kLength));
+  const uint32_t room = 2 * depth;
+  const Column<uint32_t> untold(ColumnArg(info, 3, "untold", napi_uint32_array, 1 + room));
   const auto channel = std::make_shared<HostChannel>(host, depth, info[1].As<Napi::Object>(), bell);
+  channel->core().uses.untold = {untold, room};
   try {
     host->Add(channel);
     return Describe(env, channel);

@@ -38,6 +38,9 @@ export class DeviceChannel implements EngineChannel {
   readonly depth: number
   readonly #engine: ModelEngine
   readonly #onCompletion: () => void
+  readonly #onUse: ((id: number) => void) | undefined
+  /** Those that it has told of since it was asked and said no. */
+  readonly #told = new Set<number>()
   #state: State = 'running'
   #epoch = 1
   stale = 0
@@ -58,6 +61,7 @@ export class DeviceChannel implements EngineChannel {
     this.index = index
     this.depth = options.depth
     this.#onCompletion = options.onCompletion
+    this.#onUse = options.onUse
   }
 
   /** Whether it may touch memory now. */
@@ -76,6 +80,8 @@ export class DeviceChannel implements EngineChannel {
       const work = row(batch, first + accepted)
       if (!this.#resolve(work, false)) break
       this.#ring.push(work)
+      if (work.op !== Op.NOP) this.#tell(work.target)
+      if (work.op === Op.COPY) this.#tell(work.source)
       this.history.push(work)
       accepted++
     }
@@ -165,7 +171,21 @@ export class DeviceChannel implements EngineChannel {
     this.#raise()
   }
 
+  /** As seldom as the contract allows. */
+  #tell(id: number): void {
+    if (this.#told.has(id)) return
+    this.#told.add(id)
+    this.#onUse?.(id)
+  }
+
   uses(id: number): boolean {
+    const used = this.names(id)
+    if (!used) this.#told.delete(id)
+    return used
+  }
+
+  /** As `uses()`, asked by the model itself. */
+  names(id: number): boolean {
     return this.#ring.some(
       (work) =>
         (work.op !== Op.NOP && work.target === id) || (work.op === Op.COPY && work.source === id),

@@ -123,7 +123,7 @@ export class ModelEngine implements Engine {
 
   unmap(id: number): void | Promise<void> {
     for (const channel of this.channels) {
-      if (channel.isMoving && channel.uses(id)) {
+      if (channel.isMoving && channel.names(id)) {
         this.world.fail(`unmap() of ${id} under channel ${channel.index}, which is not stopped`)
       }
     }

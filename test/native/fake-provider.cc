@@ -114,9 +114,9 @@ struct Rig {
     memory.assign(length, 0);
     return Column<double>(memory.data());
   }
-  Column<uint32_t> Word() {
+  Column<uint32_t> Word(size_t length = kDepth) {
     auto& memory = words[used[1]++];
-    memory.assign(kDepth, 0);
+    memory.assign(length, 0);
     return Column<uint32_t>(memory.data());
   }
   Column<uint8_t> Byte() {
@@ -189,6 +189,9 @@ struct Rig {
         work::Rows(kDepth, Columns(), bell, 5), counts,
         Scratch{std::make_shared<MappedRange>(memory, 0, 4096, true), 0, 0});
     queues->table = table;
+    for (p2pdma::Uses* uses : {&queues->send_uses, &queues->receive_uses}) {
+      *uses = {table.capacity, Word(), {Word(1 + 2 * kDepth), 2 * kDepth}};
+    }
   }
 
   // Accepts `count` rows: writes to the peer, messages to it, or receives.
@@ -277,6 +280,21 @@ void TestSaidWhere() {
   CHECK(rig.queues->credited == 1);
 }
 
+// What rows name is noted as they are accepted, and told of once.
+void TestUses() {
+  Rig rig;
+  const p2pdma::Uses& sends = rig.queues->send_uses;
+  const p2pdma::Uses& receives = rig.queues->receive_uses;
+  CHECK(sends.LastRow(0) == -1 && sends.LastRow(1) == -1 && sends.LastRow(7) == -1);
+  rig.Accept(kCopy, 3);
+  rig.Accept(kSend, 1);
+  rig.Accept(kReceive, 2);
+  CHECK(sends.LastRow(0) == 3 && sends.LastRow(1) == 2 && receives.LastRow(0) == 1);
+  CHECK(sends.LastRow(1 << 20) == -1 && receives.LastRow(1) == -1);
+  CHECK(sends.untold.column.Read(0) == 2 && receives.untold.column.Read(0) == 1);
+  CHECK(sends.untold.column.Read(1) == 0 && sends.untold.column.Read(2) == 1);
+}
+
 void TestUnmatched() {
   Rig rig;
   rig.Accept(kSend, 3);
@@ -340,6 +358,7 @@ int main() {
   TestTakenBefore();
   TestRefusedPosts();
   TestSaidWhere();
+  TestUses();
   TestUnmatched();
   TestMoreThanAskedFor();
   TestCursors();

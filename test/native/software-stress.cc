@@ -73,10 +73,16 @@ void Round(uint32_t seed, uint32_t steps) {
     uint64_t reaped = 0;
     uint32_t epoch = 1;
     double next = 0;  // the cookie expected next
+    std::vector<uint32_t> last = std::vector<uint32_t>(2 * kAttachments);
+    std::vector<uint32_t> untold = std::vector<uint32_t>(1 + 2 * 32);
   };
   uint64_t stale = 0;
   std::vector<Side> sides(3);
-  for (auto& side : sides) side.channel = engine.OpenChannel(32);
+  for (auto& side : sides) {
+    side.channel = engine.OpenChannel(32);
+    side.channel->uses = {kAttachments, Column<uint32_t>(side.last.data()),
+                          {Column<uint32_t>(side.untold.data()), 2 * 32}};
+  }
   std::vector<std::shared_ptr<MappedRange>> ranges(kAttachments);
   for (uint32_t id = 0; id < kAttachments; ++id) {
     ranges[id] = Allocate();
@@ -134,7 +140,7 @@ void Round(uint32_t seed, uint32_t steps) {
     engine.table().Seal(id, true);
     std::vector<Side*> users;
     for (auto& side : sides) {
-      if (stops && side.channel->Uses(id)) users.push_back(&side);
+      if (stops && side.channel->IsUsed(id)) users.push_back(&side);
     }
     for (Side* side : users) stop(*side, below(8) == 0);
     engine.Unmap(id);

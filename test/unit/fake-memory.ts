@@ -165,6 +165,10 @@ export class FakeEngine implements Engine {
   }
 }
 
+function named({ op, source, target }: Row): number[] {
+  return op === Op.NOP ? [] : op === Op.COPY ? [source, target] : [target]
+}
+
 export class FakeChannel implements EngineChannel {
   readonly engine: FakeEngine
   readonly options: EngineChannelOptions
@@ -204,6 +208,7 @@ export class FakeChannel implements EngineChannel {
       }
       if (this.#stopped || this.inFlight >= this.depth || !this.#isOpen(row)) break
       this.rows.push(row)
+      for (const id of named(row)) this.options.onUse?.(id)
       accepted++
     }
     setImmediate(() => this.run())
@@ -211,9 +216,7 @@ export class FakeChannel implements EngineChannel {
   }
 
   #isOpen(row: Row): boolean {
-    const ids =
-      row.op === Op.NOP ? [] : row.op === Op.COPY ? [row.source, row.target] : [row.target]
-    return ids.every((id) => this.engine.mapped.get(id)?.sealed === false)
+    return named(row).every((id) => this.engine.mapped.get(id)?.sealed === false)
   }
 
   run(): void {
@@ -272,7 +275,11 @@ export class FakeChannel implements EngineChannel {
     this.#notify()
   }
 
+  /** How often it was asked. */
+  asked = 0
+
   uses(id: number): boolean {
+    this.asked++
     return this.rows.some((row) => row.source === id || row.target === id)
   }
 

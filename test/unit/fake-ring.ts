@@ -96,6 +96,7 @@ export class FakeRing implements EngineChannel {
       if (this.#state !== 'running' || this.inFlight >= this.depth) break
       if (this.#engine.mapped.get(row.id)?.sealed !== false) break
       this.rows.push(row)
+      this.#options.onUse?.(row.id)
       accepted++
     }
     setImmediate(() => this.run())

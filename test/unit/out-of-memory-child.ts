@@ -26,6 +26,7 @@ engine.map(1, mapping, 0, 65536, 3)
 const ROWS = 16
 const owner = {}
 const bell = () => shared(Uint32Array, 64)
+const untold = () => shared(Uint32Array, 33 * 4)
 const batch = {
   wide: Array.from({ length: 5 }, () => shared(Float64Array, ROWS * 8)),
   words: [shared(Uint32Array, ROWS * 4), shared(Uint32Array, ROWS * 4)],
@@ -71,10 +72,11 @@ const calls: Record<string, () => unknown> = {
   },
   openSoftwareEngine: () => native.openSoftwareEngine(() => undefined).close(),
   map: () => engine.map(1 << 19, mapping, 0, 64, 3),
-  openChannel: () => engine.openChannel(16, owner, bell()).close(),
+  openChannel: () => engine.openChannel(16, owner, bell(), untold()).close(),
   traffic: async () => {
     const doorbell = bell()
-    const channel = engine.openChannel(16, owner, doorbell)
+    const channel = engine.openChannel(16, owner, doorbell, untold())
+    channel.useUses(64, new Uint32Array(new SharedArrayBuffer(2 * 64 * 4)))
     try {
       const [sourceOffset, targetOffset, length, operand, cookie] = batch.wide as [
         Float64Array,

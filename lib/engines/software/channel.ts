@@ -14,6 +14,7 @@ import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
 import { ColumnsInUse } from '../native-columns.js'
 import { type RowRules, rowError } from '../queue/row-error.js'
+import { Uses } from '../uses.js'
 
 const rules: RowRules = {
   unsupported: {
@@ -23,10 +24,20 @@ const rules: RowRules = {
   lengths: 'from 0 to 2^53 - 1',
 }
 
+/** How many slots of attachment ids the engine has had use for. */
+export interface Slots {
+  count: number
+}
+
 export class SoftwareChannel implements EngineChannel {
   readonly depth: number
   readonly #native: NativeSoftwareChannel
   readonly #doorbell = new Uint32Array(sharedMemory(Bell.LENGTH * 4))
+  readonly #slots: Slots
+  readonly #uses: Uses
+  /** As many as the native side knows of. */
+  #usable = 0
+  readonly #onUse: ((id: number) => void) | undefined
   readonly #onCompletion: () => void
   readonly #onClosed: (() => void) | undefined
   readonly #onClose: (channel: SoftwareChannel) => void
@@ -37,15 +48,19 @@ export class SoftwareChannel implements EngineChannel {
 
   /** @internal Use `SoftwareEngine.openChannel`. */
   constructor(
-    open: (owner: object, doorbell: Uint32Array) => NativeSoftwareChannel,
+    open: (owner: object, doorbell: Uint32Array, untold: Uint32Array) => NativeSoftwareChannel,
+    slots: Slots,
     options: EngineChannelOptions,
     onClose: (channel: SoftwareChannel) => void,
   ) {
     this.depth = options.depth
+    this.#slots = slots
+    this.#uses = new Uses(options.depth)
+    this.#onUse = options.onUse
     this.#onCompletion = options.onCompletion
     this.#onClosed = options.onClosed
     this.#onClose = onClose
-    this.#native = call(() => open(this, this.#doorbell))
+    this.#native = call(() => open(this, this.#doorbell, this.#uses.untold))
     this.#columns = new ColumnsInUse(this.#native)
   }
 
@@ -74,11 +89,20 @@ export class SoftwareChannel implements EngineChannel {
     if (!isWhole || first + count > batch.capacity) {
       throw rowsError(batch, first, count)
     }
+    if (this.#usable !== this.#slots.count) this.#growUses()
     this.#native.post()
+    if (this.#uses.hasUntold) this.#uses.tell(this.#onUse)
     const accepted = doorbell[Bell.ACCEPTED] ?? 0
     const defect = doorbell[Bell.DEFECT] ?? 0
     if (defect !== 0) throw rowError(rules, batch, defect, first, accepted)
     return accepted
+  }
+
+  #growUses(): void {
+    const { count } = this.#slots
+    this.#uses.grow(count)
+    call(() => this.#native.useUses(count, this.#uses.last))
+    this.#usable = count
   }
 
   reap(out: Completions): number {
@@ -98,7 +122,9 @@ export class SoftwareChannel implements EngineChannel {
   }
 
   uses(id: number): boolean {
-    return call(() => this.#native.uses(id))
+    if (call(() => this.#native.uses(id))) return true
+    this.#uses.end(id)
+    return false
   }
 
   /**
@@ -168,7 +194,9 @@ export class SoftwareChannel implements EngineChannel {
    */
   bench(operations: number, batch: number, source: number, target: number): number {
     if (this.#closed) throw closedError('The channel')
+    if (this.#usable !== this.#slots.count) this.#growUses()
     const ns = call(() => this.#native.bench(operations, batch, source, target))
+    this.#uses.tell(this.#onUse)
     if (ns < 0) throw new P2pdmaError('The loop was refused', { code: 'ERR_INVALID_STATE' })
     return ns
   }

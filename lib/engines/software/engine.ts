@@ -4,7 +4,7 @@
  * chunk that it moves, under the guard that `unmap` waits for; what it finds
  * dead is a counted fault.
  */
-import { SOFTWARE_MAX_DEPTH } from '../../abi.js'
+import { SLOT_BITS, SOFTWARE_MAX_DEPTH } from '../../abi.js'
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, looksLike, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
@@ -19,10 +19,11 @@ import type {
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
 import { checkChannelOptions } from '../channel-options.js'
-import { SoftwareChannel } from './channel.js'
+import { SoftwareChannel, type Slots } from './channel.js'
 import { encodeFault, type SoftwareFault } from './inject.js'
 
 const MAX_ID = 2 ** 32 - 1
+const SLOT_MASK = (1 << SLOT_BITS) - 1
 
 const anyLength = {
   minLength: 0,
@@ -54,6 +55,7 @@ export class SoftwareEngine implements Engine {
   readonly capabilities = capabilities
   readonly #native: NativeSoftwareEngine
   readonly #channels = new Set<SoftwareChannel>()
+  readonly #slots: Slots = { count: 64 }
   #importers: Importer[] = []
   #closing: Promise<void> | null = null
   #isEnded = false
@@ -87,7 +89,8 @@ export class SoftwareEngine implements Engine {
       })
     }
     const channel = new SoftwareChannel(
-      (owner, doorbell) => this.#native.openChannel(depth, owner, doorbell),
+      (owner, doorbell, untold) => this.#native.openChannel(depth, owner, doorbell, untold),
+      this.#slots,
       checked,
       (closed) => this.#channels.delete(closed),
     )
@@ -113,6 +116,7 @@ export class SoftwareEngine implements Engine {
       })
     }
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
+    while ((id & SLOT_MASK) >= this.#slots.count) this.#slots.count *= 2
   }
 
   /** As `unseal` and `unmap`, a no-op after the close: an attachment may be closed later. */

@@ -84,6 +84,7 @@ export class VerbsChannel implements EngineChannel {
     this.#options = options
     const { parts, counts } = queue
     this.#work = new WorkQueues(parts, counts, host.table, host.maxMessage, depth, {
+      onUse: options.onUse,
       onCredit: () => queue.tellCredit(),
       onRefused: () => queue.break('a request refused'),
       // Nobody is told within a call of his own.

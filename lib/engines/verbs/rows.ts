@@ -6,6 +6,7 @@
 import { RowCursor as Cursor, Stage } from '../../abi.js'
 import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.js'
 import { sharedColumn } from '../shared-columns.js'
+import { Uses } from '../uses.js'
 
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
 export class Rows {
@@ -22,9 +23,13 @@ export class Rows {
   readonly status: Uint8Array
   /** Of a message that was handed over: its number in this life of the queue pair. */
   readonly message: Float64Array
+  /** Which attachments they name. */
+  readonly uses: Uses
   readonly #cursors: Float64Array
   readonly #at: number
   readonly #mask: number
+  /** Before it all have ended. */
+  #ended = 0
 
   /** Its cursors stand in `cursors` from `at` on. */
   constructor(depth: number, cursors: Float64Array, at: number) {
@@ -43,6 +48,7 @@ export class Rows {
     this.result = sharedColumn(depth, Float64Array)
     this.status = sharedColumn(depth, Uint8Array)
     this.message = sharedColumn(depth, Float64Array)
+    this.uses = new Uses(depth)
   }
 
   /** In the order of native/verbs/rows/js.cc. */
@@ -145,23 +151,41 @@ export class Rows {
 
   /** Whether one that is not done names this id. */
   names(id: number): boolean {
-    return this.#names(id, Stage.HELD) || this.hasHanded(id)
+    if (this.#last(id, (stage) => stage !== Stage.DONE) >= 0) return true
+    this.uses.end(id)
+    return false
   }
 
   /** Whether one that the queue pair has names this id. */
   hasHanded(id: number): boolean {
-    return this.handed > 0 && this.#names(id, Stage.HANDED)
+    return this.handed > 0 && this.#last(id, (stage) => stage === Stage.HANDED) >= 0
   }
 
-  #names(id: number, stage: number): boolean {
+  /**
+   * The position of the last row that names this id and is in such a stage; -1: there is none. Of
+   * rows that end in order it is the very last that names it; those before it are looked at
+   * where errors have ended some out of order.
+   */
+  #last(id: number, isIt: (stage: number) => boolean): number {
+    const row = this.uses.lastRow(id)
+    if (row < 0) return -1
     const { head, tail } = this
-    for (let position = head; position < tail; position++) {
+    let ended = Math.max(this.#ended, head)
+    while (ended < tail && this.stage[this.slot(ended)] === Stage.DONE) ended++
+    this.#ended = ended
+    const last = head + this.slot(row - head)
+    if (last >= tail || !this.#isNamed(row, id)) return -1
+    for (let position = last; position >= ended; position--) {
       const slot = this.slot(position)
-      if (this.stage[slot] !== stage) continue
-      const op = this.op[slot] ?? Op.NOP
-      if (namesSource(op) && this.source[slot] === id) return true
-      if (namesTarget(op) && this.target[slot] === id) return true
+      if (isIt(this.stage[slot] ?? Stage.DONE) && this.#isNamed(slot, id)) return position
     }
-    return false
+    return -1
+  }
+
+  #isNamed(slot: number, id: number): boolean {
+    const op = this.op[slot] ?? Op.NOP
+    return (
+      (namesSource(op) && this.source[slot] === id) || (namesTarget(op) && this.target[slot] === id)
+    )
   }
 }

@@ -18,6 +18,8 @@ import { Rows } from './rows.js'
 
 /** What its channel is told of. */
 export interface WorkListener {
+  /** As `EngineChannelOptions.onUse`. */
+  onUse: ((id: number) => void) | undefined
   /** Receives have been handed over. */
   onCredit(): void
   /** A queue pair that refuses is in ERR, or about to be. */
@@ -73,6 +75,8 @@ export class WorkQueues {
         counts.column,
         ...this.sends.columns,
         ...this.receives.columns,
+        this.sends.uses.untold,
+        this.receives.uses.untold,
       ),
     )
     this.#columns = new ColumnsInUse(this.#native)
@@ -103,6 +107,8 @@ export class WorkQueues {
     bell[Bell.FIRST] = first
     bell[Bell.COUNT] = count
     this.#native.post()
+    this.#tellUses(this.sends)
+    this.#tellUses(this.receives)
     const accepted = bell[Bell.ACCEPTED] ?? 0
     const defect = bell[Bell.DEFECT] ?? 0
     this.#afterHanding()
@@ -113,8 +119,29 @@ export class WorkQueues {
   #useTable(): void {
     const { iovas, sizes, ids, keys, queues, reach, access } = this.#table
     if (ids === this.#ids) return
-    call(() => this.#native.useTable(ids.length, iovas, sizes, ids, keys, queues, reach, access))
+    const ofSends = this.sends.uses
+    const ofReceives = this.receives.uses
+    ofSends.grow(ids.length)
+    ofReceives.grow(ids.length)
+    call(() =>
+      this.#native.useTable(
+        ids.length,
+        iovas,
+        sizes,
+        ids,
+        keys,
+        queues,
+        reach,
+        access,
+        ofSends.last,
+        ofReceives.last,
+      ),
+    )
     this.#ids = ids
+  }
+
+  #tellUses({ uses }: Rows): void {
+    if (uses.hasUntold) uses.tell(this.#listener.onUse)
   }
 
   /** Hands over what is held and may be. */

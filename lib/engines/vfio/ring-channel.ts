@@ -48,7 +48,8 @@ export class RingChannel implements EngineChannel {
     this.#host = host
     this.#options = options
     const { name, op, limits } = queue
-    this.#slots = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
+    const { onUse } = options
+    this.#slots = new RingSlots({ queue: name, op, limits, onUse }, queue.ring, host.table)
   }
 
   get inFlight(): number {
@@ -143,10 +144,7 @@ export class RingChannel implements EngineChannel {
   }
 
   uses(id: number): boolean {
-    const slots = this.#slots
-    const { pending } = slots
-    for (let i = 0; i < pending; i++) if (slots.rows.ids[slots.slot(i)] === id) return true
-    return false
+    return this.#slots.uses(id)
   }
 
   /** Mostly the device is quiet here at once. */

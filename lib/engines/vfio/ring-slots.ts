@@ -34,11 +34,14 @@ export interface RingUse {
   readonly queue: string
   readonly op: number
   readonly limits: QueueLimits
+  /** As `EngineChannelOptions.onUse`. */
+  readonly onUse?: ((id: number) => void) | undefined
 }
 
 export class RingSlots {
   readonly rows: RingRows
   readonly #rules: RowRules
+  readonly #onUse: RingUse['onUse']
   readonly #table: MappingTable
   readonly #native: NativeRing
   readonly #columns: ColumnsInUse
@@ -65,10 +68,12 @@ export class RingSlots {
         rows.lengths,
         rows.ids,
         this.#bell,
+        rows.uses.untold,
       ),
     )
     this.#columns = new ColumnsInUse(this.#native)
     this.#rules = rulesOf(use, table)
+    this.#onUse = use.onUse
     this.#table = table
     this.#mask = entries - 1
     this.rows = rows
@@ -122,6 +127,8 @@ export class RingSlots {
     bell[Bell.COUNT] = count < room ? count : room
     bell[Bell.TELL] = tell ? 1 : 0
     this.#native.post()
+    const { uses } = this.rows
+    if (uses.hasUntold) uses.tell(this.#onUse)
     const accepted = bell[Bell.ACCEPTED] ?? 0
     const defect = bell[Bell.DEFECT] ?? 0
     if (defect !== 0) throw rowError(this.#rules, batch, defect, first, accepted)
@@ -131,8 +138,19 @@ export class RingSlots {
   #useTable(): void {
     const { ids, states, access, iovas, sizes } = this.#table
     if (ids === this.#ids) return
-    call(() => this.#native.useTable(ids.length, ids, states, access, iovas, sizes))
+    const { uses } = this.rows
+    uses.grow(ids.length)
+    call(() => this.#native.useTable(ids.length, ids, states, access, iovas, sizes, uses.last))
     this.#ids = ids
+  }
+
+  /** Whether what is pending names this id. */
+  uses(id: number): boolean {
+    const { uses, ids } = this.rows
+    const row = uses.lastRow(id)
+    if (row >= 0 && ((row - this.head) & this.#mask) < this.pending && ids[row] === id) return true
+    uses.end(id)
+    return false
   }
 
   /** As `EngineChannel.reap`; the result of one that went wrong is the word that says so. */

@@ -8,6 +8,7 @@ import {
   typeError,
 } from '../../errors.js'
 import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
+import { Awaited } from './awaited.js'
 import { withSignal } from '../reservation/deadline.js'
 import type { EngineChannel } from './engine.js'
 import type {
@@ -28,6 +29,8 @@ export interface BatchGate {
   readonly deadError: Error | null
   /** Resolves at the next change of state, mapping or completion. */
   nextChange(): Promise<void>
+  /** Work waits that names this one: its next change is one of the channel's. */
+  onWait(attachment: Named): void
 }
 
 /** And of its importer: what the ids in a row mean. */
@@ -41,6 +44,7 @@ export class BatchForm {
   readonly #importer: Names
   readonly #device: EngineChannel
   readonly #gate: BatchGate
+  readonly #awaited = new Awaited()
   #stale = 0
 
   constructor(importer: Names, device: EngineChannel, gate: BatchGate) {
@@ -141,10 +145,23 @@ export class BatchForm {
       const change = this.#gate.nextChange()
       const isFull = this.#gate.isRunning && this.#device.inFlight >= this.#device.depth
       if (this.#device.inFlight > 0) this.#device.arm()
-      await withSignal(change, options.signal)
+      const named = this.#rowAttachments(batch, row)
+      for (const each of named) {
+        if (each !== undefined && this.#awaited.add(each)) this.#gate.onWait(each)
+      }
+      try {
+        await withSignal(change, options.signal)
+      } finally {
+        for (const each of named) if (each !== undefined) this.#awaited.drop(each)
+      }
       // Who waits here may be the one who reaps.
       if (isFull) return
     }
+  }
+
+  /** Whether somebody waits in `ready()` with a row that names it. */
+  waitsFor(attachment: Named): boolean {
+    return this.#awaited.has(attachment)
   }
 
   #isReady(batch: Batch, row: number): boolean {

@@ -91,6 +91,7 @@ export class Channel {
       depth,
       ...(queue !== undefined && { queue }),
       onCompletion: () => this.#onCompletion(),
+      onUse: (id) => this.importer.addUser(id, this),
       onClosed: () => {
         // A failed channel closes its device itself, and stays failed.
         if (this.machine.isDead) return
@@ -325,6 +326,7 @@ export class Channel {
     this.importer.checkAttachment('attachment', attachment)
     this.#granted ??= new Map()
     const granted = this.#granted
+    this.importer.addUser(attachment.id, this)
     granted.set(attachment, (granted.get(attachment) ?? 0) + 1)
     let held = true
     const revoke = () => {
@@ -340,6 +342,16 @@ export class Channel {
   uses(attachment: Attachment): boolean {
     if (!Channel.is(this)) throw notOwn('Channel', this)
     return this.#device.uses(attachment.id) || this.#granted?.has(attachment) === true
+  }
+
+  /** Whether work waits that names it. @internal */
+  waitsFor(attachment: AnyAttachment): boolean {
+    return this.#queue.waitsFor(attachment) || this.#batch?.waitsFor(attachment) === true
+  }
+
+  /** From now on, or still, work waits that names it. @internal */
+  onWait(attachment: AnyAttachment): void {
+    this.importer.addUser(attachment.id, this)
   }
 
   /** An attachment's state has changed. @internal */

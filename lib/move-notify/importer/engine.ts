@@ -94,6 +94,12 @@ export interface EngineChannelOptions {
   queue?: string
   /** Called on the event loop once after each `arm()`, when a completion can be reaped. */
   onCompletion: () => void
+  /**
+   * Called within `post()` when work is accepted that names this attachment: the first time, and
+   * the first time after each `uses(id)` that has said no; more often does no harm. A channel is
+   * asked, and stopped, for the moves of those alone that it has told of.
+   */
+  onUse?: (id: number) => void
   /** Called once after the close, by whoever it was closed: the engine may have been. */
   onClosed?: () => void
 }
@@ -129,7 +135,10 @@ export interface EngineChannel {
   wait?(microseconds: number, arrivalsOnly: boolean): boolean
   /** Why it has ended by itself; null otherwise. What it then gives up is CANCELLED. */
   readonly endError?: Error | null
-  /** Whether work accepted and not completed names this attachment. */
+  /**
+   * Whether work accepted and not completed names this attachment. Asked at each of its moves,
+   * of those channels that have told of it: it must not look through all that is in flight.
+   */
   uses(id: number): boolean
   /**
    * Stops the channel. Done (at once, or when it resolves) when the device is

@@ -4,6 +4,11 @@ import { P2pdmaError } from '../../errors.js'
 const SLOTS = 2 ** SLOT_BITS
 const TAGS = 2 ** (32 - SLOT_BITS)
 
+/** Of an attachment id. */
+export function slotOf(id: number): number {
+  return id % SLOTS
+}
+
 /**
  * Attachment ids: a slot with a tag above it. A slot is used again under the
  * next tag, and not any more once its tags are spent: an id names one
@@ -38,13 +43,13 @@ export class AttachmentIds<T> {
 
   /** What the id names, or undefined once it has been released. */
   get(id: number): T | undefined {
-    const slot = id % SLOTS
+    const slot = slotOf(id)
     return this.#tags[slot] === Math.floor(id / SLOTS) ? this.#items[slot] : undefined
   }
 
   /** From now on the id names nothing; its slot is used again only if `reuse`. */
   release(id: number, reuse = true): void {
-    const slot = id % SLOTS
+    const slot = slotOf(id)
     const tag = (this.#tags[slot] ?? 0) + 1
     this.#items[slot] = undefined
     this.#tags[slot] = tag

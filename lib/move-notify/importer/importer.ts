@@ -68,7 +68,7 @@ export class Importer {
   /** @internal */
   readonly limits: Limits
   /** With the other importers of the engine. @internal */
-  readonly shared: Shared<AnyAttachment, Importer>
+  readonly shared: Shared<AnyAttachment, Importer, Channel>
   #channels: Channel[] = []
   #nextChannel = 0
   /** Its own channels, one for each queue of its device, opened when first used. */
@@ -81,7 +81,7 @@ export class Importer {
     if (!looksLike(engine, ENGINE)) throw typeError('engine', 'an Engine', engine)
     this.limits = checkLimits(options)
     this.engine = engine
-    this.shared = sharedOf(engine) as Shared<AnyAttachment, Importer>
+    this.shared = sharedOf(engine) as Shared<AnyAttachment, Importer, Channel>
     this.name = `${engine.name}#${importers++}`
     this.shared.importers.add(this)
   }
@@ -273,11 +273,14 @@ export class Importer {
     return this.error === null ? copyOf(this.engine, this.shared.ids, source, target) : null
   }
 
+  /** The channel has, from now on, to do with what the id names. @internal */
+  addUser(id: number, channel: Channel): void {
+    this.shared.users.add(id, channel)
+  }
+
   /** @internal */
   attachmentChanged(attachment: AnyAttachment): void {
-    for (const { channels } of this.shared.importers) {
-      for (const channel of channels) channel.attachmentChanged(attachment)
-    }
+    for (const channel of this.shared.users.of(attachment)) channel.attachmentChanged(attachment)
   }
 
   /** It has been closed. @internal */
@@ -355,6 +358,7 @@ export class Importer {
   /** @internal */
   forgetChannel(channel: Channel): void {
     this.#channels = this.#channels.filter((each) => each !== channel)
+    this.shared.users.forget(channel)
   }
 
   #checkUsable(): void {

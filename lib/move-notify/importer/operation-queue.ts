@@ -1,5 +1,6 @@
 import { P2pdmaError, isGivenUp } from '../../errors.js'
 import { AbortWatch } from './abort-watch.js'
+import { Awaited } from './awaited.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
 import type { Named, Operation } from './operation.js'
@@ -11,6 +12,8 @@ const BATCH_ROWS = 64
 export interface Gate {
   readonly isRunning: boolean
   readonly epoch: number
+  /** Work waits that names this one: its next change is one of the channel's. */
+  onWait(attachment: Named): void
 }
 
 /**
@@ -28,6 +31,7 @@ export class OperationQueue {
   #first = 0
   #posted = new Map<number, Operation>()
   readonly #signals = new AbortWatch<Operation>((operation) => this.#onAbort(operation))
+  readonly #awaited = new Awaited()
   #nextCookie = 1
   /** Aborted ones that are still among `#waiting`. */
   #aborted = 0
@@ -83,6 +87,28 @@ export class OperationQueue {
     this.#waiting.push(operation)
     if (signal !== undefined) operation.watch(signal, this.#signals)
     this.pump()
+    if (!operation.isPosted && !operation.isSettled) this.#await(operation)
+  }
+
+  /** Whether an operation that waits names it. */
+  waitsFor(attachment: Named): boolean {
+    return this.#awaited.has(attachment)
+  }
+
+  #await(operation: Operation): void {
+    operation.isAwaiting = true
+    const { source, target } = operation
+    if (source !== null && this.#awaited.add(source)) this.#gate.onWait(source)
+    if (target !== null && this.#awaited.add(target)) this.#gate.onWait(target)
+  }
+
+  /** It waits no more: it has been posted, or has been taken out. */
+  #leave(operation: Operation): void {
+    if (!operation.isAwaiting) return
+    operation.isAwaiting = false
+    const { source, target } = operation
+    if (source !== null) this.#awaited.drop(source)
+    if (target !== null) this.#awaited.drop(target)
   }
 
   /** One signal may abort all that waits: they are taken out together, a microtask later. */
@@ -134,6 +160,7 @@ export class OperationQueue {
       this.#take(accepted)
       const refused = this.#waiting[this.#first]
       this.#first++
+      if (refused !== undefined) this.#leave(refused)
       refused?.fail(error as Error)
       return rows
     }
@@ -145,6 +172,7 @@ export class OperationQueue {
       const operation = this.#waiting[this.#first++]
       if (operation !== undefined) {
         operation.isPosted = true
+        this.#leave(operation)
         this.#posted.set(this.#nextCookie, operation)
       }
       this.#nextCookie++
@@ -237,8 +265,10 @@ export class OperationQueue {
     for (let i = this.#first; i < this.#waiting.length; i++) {
       const operation = this.#waiting[i]
       if (operation === undefined) continue
-      if (operation.isSettled || which(operation)) removed.push(operation)
-      else kept.push(operation)
+      if (operation.isSettled || which(operation)) {
+        this.#leave(operation)
+        removed.push(operation)
+      } else kept.push(operation)
     }
     if (removed.length > 0) {
       this.#waiting = kept

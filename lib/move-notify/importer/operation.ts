@@ -54,6 +54,8 @@ export class Operation {
   parked = false
   /** The device has it. */
   isPosted = false
+  /** It is counted among what waits for its attachments. */
+  isAwaiting = false
   #resolve: (completion: Completion) => void = () => {}
   #reject: (error: Error) => void = () => {}
   #isSettled = false

@@ -71,9 +71,11 @@ function launchWorkers(users: Channel[], attachment: Attachment): void {
 
 /** Step 0: the channels with work in flight on it, or whose peer holds a key to it. */
 function usersOf(attachment: Attachment): Channel[] {
+  const known = attachment.importer.shared.users
   const users: Channel[] = []
-  for (const { channels } of attachment.importer.shared.importers) {
-    for (const channel of channels) if (channel.uses(attachment)) users.push(channel)
+  for (const channel of known.of(attachment)) {
+    if (channel.uses(attachment)) users.push(channel)
+    else if (!channel.waitsFor(attachment)) known.remove(attachment, channel)
   }
   return users
 }

@@ -2,11 +2,13 @@ import type { P2pdmaError } from '../../errors.js'
 import type { Engine } from './engine.js'
 import { AttachmentIds } from './ids.js'
 import { type DeviceLoss, trace } from '../trace.js'
+import { Users } from './users.js'
 
 /** Of all importers of one engine: it knows an attachment by its id alone, whoever names it. */
-export interface Shared<A = unknown, I = LosesDevice> {
+export interface Shared<A = unknown, I = LosesDevice, C = unknown> {
   readonly ids: AttachmentIds<A>
   readonly importers: Set<I>
+  readonly users: Users<C>
 }
 
 /** What is asked of an importer whose device is no more. */
@@ -19,7 +21,7 @@ const sharedBy = new WeakMap<Engine, Shared>()
 export function sharedOf(engine: Engine): Shared {
   let shared = sharedBy.get(engine)
   if (shared === undefined) {
-    shared = { ids: new AttachmentIds(), importers: new Set() }
+    shared = { ids: new AttachmentIds(), importers: new Set(), users: new Users() }
     sharedBy.set(engine, shared)
   }
   return shared

@@ -153,7 +153,7 @@ RowColumns RowsArgs(const Napi::CallbackInfo& info, size_t at, uint32_t depth) {
   return rows;
 }
 
-// useTable(capacity, iovas, sizes, ids, keys, queues, reach, access)
+// useTable(capacity, iovas, sizes, ids, keys, queues, reach, access, last of sends, of receives)
 void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
   RegionColumns table;
   table.capacity = Uint32Arg(info, 0, "capacity");
@@ -165,11 +165,22 @@ void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
   table.queues = columns.Word("queues");
   table.reach = columns.Byte("reach");
   table.access = columns.Byte("access");
-  if (queues.core != nullptr) queues.core->table = table;
+  const auto last = [&](size_t at) {
+    return Column<uint32_t>(
+        ColumnArg(info, at, "last", napi_uint32_array, size_t{2} * table.capacity));
+  };
+  const Column<uint32_t> of_sends = last(8);
+  const Column<uint32_t> of_receives = last(9);
+  if (queues.core == nullptr) return;
+  Queues& core = *queues.core;
+  core.table = table;
+  core.send_uses.capacity = core.receive_uses.capacity = table.capacity;
+  core.send_uses.last = of_sends;
+  core.receive_uses.last = of_receives;
 }
 
 // verbsOpenWork(qp, cq, depth, maxMessage, scratch, scratchIova, scratchLkey, doorbell, counts,
-//               ...columns of sends, ...columns of receives)
+//               ...columns of sends, ...columns of receives, untold of sends, of receives)
 Napi::Value Open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto pair = Use<QueuePair>(info[0], "qp");
@@ -192,6 +203,13 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   const Rows receives(depth, RowsArgs(info, 9 + kRowColumns, depth), queues->bell, kReceives);
   queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,
                                           sends, receives, Counts(counts), std::move(scratch));
+  const auto untold = [&](size_t at) {
+    const uint32_t room = 2 * depth;
+    return Untold{Column<uint32_t>(ColumnArg(info, at, "untold", napi_uint32_array, 1 + room)),
+                  room};
+  };
+  queues->core->send_uses.untold = untold(9 + 2 * kRowColumns);
+  queues->core->receive_uses.untold = untold(10 + 2 * kRowColumns);
   const Napi::Object object = Napi::Object::New(env);
   SetFast<JsPost>(env, object, "post", queues);
   SetFast<JsHand>(env, object, "hand", queues);

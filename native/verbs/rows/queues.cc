@@ -114,8 +114,10 @@ uint32_t Queues::Accept(const BatchColumns& batch, uint32_t first, uint32_t coun
     if (checker.defect != RowDefect::kNone) break;
     const Rows& rows = row.op == kReceive ? receives : sends;
     const RowColumns& to = rows.columns;
+    const Uses& uses = row.op == kReceive ? receive_uses : send_uses;
     const uint64_t position = rows.tail.get();
     const uint32_t slot = rows.Slot(position);
+    if (!uses.Note(row, slot)) break;
     to.op.Write(slot, row.op);
     to.stage.Write(slot, kHeld);
     to.source.Write(slot, row.source_id);

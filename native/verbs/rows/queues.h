@@ -73,6 +73,9 @@ class Queues {
   ~Queues();
 
   RegionColumns table;
+  // Which attachments rows name, by queue; they have room for those of the table.
+  Uses send_uses;
+  Uses receive_uses;
   const Rows sends;
   const Rows receives;
 

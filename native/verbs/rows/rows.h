@@ -6,6 +6,7 @@
 
 #include "abi.h"
 #include "support/columns.h"
+#include "support/uses.h"
 
 namespace p2pdma::verbs::work {
 
