@@ -17,6 +17,7 @@ import type { Ratio, Result } from './measure.js'
 import { moveSuite } from './moves.js'
 import { pauseSuite } from './pause.js'
 import { postSuite } from './post.js'
+import { usesSuite } from './uses.js'
 import { verbsSuite } from './verbs/suite.js'
 import { vfioSuite } from './vfio/suite.js'
 
@@ -28,6 +29,7 @@ const USAGE =
 const limits: Readonly<Record<string, string>> = {
   post_batch32_vs_cpp: '2',
   move_100k_vs_10: '1.2',
+  uses_1000_channels_vs_1: '1.2',
   slice_p999_ms: '2',
   bytes_per_attachment: '256',
   pause_64k_heart_cpu: '100',
@@ -143,6 +145,8 @@ if (wants('moves')) {
   const moves = await moveSuite(quick)
   results.push(...moves.results)
   ratios.push(...moves.ratios)
+  progress('uses: a move beside channels that do not use what moves')
+  ratios.push(...(await usesSuite(quick)))
 }
 if (wants('pause')) {
   progress('pause: a move that stops a channel, against C++')

@@ -27,6 +27,7 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'move_100k_vs_10_loop_cpu',
     'moves_64_together_vs_singly',
     'move_lock_all_vs_what_moved',
+    'uses_1000_channels_vs_1',
     'pause_64k_stop_vs_cpp',
     'pause_64k_unmap_vs_cpp',
     'pause_64k_copy_vs_cpp',
