@@ -1,6 +1,6 @@
 import type { P2pdmaError } from '../../errors.js'
 import type { Backing } from './backing.js'
-import type { Copier } from './copying.js'
+import type { Copy } from './copying.js'
 
 /**
  * An attachment as its buffer sees it: the importer's `Attachment`. What the buffer asks of it
@@ -8,7 +8,7 @@ import type { Copier } from './copying.js'
  * the buffer's reservation. The exporter's side knows no more of an importer.
  */
 export interface AttachOps {
-  readonly importer: Copier & { readonly name: string }
+  readonly importer: { readonly name: string }
   /** What a `Batch` names it by. */
   readonly id: number
   /** Bytes. */
@@ -30,6 +30,8 @@ export interface AttachOps {
   next: AttachOps | null
   /** Why the device cannot map `backing`, ever; null where it can (peer2peer, and more). @internal */
   refusal(backing: Backing): string | null
+  /** How the device copies from one backing to another; null where it cannot. @internal */
+  copyBetween(source: Backing, target: Backing): Copy | null
   /**
    * The mapping must go (invalidate_mappings, formerly move_notify). Done, at once (undefined)
    * or when it resolves, when the device reaches the old backing no more. Waits for nothing but

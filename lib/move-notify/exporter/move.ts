@@ -295,7 +295,7 @@ async function takeBack(
 
 /** Nobody is listed before they are asked for. */
 function* copiersOf(buffer: MovableBuffer): Generator<Copier> {
-  for (const { importer } of buffer.attachments) yield importer
+  yield* buffer.attachments
 }
 
 /** The deadline's own error, where that is why the fence failed. */

@@ -10,6 +10,8 @@ import type { Channel } from './channel.js'
 import type { Importer } from './importer.js'
 import type { AttachOps } from '../exporter/attach-ops.js'
 import type { Backing } from '../exporter/backing.js'
+import type { Copy } from '../exporter/copying.js'
+import { copyOf } from './engine-copy.js'
 import type { MovableBuffer } from '../exporter/movable-buffer.js'
 import { invalidate, restoreIdle, retry } from './restart.js'
 import { follow } from './state-table.js'
@@ -97,6 +99,12 @@ export class Attachment implements AttachOps {
   /** @internal */
   refusal(backing: Backing): string | null {
     return this.importer.engine.capabilities.canMap?.(backing, this.access) ?? null
+  }
+
+  /** @internal */
+  copyBetween(source: Backing, target: Backing): Copy | null {
+    const { engine, shared, error } = this.importer
+    return error === null ? copyOf(engine, shared.ids, source, target) : null
   }
 
   /** @internal */

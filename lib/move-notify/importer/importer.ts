@@ -12,10 +12,7 @@ import {
 import { Attachment, attachmentClosed } from './attachment.js'
 import { Channel } from './channel.js'
 import type { ChannelOptions, ChannelStats } from './channel.js'
-import type { Backing } from '../exporter/backing.js'
-import type { Copy } from '../exporter/copying.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
-import { copyOf } from './engine-copy.js'
 import { Access } from './engine.js'
 import type { Engine } from './engine.js'
 import { MovableBuffer } from '../exporter/movable-buffer.js'
@@ -266,11 +263,6 @@ export class Importer {
       if (turn !== undefined) await turn
     }
     return found
-  }
-
-  /** How its device copies from one backing to another; null where it cannot. @internal */
-  copyBetween(source: Backing, target: Backing): Copy | null {
-    return this.error === null ? copyOf(this.engine, this.shared.ids, source, target) : null
   }
 
   /** The channel has, from now on, to do with what the id names. @internal */
