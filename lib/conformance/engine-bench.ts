@@ -48,6 +48,8 @@ export class Bench implements AsyncDisposable {
   readonly length: number
   notifications = 0
   closed = 0
+  /** The attachments that its channel has told of, in order. */
+  told: number[] = []
   readonly #exporter: Exporter
   readonly #out = new Completions(4 * DEPTH)
   readonly #backings: Backing[] = []
@@ -68,6 +70,7 @@ export class Bench implements AsyncDisposable {
         this.notifications++
         this.#wake()
       },
+      onUse: (id) => void this.told.push(id),
       onClosed: () => void this.closed++,
     })
   }

@@ -86,6 +86,20 @@ const looks: Readonly<Record<string, Look>> = {
     holds(!bench.channel.uses(ID), 'it uses what it has no work on')
   },
 
+  'it tells of the attachments that come into use': async (bench) => {
+    await bench.mapOpen(ID)
+    await bench.mapOpen(OTHER_ID)
+    for (const id of [ID, OTHER_ID]) {
+      for (const again of ['', ', after uses() has said that it is not']) {
+        bench.told = []
+        holds(bench.post(id, 1) === 1, 'an open attachment takes no work')
+        holds(bench.told.includes(id), `post() does not tell of what its work names${again}`)
+        await bench.take(1)
+        holds(!bench.channel.uses(id), 'it uses what it has no work on')
+      }
+    }
+  },
+
   'it takes no more than its depth, and the rest when that has been reaped': async (bench) => {
     await bench.mapOpen(ID)
     const { channel } = bench

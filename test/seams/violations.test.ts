@@ -57,6 +57,14 @@ const broken: [what: string, noticed: RegExp, how: Break][] = [
     }),
   ],
   [
+    'attachments that come into use unheard',
+    /come into use/,
+    (engine) => {
+      const open = engine.openChannel.bind(engine)
+      engine.openChannel = (options) => open({ ...options, onUse: () => undefined })
+    },
+  ],
+  [
     'a wrong row that is let pass',
     /a row that is wrong/,
     channels((channel) => {

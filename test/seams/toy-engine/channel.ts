@@ -80,8 +80,10 @@ export class ToyChannel implements EngineChannel {
         this.#work()
         throw new PostError(`${argument} ${what}`, { code, argument }, accepted)
       }
-      if (namedBy(row).some((id) => this.#table.get(id)?.sealed !== false)) break
+      const named = namedBy(row)
+      if (named.some((id) => this.#table.get(id)?.sealed !== false)) break
       this.#queue.push(row)
+      for (const id of named) this.#options.onUse?.(id)
       accepted++
     }
     this.#work()
