@@ -91,6 +91,7 @@ class Mappings {
 PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot) {
   const bool sends = limits_.op == abi::op::kSend;
   Mappings mappings(table);
+  Noting noting(uses);
   queue::Checker checker(batch, mappings, mappings,
                          {1U << limits_.op, limits_.min_length, limits_.max_length});
   const auto& row = checker.row;
@@ -98,11 +99,10 @@ PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count,
   for (; accepted < count && checker.Read(first + accepted); ++accepted) {
     const uint64_t offset = sends ? row.source_offset : row.target_offset;
     const uint32_t here = (slot + accepted) & mask_;
+    if (!noting.Note(row, here)) break;
     Write(here, (sends ? row.source : row.target)->iova + offset,
           static_cast<uint32_t>(row.length));
-    const uint32_t id = sends ? row.source_id : row.target_id;
-    uses.Note(id, here);
-    rows_.ids.Write(here, id);
+    rows_.ids.Write(here, sends ? row.source_id : row.target_id);
     rows_.offsets.Write(here, static_cast<double>(offset));
     rows_.lengths.Write(here, static_cast<double>(row.length));
     rows_.cookies.Write(here, batch.cookie.Read(first + accepted));

@@ -35,6 +35,7 @@ PostResult Channel::Post(const AttachmentTable& table, const BatchColumns& batch
   const uint32_t room = depth_ - in_flight();
   if (count > room) count = room;
   OpenAttachments attachments{table};
+  Noting noting(uses);
   queue::Checker checker(batch, attachments, attachments, kRules);
   for (; result.accepted < count && checker.Read(first + result.accepted); ++result.accepted) {
     const auto& row = checker.row;
@@ -45,7 +46,7 @@ PostResult Channel::Post(const AttachmentTable& table, const BatchColumns& batch
       break;
     }
     const uint64_t position = posted_local_ + result.accepted;
-    if (!uses.Note(row, static_cast<uint32_t>(position & mask_))) break;
+    if (!noting.Note(row, static_cast<uint32_t>(position & mask_))) break;
     Operation& operation = At(position);
     operation.source_offset = row.source_offset;
     operation.target_offset = row.target_offset;

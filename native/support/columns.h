@@ -31,6 +31,8 @@ class Column {
       __atomic_store_n(data_ + row, value, __ATOMIC_RELAXED);
     }
   }
+  // What begins with this row.
+  Column From(uint32_t row) const { return Column(data_ + row); }
 
  private:
   T* data_ = nullptr;

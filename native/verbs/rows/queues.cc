@@ -108,16 +108,18 @@ uint32_t Queues::Accept(const BatchColumns& batch, uint32_t first, uint32_t coun
   const uint32_t used = sends.size() + receives.size();
   count =
       std::min({count, batch.capacity - first, used < sends.depth() ? sends.depth() - used : 0});
+  Noting noting_sends(send_uses);
+  Noting noting_receives(receive_uses);
   uint32_t accepted = 0;
   for (; accepted < count && checker.Read(first + accepted); ++accepted) {
     checker.defect = DefectOfSides(row, own);
     if (checker.defect != RowDefect::kNone) break;
     const Rows& rows = row.op == kReceive ? receives : sends;
     const RowColumns& to = rows.columns;
-    const Uses& uses = row.op == kReceive ? receive_uses : send_uses;
+    Noting& noting = row.op == kReceive ? noting_receives : noting_sends;
     const uint64_t position = rows.tail.get();
     const uint32_t slot = rows.Slot(position);
-    if (!uses.Note(row, slot)) break;
+    if (!noting.Note(row, slot)) break;
     to.op.Write(slot, row.op);
     to.stage.Write(slot, kHeld);
     to.source.Write(slot, row.source_id);
