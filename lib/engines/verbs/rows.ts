@@ -8,6 +8,8 @@ import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.j
 import { sharedColumn } from '../shared-columns.js'
 import { Uses } from '../uses.js'
 
+export { Stage }
+
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
 export class Rows {
   readonly op: Uint8Array
