@@ -106,13 +106,13 @@ export const RingBell = {
   LENGTH: 11,
 } as const
 
-/** What a slot's mapping is in, for a descriptor ring. */
+/** What an attachment's mapping is in. */
 export const MappingState = {
-  /** There is none, though its IOVA may be kept for the next. */
+  /** There is none, though its place may be kept for the next. */
   NONE: 0,
   /** Being mapped or unmapped: the device may reach it or not. */
   CHANGING: 1,
-  /** The device reaches it; new work does not. */
+  /** Work accepted before reaches it; new work does not. */
   SEALED: 2,
   OPEN: 3,
 } as const
@@ -168,9 +168,6 @@ export const Stage = {
 
 /** Kinds of work request, in the lowest bits of a request's id. */
 export const WorkKind = { SEND: 0, RECEIVE: 1, VOID: 2 } as const
-
-/** Where work on a queue pair may go: nowhere, for work accepted before, or for new work too. */
-export const Reach = { NONE: 0, SEALED: 1, OPEN: 2 } as const
 
 /** Indexes of what the two ends of a queue pair know of each other. */
 export const WorkCount = {

@@ -358,13 +358,13 @@ export interface NativeWork extends NativeBatchColumns {
   sendVoids(count: number): void
   useTable(
     capacity: number,
+    ids: Uint32Array,
+    states: Uint8Array,
+    access: Uint8Array,
     iovas: Float64Array,
     sizes: Float64Array,
-    ids: Uint32Array,
     keys: Uint32Array,
     queues: Uint32Array,
-    reach: Uint8Array,
-    access: Uint8Array,
     lastOfSends: Uint32Array,
     lastOfReceives: Uint32Array,
   ): void

@@ -172,14 +172,6 @@ enum WorkKind : uint32_t {
 };
 }  // namespace work_kind
 
-namespace reach {
-enum Reach : uint32_t {
-  kNone = 0,
-  kSealed = 1,
-  kOpen = 2,
-};
-}  // namespace reach
-
 namespace work_count {
 enum WorkCount : uint32_t {
   kIsReady = 0,

@@ -8,6 +8,7 @@
 
 #include "../abi.h"
 #include "../mapping.h"
+#include "../queue/table_args.h"
 #include "../support/args.h"
 #include "../support/column_args.h"
 #include "../support/error.h"
@@ -161,18 +162,12 @@ Limits LimitsArg(const Napi::CallbackInfo& info, size_t index) {
 
 // useTable(capacity, ids, states, access, iovas, sizes, last)
 void UseTable(const Napi::CallbackInfo& info, JsRing& ring) {
-  TableColumns columns;
-  columns.capacity = Uint32Arg(info, 0, "capacity");
-  const uint32_t capacity = columns.capacity;
-  columns.ids = Column<uint32_t>(ColumnArg(info, 1, "ids", napi_uint32_array, capacity));
-  columns.states = Column<uint8_t>(ColumnArg(info, 2, "states", napi_uint8_array, capacity));
-  columns.access = Column<uint8_t>(ColumnArg(info, 3, "access", napi_uint8_array, capacity));
-  columns.iovas = Column<double>(ColumnArg(info, 4, "iovas", napi_float64_array, capacity));
-  columns.sizes = Column<double>(ColumnArg(info, 5, "sizes", napi_float64_array, capacity));
-  const Column<uint32_t> last(ColumnArg(info, 6, "last", napi_uint32_array, size_t{2} * capacity));
+  const queue::TableColumns columns = queue::TableArgs(info);
+  const Column<uint32_t> last(
+      ColumnArg(info, 6, "last", napi_uint32_array, size_t{2} * columns.capacity));
   if (ring.core == nullptr) return;
   ring.core->table = columns;
-  ring.core->uses.capacity = capacity;
+  ring.core->uses.capacity = columns.capacity;
   ring.core->uses.last = last;
 }
 

@@ -8,12 +8,6 @@
 
 namespace p2pdma::ring {
 
-namespace {
-
-constexpr uint32_t kSlotMask = (1 << abi::kSlotBits) - 1;
-
-}  // namespace
-
 Ring::Ring(std::shared_ptr<MappedRange> memory, uint64_t offset, uint32_t entries, Form form,
            Limits limits, RowColumns rows)
     : memory_(std::move(memory)),
@@ -51,48 +45,11 @@ void Ring::EndBatch(uint32_t slot, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) reporters_[(slot + i) & mask_] = last;
 }
 
-namespace {
-
-// What rows name, found in the table. They mostly name one attachment: what was
-// found for the last one serves the next.
-class Mappings {
- public:
-  struct Place {
-    uint64_t iova = 0;
-    uint64_t size = 0;
-    uint8_t access = 0;
-  };
-
-  explicit Mappings(const TableColumns& table) : table_(table) {}
-
-  const Place* Open(uint32_t id) {
-    if (found_ && id == id_) return &place_;
-    const uint32_t slot = id & kSlotMask;
-    found_ = slot < table_.capacity && table_.ids.Read(slot) == id &&
-             table_.states.Read(slot) == abi::mapping_state::kOpen;
-    if (!found_) return nullptr;
-    id_ = id;
-    // The engine's own table; JavaScript could write it.
-    if (!Whole(table_.sizes.Read(slot), &place_.size)) place_.size = 0;
-    if (!Whole(table_.iovas.Read(slot), &place_.iova)) place_.size = 0;
-    place_.access = table_.access.Read(slot);
-    return &place_;
-  }
-
- private:
-  const TableColumns& table_;
-  Place place_;
-  uint32_t id_ = 0;
-  bool found_ = false;
-};
-
-}  // namespace
-
 PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot) {
   const bool sends = limits_.op == abi::op::kSend;
-  Mappings mappings(table);
+  queue::TableReader attachments(table);
   Noting noting(uses);
-  queue::Checker checker(batch, mappings, mappings,
+  queue::Checker checker(batch, attachments, attachments,
                          {1U << limits_.op, limits_.min_length, limits_.max_length});
   const auto& row = checker.row;
   uint32_t accepted = 0;
@@ -114,7 +71,7 @@ PostResult Ring::Post(const BatchColumns& batch, uint32_t first, uint32_t count,
 void Ring::Refill(uint32_t slot, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t here = (slot + i) & mask_;
-    const uint32_t place = rows_.ids.Read(here) & kSlotMask;
+    const uint32_t place = rows_.ids.Read(here) & queue::kSlotMask;
     if (place >= table.capacity) return;
     uint64_t iova = 0;
     uint64_t offset = 0;

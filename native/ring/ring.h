@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "abi.h"
+#include "queue/table.h"
 #include "support/columns.h"
 #include "support/mapped_range.h"
 #include "support/uses.h"
@@ -41,16 +42,6 @@ struct Limits {
   uint8_t op = 0;  // SEND or RECEIVE
   uint32_t min_length = 0;
   uint32_t max_length = 0;
-};
-
-// By slot of an attachment id: the columns of MappingTable.
-struct TableColumns {
-  uint32_t capacity = 0;  // a power of two
-  Column<uint32_t> ids;
-  Column<uint8_t> states;
-  Column<uint8_t> access;
-  Column<double> iovas;
-  Column<double> sizes;
 };
 
 // By slot of the ring: what was posted there (lib/engines/vfio/ring-rows.ts).
@@ -88,7 +79,7 @@ class Ring {
   uint32_t Complete(uint32_t slot, uint32_t count, uint32_t epoch,
                     const CompletionColumns& out) const;
 
-  TableColumns table;
+  queue::TableColumns table;
   // Which attachments the rows name; has room for those of the table.
   Uses uses;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../abi.h"
+#include "../queue/table.h"
 
 namespace p2pdma::software {
 
@@ -11,8 +12,7 @@ using abi::kSlotBits;
 using abi::access::Access;
 using abi::op::Op;
 using abi::status::Status;
-
-inline constexpr uint32_t kSlotMask = (1U << kSlotBits) - 1;
+using queue::kSlotMask;
 
 // The longest piece of an operation that runs without looking at the
 // mapping and at the channel's controls again.

@@ -162,13 +162,13 @@ struct Rig {
     table.ids = Word();
     table.keys = Word();
     table.queues = Word();
-    table.reach = Byte();
+    table.states = Byte();
     table.access = Byte();
     for (uint32_t i = 0; i < 2; ++i) {
       table.iovas.Write(i, 4096 * (i + 1));
       table.sizes.Write(i, 4096);
       table.ids.Write(i, i);
-      table.reach.Write(i, Reach::kOpen);
+      table.states.Write(i, MappingState::kOpen);
       table.access.Write(i, p2pdma::abi::access::kRead | p2pdma::abi::access::kWrite);
     }
     // Attachment 1 is the peer's, on queue 1.

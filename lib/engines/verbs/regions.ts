@@ -3,7 +3,7 @@
  * buffers that we hold keys to. Each registration has addresses that no other
  * had before: keys are used again by the device, addresses never.
  */
-import { Reach } from '../../abi.js'
+import { MappingState } from '../../abi.js'
 import { P2pdmaError, checkInteger, typeError } from '../../errors.js'
 import { roundUp } from '../../kernel/memfd.js'
 import { MemoryAccess, type MemoryRegion, type ProtectionDomain } from '../../kernel/verbs/index.js'
@@ -96,7 +96,7 @@ export class Regions {
       const stuck = before?.stuck ?? new Set<MemoryRegion>()
       this.#regions.set(id, { size, generation, mr, backing, shares, stuck })
       const { iova, lkey: key } = mr
-      this.table.put(id, { access, size, iova, key, queue: 0 }, Reach.SEALED)
+      this.table.put(id, { access, size, iova, key, queue: 0 }, MappingState.SEALED)
     }
     if (size <= SHORT) return done(this.#registerAllNow(backing, size, rights))
     return this.#registerAll(backing, size, rights).then(done)
@@ -153,17 +153,17 @@ export class Regions {
   }
 
   seal(id: number): void {
-    if (this.table.reachOf(id) === Reach.OPEN) this.table.setReach(id, Reach.SEALED)
+    this.table.seal(id)
   }
 
   unseal(id: number): void {
-    if (this.table.reachOf(id) === Reach.SEALED) this.table.setReach(id, Reach.OPEN)
+    this.table.unseal(id)
   }
 
   unmap(id: number): void | Promise<void> {
     const region = this.#regions.get(id)
     if (region === undefined || region.mr === null) return
-    this.table.setReach(id, Reach.NONE)
+    this.table.setState(id, MappingState.NONE)
     const mrs = [region.mr]
     region.mr = null
     region.backing = null
@@ -265,7 +265,7 @@ export class Regions {
 
   /** A peer's buffer, with the key that it gave us; `queue`: the number of the queue pair. */
   setRemote(id: number, queue: number, size: number, access: number, key: RemoteKey): void {
-    this.table.put(id, { access, size, iova: key.iova, key: key.rkey, queue }, Reach.OPEN)
+    this.table.put(id, { access, size, iova: key.iova, key: key.rkey, queue }, MappingState.OPEN)
   }
 
   updateRemote(id: number, { iova, rkey }: RemoteKey): void {
@@ -278,7 +278,7 @@ export class Regions {
   }
 
   dropRemote(id: number): void {
-    if (this.table.isRemote(id)) this.table.setReach(id, Reach.NONE)
+    if (this.table.isRemote(id)) this.table.setState(id, MappingState.NONE)
   }
 }
 

@@ -117,7 +117,7 @@ export class WorkQueues {
   }
 
   #useTable(): void {
-    const { iovas, sizes, ids, keys, queues, reach, access } = this.#table
+    const { ids, states, access, iovas, sizes, keys, queues } = this.#table
     if (ids === this.#ids) return
     const ofSends = this.sends.uses
     const ofReceives = this.receives.uses
@@ -126,13 +126,13 @@ export class WorkQueues {
     call(() =>
       this.#native.useTable(
         ids.length,
+        ids,
+        states,
+        access,
         iovas,
         sizes,
-        ids,
         keys,
         queues,
-        reach,
-        access,
         ofSends.last,
         ofReceives.last,
       ),

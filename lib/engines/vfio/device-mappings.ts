@@ -72,16 +72,11 @@ export class DeviceMappings {
   }
 
   seal(id: number): void {
-    this.#setSeal(id, MappingState.OPEN, MappingState.SEALED)
+    this.table.seal(checkInteger('id', id, 0, MAX_ID))
   }
 
   unseal(id: number): void {
-    this.#setSeal(id, MappingState.SEALED, MappingState.OPEN)
-  }
-
-  #setSeal(id: number, from: number, to: number): void {
-    const slot = this.#find(id)
-    if (slot >= 0 && this.table.states[slot] === from) this.table.states[slot] = to
+    this.table.unseal(checkInteger('id', id, 0, MAX_ID))
   }
 
   unmap(id: number): void | Promise<void> {

@@ -207,6 +207,6 @@ function rulesOf({ queue, op, limits }: RingUse, table: MappingTable): RowRules 
       hint: `open a channel on another queue than ${queue}`,
     },
     lengths: `from ${limits.minLength} to ${limits.maxLength}`,
-    sizeOf: (id) => table.sizes[table.find(id)] ?? 0,
+    sizeOf: (id) => table.sizeOf(id),
   }
 }

@@ -7,6 +7,7 @@
 
 #include "../handle.h"
 #include "mapping.h"
+#include "queue/table_args.h"
 #include "queues.h"
 #include "support/args.h"
 #include "support/column_args.h"
@@ -153,18 +154,13 @@ RowColumns RowsArgs(const Napi::CallbackInfo& info, size_t at, uint32_t depth) {
   return rows;
 }
 
-// useTable(capacity, iovas, sizes, ids, keys, queues, reach, access, last of sends, of receives)
+// useTable(capacity, ids, states, access, iovas, sizes, keys, queues, last of sends, of receives)
 void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
   RegionColumns table;
-  table.capacity = Uint32Arg(info, 0, "capacity");
-  Columns columns(info, 1, table.capacity);
-  table.iovas = columns.Wide("iovas");
-  table.sizes = columns.Wide("sizes");
-  table.ids = columns.Word("ids");
+  static_cast<queue::TableColumns&>(table) = queue::TableArgs(info);
+  Columns columns(info, 6, table.capacity);
   table.keys = columns.Word("keys");
   table.queues = columns.Word("queues");
-  table.reach = columns.Byte("reach");
-  table.access = columns.Byte("access");
   const auto last = [&](size_t at) {
     return Column<uint32_t>(
         ColumnArg(info, at, "last", napi_uint32_array, size_t{2} * table.capacity));

@@ -162,7 +162,7 @@ int Queues::HandReceives() {
       if (receives.stage(position) != kHeld) continue;
       const RowColumns& row = receives.columns;
       const Region& region = targets_.Find(row.target.Read(slot));
-      if (region.reach == Reach::kNone) {
+      if (region.state == MappingState::kNone) {
         receives.Finish(position, kNotMapped, 0);
         ++gone;
         continue;
@@ -193,8 +193,9 @@ int Queues::HandReceives() {
 bool Queues::IsGone(uint32_t slot) {
   const uint8_t op = sends.columns.op.Read(slot);
   return (NamesSource(op) &&
-          sources_.Find(sends.columns.source.Read(slot)).reach == Reach::kNone) ||
-         (NamesTarget(op) && targets_.Find(sends.columns.target.Read(slot)).reach == Reach::kNone);
+          sources_.Find(sends.columns.source.Read(slot)).state == MappingState::kNone) ||
+         (NamesTarget(op) &&
+          targets_.Find(sends.columns.target.Read(slot)).state == MappingState::kNone);
 }
 
 void Queues::Fill(uint32_t slot, ibv_send_wr* request, ibv_sge* range) {
