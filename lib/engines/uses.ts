@@ -4,10 +4,8 @@
  * row is under way and names it still. Native code writes it as it accepts rows
  * (native/support/uses.h); nothing is to be done when they end.
  */
-import { SLOT_BITS } from '../abi.js'
+import { slotOf } from '../move-notify/importer/ids.js'
 import { grownColumn, sharedColumn } from './shared-columns.js'
-
-const SLOT_MASK = (1 << SLOT_BITS) - 1
 
 export class Uses {
   /**
@@ -30,19 +28,19 @@ export class Uses {
 
   /** The last row that names this id; its place may be another's by now. -1: none. */
   lastRow(id: number): number {
-    const at = 2 * (id & SLOT_MASK)
+    const at = 2 * slotOf(id)
     return this.last[at] === id ? (this.last[at + 1] ?? 0) - 1 : -1
   }
 
   /** A row that names this id lies in `row` now, later than all others that do. */
   moved(id: number, row: number): void {
-    const at = 2 * (id & SLOT_MASK)
+    const at = 2 * slotOf(id)
     if (this.last[at] === id) this.last[at + 1] = row + 1
   }
 
   /** It is not in use: the next row that names it is told of. */
   end(id: number): void {
-    const at = 2 * (id & SLOT_MASK)
+    const at = 2 * slotOf(id)
     if (this.last[at] === id) this.last[at + 1] = 0
   }
 

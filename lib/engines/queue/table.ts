@@ -3,10 +3,10 @@
  * (move-notify/importer/ids.ts). Columns, since native code resolves every row
  * in them (native/queue/table.h); looking one up allocates nothing.
  */
-import { MappingState, SLOT_BITS } from '../../abi.js'
+import { MappingState } from '../../abi.js'
+import { slotOf } from '../../move-notify/importer/ids.js'
 import { grownColumn, sharedColumn } from '../shared-columns.js'
 
-const SLOT_MASK = (1 << SLOT_BITS) - 1
 const LEAST = 64
 
 /** An engine adds columns of its own: see `grow`. */
@@ -21,20 +21,15 @@ export class AttachmentTable {
   /** Bytes that operations may use. */
   sizes = sharedColumn(LEAST, Float64Array)
 
-  /** The slot of an id, whose ever it is. */
-  protected slotOf(id: number): number {
-    return id & SLOT_MASK
-  }
-
   /** The slot of an id that owns it, or -1. */
   find(id: number): number {
-    const slot = this.slotOf(id)
+    const slot = slotOf(id)
     return this.ids[slot] === id ? slot : -1
   }
 
   /** Makes the slot the id's own. */
   claim(id: number): number {
-    const slot = this.slotOf(id)
+    const slot = slotOf(id)
     let length = this.ids.length
     while (length <= slot) length *= 2
     if (length !== this.ids.length) this.grow(length)

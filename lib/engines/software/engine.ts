@@ -4,7 +4,7 @@
  * chunk that it moves, under the guard that `unmap` waits for; what it finds
  * dead is a counted fault.
  */
-import { SLOT_BITS, SOFTWARE_MAX_DEPTH } from '../../abi.js'
+import { SOFTWARE_MAX_DEPTH } from '../../abi.js'
 import { brand } from '../../brand.js'
 import { P2pdmaError, checkInteger, closedError, looksLike, typeError } from '../../errors.js'
 import { call } from '../../kernel/call.js'
@@ -16,6 +16,7 @@ import type {
   EngineCapabilities,
   EngineChannelOptions,
 } from '../../move-notify/importer/engine.js'
+import { slotOf } from '../../move-notify/importer/ids.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
 import { checkChannelOptions } from '../channel-options.js'
@@ -23,7 +24,6 @@ import { SoftwareChannel, type Slots } from './channel.js'
 import { encodeFault, type SoftwareFault } from './inject.js'
 
 const MAX_ID = 2 ** 32 - 1
-const SLOT_MASK = (1 << SLOT_BITS) - 1
 
 const anyLength = {
   minLength: 0,
@@ -116,7 +116,7 @@ export class SoftwareEngine implements Engine {
       })
     }
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
-    while ((id & SLOT_MASK) >= this.#slots.count) this.#slots.count *= 2
+    while (slotOf(id) >= this.#slots.count) this.#slots.count *= 2
   }
 
   /** As `unseal` and `unmap`, a no-op after the close: an attachment may be closed later. */

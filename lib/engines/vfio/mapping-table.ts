@@ -1,4 +1,5 @@
 /** The attachments of a device behind an IOMMU. Each keeps its IOVA range until it is released. */
+import { slotOf } from '../../move-notify/importer/ids.js'
 import { P2pdmaError } from '../../errors.js'
 import { AttachmentTable } from '../queue/table.js'
 import { grownColumn, sharedColumn } from '../shared-columns.js'
@@ -18,7 +19,7 @@ export class MappingTable extends AttachmentTable {
 
   /** ERR_INVALID_STATE where another has the slot still. */
   override claim(id: number): number {
-    const slot = this.slotOf(id)
+    const slot = slotOf(id)
     if ((this.reserved[slot] ?? 0) !== 0 && this.ids[slot] !== id) {
       throw new P2pdmaError(`attachment ${this.ids[slot] ?? 0} still has the place of ${id}`, {
         code: 'ERR_INVALID_STATE',
