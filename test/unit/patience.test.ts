@@ -45,10 +45,11 @@ t.test('several long turns, each of which the work needs', async (t) => {
 t.test('a timer that is set late in a long turn has its time still', async (t) => {
   let isOver = false
   busy(200)
+  const start = performance.now()
   using _patience = new Patience(100, () => (isOver = true))
   await answer()
   await sleep(1)
-  t.notOk(isOver)
+  t.ok(!isOver || performance.now() - start > 98, 'over only when 100 ms have passed')
 })
 
 t.test('what never comes is late, once, and not before its time', async (t) => {
