@@ -21,6 +21,8 @@ for (const faulty of [false, true]) {
     })
     const checked = fc.check(property, { seed, numRuns: runs })
     t.comment(`MODEL_SEED=${seed}: ${executions} executions of ${checked.numRuns} cases`)
+    const { errorInstance } = checked
+    if (errorInstance instanceof Error) t.comment(errorInstance.message)
     t.notOk(checked.failed, fc.defaultReportMessage(checked) ?? 'every case')
   })
 }

@@ -52,6 +52,14 @@ export const mutants: Mutant[] = [
     killedBy: 'the old mapping is gone before a byte is copied',
   },
   {
+    name: 'the unlock where a restore fails',
+    file: 'lib/move-notify/importer/restart.ts',
+    find: 'remapped === undefined ? unlock : whenRestored(remapped, unlock)',
+    replace: 'remapped === undefined ? unlock : remapped.then(() => unlock)',
+    test: SAFEGUARDS,
+    killedBy: 'the lock is free where a mapping could not be taken away',
+  },
+  {
     name: 'the wait for the move fence',
     file: 'lib/move-notify/importer/restart.ts',
     find: 'mapped === undefined && buffer.reservation.isIdle(Usage.KERNEL)',

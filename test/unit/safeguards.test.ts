@@ -112,6 +112,26 @@ void t.test('an attachment that could not follow is tried again', async (t) => {
   if (to.state === 'mapped') await importer.copy(from, 0, to, 0, PAGE)
 })
 
+void t.test('a device that hangs in the restore keeps no reservation', async (t) => {
+  const { engine, importer, there, target, done } = await inFlight(t, {
+    mapRetries: 0,
+    stopTimeoutMs: 20,
+  })
+  const left = latch()
+  engine.beforeMap = () => {
+    // What may have been mapped by then is to be taken away again, and never is.
+    engine.beforeUnmap = () => left.opened
+    return Promise.reject(new Error('no room'))
+  }
+  await target.move(there)
+  await t.rejects(done, { code: 'ERR_OUTCOME_UNKNOWN' })
+  t.match(importer.error, { code: 'ETIMEDOUT' })
+  await turn()
+  t.notOk(target.reservation.locked, 'the lock is free where a mapping could not be taken away')
+  left.open()
+  engine.beforeUnmap = () => undefined
+})
+
 void t.test('the gate is checked again before it opens', async (t) => {
   const { engine, importer, there, source, target, done, channel } = await inFlight(t)
   const first = latch()

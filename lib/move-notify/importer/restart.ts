@@ -358,8 +358,7 @@ function lockAndRestore(
   const [only] = attachments
   if (contended === undefined && only !== undefined && attachments.length === 1) {
     const remapped = remap(only, limits)
-    // Never rejects.
-    return remapped === undefined ? unlock : remapped.then(() => unlock)
+    return remapped === undefined ? unlock : whenRestored(remapped, unlock)
   }
   return restoreWhenLocked(contended, attachments, limits, unlock)
 }
@@ -371,8 +370,13 @@ async function restoreWhenLocked(
   unlock: () => void,
 ): Promise<() => void> {
   if (contended !== undefined) await contended
+  return whenRestored(restoreLocked(attachments, limits), unlock)
+}
+
+/** The reservations are held until it is known what becomes of them. */
+async function whenRestored(restored: Promise<void>, unlock: () => void): Promise<() => void> {
   try {
-    await restoreLocked(attachments, limits)
+    await restored
   } catch (error) {
     unlock()
     throw error
@@ -394,8 +398,9 @@ async function restoreLocked(attachments: readonly Attachment[], limits: Limits)
 
 /**
  * Step 3.2: maps one attachment, then waits for its move fences, as a dynamic importer
- * does. Its buffer's reservation is held. Undefined when done at once. Never
- * rejects: what cannot be remapped fails, alone, until the buffer's next move.
+ * does. Its buffer's reservation is held. Undefined when done at once. What cannot be remapped
+ * fails, alone, until the buffer's next move; it rejects where a mapping cannot be taken away
+ * again, and the importer has failed.
  */
 function remap(attachment: Attachment, limits: Limits): Promise<void> | undefined {
   const { buffer, importer } = attachment
