@@ -1,5 +1,5 @@
 // Which attachments the rows of a queue name, without a look at the rows: of each attachment the
-// last row that names it. What that says is in lib/engines/uses.ts, whose memory this is.
+// last row that names it. What that says is in lib/engines/queue/uses.ts, whose memory this is.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,7 @@
  */
 import { MappingState } from '../../abi.js'
 import { slotOf } from '../../move-notify/importer/ids.js'
-import { grownColumn, sharedColumn } from '../shared-columns.js'
+import { grownColumn, sharedColumn } from './shared-columns.js'
 
 const LEAST = 64
 

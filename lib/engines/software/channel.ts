@@ -12,9 +12,9 @@ import type { NativeSoftwareChannel, PauseSplit } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
-import { ColumnsInUse } from '../native-columns.js'
+import { ColumnsInUse } from '../queue/native-columns.js'
 import { type RowRules, rowError } from '../queue/row-error.js'
-import { Uses } from '../uses.js'
+import { Uses } from '../queue/uses.js'
 
 const rules: RowRules = {
   unsupported: {

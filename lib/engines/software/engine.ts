@@ -19,7 +19,7 @@ import type {
 import { slotOf } from '../../move-notify/importer/ids.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
-import { checkChannelOptions } from '../channel-options.js'
+import { checkChannelOptions } from '../queue/channel-options.js'
 import { SoftwareChannel, type Slots } from './channel.js'
 import { encodeFault, type SoftwareFault } from './inject.js'
 

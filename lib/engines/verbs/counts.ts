@@ -3,7 +3,7 @@
  * hands over rows and takes completions counts it too (native/verbs/rows/queues.h).
  */
 import { WorkCount as At } from '../../abi.js'
-import { sharedColumn } from '../shared-columns.js'
+import { sharedColumn } from '../queue/shared-columns.js'
 
 export class Counts {
   readonly column = sharedColumn(At.LENGTH, Float64Array)

@@ -25,7 +25,7 @@ import type {
 import { checkBacking } from '../../move-notify/exporter/exporting.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
-import { checkChannelOptions } from '../channel-options.js'
+import { checkChannelOptions } from '../queue/channel-options.js'
 import { VerbsChannel } from './channel.js'
 import { DeviceLoss } from './device-loss.js'
 import { Holding } from './holding.js'

@@ -1,6 +1,6 @@
 /** What work requests may name: regions of ours, and the peers' buffers that we hold keys to. */
 import { AttachmentTable } from '../queue/table.js'
-import { grownColumn, sharedColumn } from '../shared-columns.js'
+import { grownColumn, sharedColumn } from '../queue/shared-columns.js'
 
 /** What an id stands for. */
 export interface Entry {

@@ -5,8 +5,8 @@
  */
 import { RowCursor as Cursor, Stage } from '../../abi.js'
 import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.js'
-import { sharedColumn } from '../shared-columns.js'
-import { Uses } from '../uses.js'
+import { sharedColumn } from '../queue/shared-columns.js'
+import { Uses } from '../queue/uses.js'
 
 export { Stage }
 

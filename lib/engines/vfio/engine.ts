@@ -24,7 +24,7 @@ import type {
 } from '../../move-notify/importer/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { loseDevice } from '../../move-notify/importer/shared.js'
-import { checkChannelOptions } from '../channel-options.js'
+import { checkChannelOptions } from '../queue/channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import type { DriverDevice, Health, VfioFault, VfioLink } from './driver.js'

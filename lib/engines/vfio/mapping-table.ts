@@ -2,7 +2,7 @@
 import { slotOf } from '../../move-notify/importer/ids.js'
 import { P2pdmaError } from '../../errors.js'
 import { AttachmentTable } from '../queue/table.js'
-import { grownColumn, sharedColumn } from '../shared-columns.js'
+import { grownColumn, sharedColumn } from '../queue/shared-columns.js'
 
 export class MappingTable extends AttachmentTable {
   /** Bytes of the IOVA range kept: `sizes`, rounded up to pages; 0: none is kept. */

@@ -1,6 +1,6 @@
 /** By slot of a ring: what was posted there. Shared memory: native/ring writes it too. */
 import { sharedMemory } from '../../shared-memory.js'
-import { Uses } from '../uses.js'
+import { Uses } from '../queue/uses.js'
 
 export class RingRows {
   readonly cookies: Float64Array

@@ -1,6 +1,6 @@
 /** The checks of a channel's options that all engines have in common. */
-import { P2pdmaError, checkInteger, checkOptions, typeError } from '../errors.js'
-import type { EngineChannelOptions } from '../move-notify/importer/engine.js'
+import { P2pdmaError, checkInteger, checkOptions, typeError } from '../../errors.js'
+import type { EngineChannelOptions } from '../../move-notify/importer/engine.js'
 
 /**
  * Throws a typed error that names what is wrong; a depth is a power of two, up to `maxDepth`.

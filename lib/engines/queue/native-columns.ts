@@ -2,10 +2,10 @@
  * Batches and completions as native code knows them: pointers into their
  * columns, handed over when another one is used than the last time.
  */
-import { typeError } from '../errors.js'
-import { call } from '../kernel/call.js'
-import { Batch, Completions } from '../move-notify/importer/batch.js'
-import type { NativeColumns } from '../native.js'
+import { typeError } from '../../errors.js'
+import { call } from '../../kernel/call.js'
+import { Batch, Completions } from '../../move-notify/importer/batch.js'
+import type { NativeColumns } from '../../native.js'
 
 /** None yet; unlike null, nobody can hand it in. */
 const NONE = Symbol('none')

@@ -4,7 +4,7 @@
  * row is under way and names it still. Native code writes it as it accepts rows
  * (native/support/uses.h); nothing is to be done when they end.
  */
-import { slotOf } from '../move-notify/importer/ids.js'
+import { slotOf } from '../../move-notify/importer/ids.js'
 import { grownColumn, sharedColumn } from './shared-columns.js'
 
 export class Uses {

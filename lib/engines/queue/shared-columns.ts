@@ -1,5 +1,5 @@
 /** Columns that native code has pointers into: memory that cannot be detached. */
-import { sharedMemory } from '../shared-memory.js'
+import { sharedMemory } from '../../shared-memory.js'
 
 export type SharedColumn = Float64Array | Uint32Array | Uint8Array
 
