@@ -1,7 +1,7 @@
 // A ring of descriptors in memory that a device reads and writes: rows in,
 // descriptors out; finished descriptors in, completions out. What a descriptor
 // looks like is data, given by the device's driver in TypeScript; which slots
-// are whose is the channel's (lib/engines/vfio/ring-channel.ts).
+// are whose is the channel's (lib/engines/vfio/ring-backend.ts).
 #pragma once
 
 #include <cstdint>

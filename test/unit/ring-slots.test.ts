@@ -1,6 +1,7 @@
 /** Rows into descriptors and back: a ring in a memfd, on which the test plays the device. */
 import { MappingState } from '../../lib/abi.js'
 import t from 'tap'
+import { rowError } from '../../lib/engines/queue/row-error.js'
 import { receiveForm } from '../../lib/engines/vfio/e1000e/rx-queue.js'
 import { sendForm } from '../../lib/engines/vfio/e1000e/tx-queue.js'
 import { MappingTable } from '../../lib/engines/vfio/mapping-table.js'
@@ -47,6 +48,26 @@ function rows(op: number, count: number): Batch {
 
 const ALL = 1 << 16
 
+/** As its channel does (lib/engines/queue/channel.ts). */
+function post(
+  slots: RingSlots,
+  batch: Batch,
+  first: number,
+  count: number,
+  room: number,
+  tell: boolean,
+) {
+  slots.columns.useBatch(batch)
+  const accepted = slots.post(first, count, room, tell)
+  if (slots.defect === 0) return accepted
+  throw rowError(slots.rules, batch, slots.defect, first, accepted)
+}
+
+function reap(slots: RingSlots, out: Completions): number {
+  slots.columns.useCompletions(out)
+  return slots.reap()
+}
+
 function thrown(call: () => unknown): unknown {
   try {
     call()
@@ -59,7 +80,7 @@ function thrown(call: () => unknown): unknown {
 t.test('sends: one descriptor reports for its batch', async (t) => {
   const { slots, words, registers } = open(Op.SEND, sendForm)
   const batch = rows(Op.SEND, 5)
-  t.equal(slots.post(batch, 0, 3, ALL, true), 3)
+  t.equal(post(slots, batch, 0, 3, ALL, true), 3)
   t.equal(registers.read32(TAIL), 3)
   t.same(
     [...words.subarray(0, 12)],
@@ -69,20 +90,20 @@ t.test('sends: one descriptor reports for its batch', async (t) => {
       ...[0x3000, 2, 0x0b00_0000 | 1002, 0],
     ],
   )
-  t.equal(slots.post(batch, 3, 2, ALL, false), 2)
+  t.equal(post(slots, batch, 3, 2, ALL, false), 2)
   t.equal(registers.read32(TAIL), 3, 'not told')
   const out = new Completions(2)
   words[3] = 1
-  t.equal(slots.reap(out), 0, 'one that does not report')
+  t.equal(reap(slots, out), 0, 'one that does not report')
   words[2 * 4 + 3] = 1
   t.equal(slots.done, 3)
-  t.equal(slots.reap(out), 2, 'as many as there is room for')
+  t.equal(reap(slots, out), 2, 'as many as there is room for')
   t.same([...out.cookie], [2 ** 40, 2 ** 40 + 1])
   t.same([...out.result], [1000, 1001])
   t.same([...out.status], [Status.OK, Status.OK])
-  t.equal(slots.reap(out), 1, 'the rest')
+  t.equal(reap(slots, out), 1, 'the rest')
   words[4 * 4 + 3] = 1
-  t.equal(slots.reap(out), 2)
+  t.equal(reap(slots, out), 2)
   t.same([slots.head, slots.pending], [5, 0])
 })
 
@@ -92,20 +113,20 @@ t.test('receives: each reports for itself, round the end, and says what went wro
   const out = new Completions(16)
   for (let round = 0; round < 5; round++) {
     const { head } = slots
-    t.equal(slots.post(batch, 0, 7, ALL, true), 7)
-    t.equal(slots.post(batch, 0, 1, ALL, true), 0, 'one slot stays empty')
+    t.equal(post(slots, batch, 0, 7, ALL, true), 7)
+    t.equal(post(slots, batch, 0, 1, ALL, true), 0, 'one slot stays empty')
     const at = (i: number) => slots.slot(i) * 4
     words[at(1) + 3] = 3
-    t.equal(slots.reap(out), 0, 'in order')
+    t.equal(reap(slots, out), 0, 'in order')
     words[at(0) + 2] = 60
     words[at(0) + 3] = 3
     words[at(2) + 3] = 0x0103
-    t.equal(slots.reap(out), 3)
+    t.equal(reap(slots, out), 3)
     t.equal(slots.wrong, 1)
     t.same([...out.status.subarray(0, 3)], [Status.OK, Status.OK, Status.DEVICE_ERROR])
     t.same([...out.result.subarray(0, 3)], [60, 0, 0x0103])
     for (let i = 0; i < 4; i++) words[at(i) + 3] = 3
-    t.equal(slots.reap(out), 4)
+    t.equal(reap(slots, out), 4)
     t.equal(slots.head, (head + 7) % ENTRIES)
   }
 })
@@ -133,7 +154,7 @@ t.test('a row that is malformed, or has to wait, is not posted', async (t) => {
     const batch = rows(Op.SEND, 3)
     spoil(batch)
     t.match(
-      thrown(() => slots.post(batch, 0, 3, ALL, false)),
+      thrown(() => post(slots, batch, 0, 3, ALL, false)),
       { argument, accepted: 1 },
       argument,
     )
@@ -142,33 +163,24 @@ t.test('a row that is malformed, or has to wait, is not posted', async (t) => {
   slots.drop(posted)
   const batch = rows(Op.SEND, 3)
   batch.sourceOffset[0] = -0
-  t.equal(slots.post(batch, 0, 1, ALL, false), 1, 'minus zero is zero')
+  t.equal(post(slots, batch, 0, 1, ALL, false), 1, 'minus zero is zero')
   batch.source[1] = ID + 1
-  t.equal(slots.post(batch, 0, 3, ALL, false), 1, 'unknown')
+  t.equal(post(slots, batch, 0, 3, ALL, false), 1, 'unknown')
   table.states[place] = MappingState.SEALED
-  t.equal(slots.post(batch, 0, 1, ALL, false), 0, 'sealed')
+  t.equal(post(slots, batch, 0, 1, ALL, false), 0, 'sealed')
   table.states[place] = MappingState.OPEN
   table.access[place] = Access.WRITE
-  const refused = thrown(() => slots.post(batch, 0, 1, ALL, false))
+  const refused = thrown(() => post(slots, batch, 0, 1, ALL, false))
   t.match(refused, { argument: 'batch.source[0]', accepted: 0 })
-  for (const [first, count] of [
-    [17, 0],
-    [0, 17],
-    [16, 1],
-    [-1, 1],
-    [0.5, 1],
-  ] as const) {
-    t.throws(() => slots.post(batch, first, count, ALL, false), { code: 'ERR_OUT_OF_RANGE' })
-  }
   t.equal(slots.pending, 2)
 })
 
 t.test('refilled from slot 0, where mappings are now', async (t) => {
   const { slots, words, table, place } = open(Op.SEND, sendForm)
   const batch = rows(Op.SEND, 6)
-  slots.post(batch, 0, 6, ALL, true)
+  post(slots, batch, 0, 6, ALL, true)
   slots.drop(5)
-  slots.post(batch, 1, 4, ALL, true)
+  post(slots, batch, 1, 4, ALL, true)
   t.equal(slots.head, 5)
   words.fill(0)
   table.iovas[place] = IOVA + 2 ** 32
@@ -193,23 +205,23 @@ t.test('a table that has grown', async (t) => {
   const batch = rows(Op.SEND, 2)
   batch.source[1] = 1000
   batch.sourceOffset[1] = 0
-  t.equal(slots.post(batch, 0, 2, ALL, true), 2)
+  t.equal(post(slots, batch, 0, 2, ALL, true), 2)
 })
 
 t.test('memory that has gone is not touched', async (t) => {
   const { slots, memory, mapping } = open(Op.SEND, sendForm)
   const batch = rows(Op.SEND, 4)
   mapping.unmap()
-  t.equal(slots.post(batch, 0, 1, ALL, true), 1, 'without the register')
+  t.equal(post(slots, batch, 0, 1, ALL, true), 1, 'without the register')
   memory.unmap()
-  t.equal(slots.post(batch, 1, 1, ALL, true), 0)
-  t.equal(slots.reap(new Completions(4)), 0)
+  t.equal(post(slots, batch, 1, 1, ALL, true), 0)
+  t.equal(reap(slots, new Completions(4)), 0)
   t.equal(slots.done, 0)
   slots.refill()
   slots.close()
   slots.close()
-  t.equal(slots.post(batch, 0, 1, ALL, true), 0)
-  t.equal(slots.reap(new Completions(4)), 0)
+  t.equal(post(slots, batch, 0, 1, ALL, true), 0)
+  t.equal(reap(slots, new Completions(4)), 0)
 })
 
 t.test('forms that cannot be', async (t) => {

@@ -175,7 +175,6 @@ void t.test('a ring says what a look at all of it says', (t) => {
       queue: 'q',
       op: Op.SEND,
       limits: { minLength: 1, maxLength: 4096 },
-      onUse: (id: number) => void listed.add(id),
     }
     const registers = new Registers(memory)
     const ring = { memory, entries: ENTRIES, form: sendForm, registers, tail: 4096 }
@@ -196,16 +195,19 @@ void t.test('a ring says what a look at all of it says', (t) => {
           batch.source[i] = ids[roll(far)]!
           batch.length[i] = 8
         }
-        slots.post(batch, 0, count, 15, false)
+        slots.columns.useBatch(batch)
+        slots.post(0, count, 15, false)
+        slots.rows.uses.tell((id) => void listed.add(id))
       } else if (what < 7 && slots.pending > 0) {
         for (let i = roll(slots.pending); i >= 0; i--) words[slots.slot(i) * 4 + 3] = 1
-        slots.reap(out)
+        slots.columns.useCompletions(out)
+        slots.reap()
       } else if (what === 7) {
         slots.rewind()
       } else if (what === 8) {
         slots.drop(roll(slots.pending + 1))
       } else {
-        // As RingChannel, of what names an attachment that is gone; its slot is another's then.
+        // As RingBackend, of what names an attachment that is gone; its slot is another's then.
         const gone = roll(8)
         const { rows } = slots
         let kept = 0

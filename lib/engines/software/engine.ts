@@ -19,8 +19,9 @@ import type {
 import { slotOf } from '../../move-notify/importer/ids.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { native, type NativeSoftwareEngine, type SoftwareStats } from '../../native.js'
+import type { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
-import { SoftwareChannel, type Slots } from './channel.js'
+import { SoftwareChannel, type SoftwareHost } from './channel.js'
 import { encodeFault, type SoftwareFault } from './inject.js'
 
 const MAX_ID = 2 ** 32 - 1
@@ -54,8 +55,12 @@ export class SoftwareEngine implements Engine {
   readonly name = 'software'
   readonly capabilities = capabilities
   readonly #native: NativeSoftwareEngine
-  readonly #channels = new Set<SoftwareChannel>()
-  readonly #slots: Slots = { count: 64 }
+  readonly #channels = new Set<QueueChannel>()
+  readonly #host = {
+    slots: 64,
+    open: (...args) => this.#native.openChannel(...args),
+    forget: (channel) => void this.#channels.delete(channel),
+  } satisfies SoftwareHost
   #importers: Importer[] = []
   #closing: Promise<void> | null = null
   #isEnded = false
@@ -80,7 +85,7 @@ export class SoftwareEngine implements Engine {
   openChannel(options: EngineChannelOptions): SoftwareChannel {
     this.#checkOpen()
     const checked = checkChannelOptions(options, SOFTWARE_MAX_DEPTH)
-    const { depth, queue } = checked
+    const { queue } = checked
     if (queue !== undefined) {
       throw new P2pdmaError(`The software engine has no queue ${JSON.stringify(queue)}`, {
         code: 'ERR_UNSUPPORTED',
@@ -88,12 +93,7 @@ export class SoftwareEngine implements Engine {
         hint: 'it has one kind of queue: leave the option out',
       })
     }
-    const channel = new SoftwareChannel(
-      (owner, doorbell, untold) => this.#native.openChannel(depth, owner, doorbell, untold),
-      this.#slots,
-      checked,
-      (closed) => this.#channels.delete(closed),
-    )
+    const channel = new SoftwareChannel(this.#host, checked)
     this.#channels.add(channel)
     return channel
   }
@@ -116,7 +116,7 @@ export class SoftwareEngine implements Engine {
       })
     }
     call(() => this.#native.map(id, mapping.handle, offset, size, access))
-    while (slotOf(id) >= this.#slots.count) this.#slots.count *= 2
+    while (slotOf(id) >= this.#host.slots) this.#host.slots *= 2
   }
 
   /** As `unseal` and `unmap`, a no-op after the close: an attachment may be closed later. */

@@ -24,13 +24,14 @@ import type {
 } from '../../move-notify/importer/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { loseDevice } from '../../move-notify/importer/shared.js'
+import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import type { DriverDevice, Health, VfioFault, VfioLink } from './driver.js'
 import { driverOf } from './drivers.js'
 import type { MappingTable } from './mapping-table.js'
-import { RingChannel } from './ring-channel.js'
+import { RingBackend } from './ring-backend.js'
 
 const FAULTS: readonly VfioFault[] = ['reset', 'link-down', 'hang-tx']
 
@@ -79,7 +80,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   #capabilities: EngineCapabilities = capabilitiesOf([])
   readonly #memory: DeviceMappings
   #driver: DriverDevice | null = null
-  readonly #channels = new Map<string, RingChannel>()
+  readonly #channels = new Map<string, RingBackend>()
   #importers: Importer[] = []
   #isDown = false
   #reviving: Promise<void> = Promise.resolve()
@@ -114,7 +115,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
       const opened = await driver.open({
         device,
         allocate: (size) => new DmaMemory(device.space, size),
-        onInterrupt: (queue) => engine.#channels.get(queue)?.notify(),
+        onInterrupt: (queue) => engine.#channels.get(queue)?.channel.notify(),
         onLink: (link) => {
           // Later: what a listener throws, or calls, must hit nothing half done of ours.
           process.nextTick(() => engine.emit('link', link))
@@ -206,8 +207,11 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     // One slot of a ring stays empty, so a ring is twice as long as its channel is deep.
     const entries = Math.max(options.depth * 2, min)
     const ring = driver.openQueue(queue, entries)
-    const channel = new RingChannel(this, ring, options)
-    this.#channels.set(queue, channel)
+    const channel = new QueueChannel(options, (channel) => {
+      const backend = new RingBackend(this, ring, channel)
+      this.#channels.set(queue, backend)
+      return backend
+    })
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
     if (!this.isDown) ring.start()
     return channel
@@ -271,7 +275,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     this.#isDown = true
     this.#resets++
     driver.halt()
-    for (const channel of this.#channels.values()) channel.beforeReset(isSound)
+    for (const backend of this.#channels.values()) backend.beforeReset(isSound)
     process.nextTick(() => this.emit('reset', reason))
     this.#reviving = this.#revive(driver)
   }
@@ -286,7 +290,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     if (this.#error !== null) return
     if (this.#health(driver) === 'gone') return this.#lose(null)
     this.#isDown = false
-    for (const channel of this.#channels.values()) channel.afterReset()
+    for (const backend of this.#channels.values()) backend.afterReset()
   }
 
   /** Registers of memory that is switched off may read as anything: that is asked first. */
@@ -307,7 +311,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     if (health === 'reset') return this.#onSurprise('somebody else has reset it')
     this.#surprises = 0
     // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
-    for (const channel of this.#channels.values()) channel.notify()
+    for (const { channel } of this.#channels.values()) channel.notify()
     if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
   }
 
@@ -373,9 +377,9 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   }
 
   /** @internal */
-  forget(channel: RingChannel): void {
-    if (this.#channels.get(channel.queue.name) === channel) {
-      this.#channels.delete(channel.queue.name)
+  forget(backend: RingBackend): void {
+    if (this.#channels.get(backend.queue.name) === backend) {
+      this.#channels.delete(backend.queue.name)
     }
     if (this.#channels.size > 0 || this.#look === null) return
     clearInterval(this.#look)
@@ -396,7 +400,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   }
 
   async #giveBack(): Promise<void> {
-    for (const channel of [...this.#channels.values()]) channel.close()
+    for (const { channel } of [...this.#channels.values()]) channel.close()
     await Promise.allSettled([this.#reviving, this.#memory.end()])
     this.stats()
     const driver = this.#driver

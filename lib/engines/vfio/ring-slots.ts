@@ -4,15 +4,14 @@
  * completions (native/ring/ring.h), with one call a batch.
  */
 import { RingBell as Bell } from '../../abi.js'
-import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
 import type { Mapping } from '../../kernel/mapping.js'
 import type { Registers } from '../../kernel/vfio/index.js'
-import { type Batch, type Completions, Op } from '../../move-notify/importer/batch.js'
+import { Op } from '../../move-notify/importer/batch.js'
 import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
-import { type RowRules, rowError } from '../queue/row-error.js'
+import type { RowRules } from '../queue/row-error.js'
 import type { QueueLimits } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingRows } from './ring-rows.js'
@@ -34,17 +33,14 @@ export interface RingUse {
   readonly queue: string
   readonly op: number
   readonly limits: QueueLimits
-  /** As `EngineChannelOptions.onUse`. */
-  readonly onUse?: ((id: number) => void) | undefined
 }
 
 export class RingSlots {
   readonly rows: RingRows
-  readonly #rules: RowRules
-  readonly #onUse: RingUse['onUse']
-  readonly #table: MappingTable
+  readonly rules: RowRules
+  readonly columns: ColumnsInUse
   readonly #native: NativeRing
-  readonly #columns: ColumnsInUse
+  readonly #table: MappingTable
   readonly #bell = new Uint32Array(sharedMemory(Bell.LENGTH * 4))
   readonly #mask: number
   /** The columns of the table that the native side has. */
@@ -71,9 +67,8 @@ export class RingSlots {
         rows.uses.untold,
       ),
     )
-    this.#columns = new ColumnsInUse(this.#native)
-    this.#rules = rulesOf(use, table)
-    this.#onUse = use.onUse
+    this.columns = new ColumnsInUse(this.#native)
+    this.rules = rulesOf(use, table)
     this.#table = table
     this.#mask = entries - 1
     this.rows = rows
@@ -116,23 +111,20 @@ export class RingSlots {
     return (this.head + index) & this.#mask
   }
 
-  /** As `EngineChannel.post`, `room` rows at most; `tell`: stores the tail as well. */
-  post(batch: Batch, first: number, count: number, room: number, tell: boolean): number {
-    this.#columns.useBatch(batch)
-    checkInteger('first', first, 0, batch.capacity)
-    checkInteger('count', count, 0, batch.capacity - first)
+  /** As `Backend.post`, `room` rows at most; `tell`: stores the tail as well. */
+  post(first: number, count: number, room: number, tell: boolean): number {
     this.#useTable()
     const bell = this.#bell
     bell[Bell.FIRST] = first
     bell[Bell.COUNT] = count < room ? count : room
     bell[Bell.TELL] = tell ? 1 : 0
     this.#native.post()
-    const { uses } = this.rows
-    if (uses.hasUntold) uses.tell(this.#onUse)
-    const accepted = bell[Bell.ACCEPTED] ?? 0
-    const defect = bell[Bell.DEFECT] ?? 0
-    if (defect !== 0) throw rowError(this.#rules, batch, defect, first, accepted)
-    return accepted
+    return bell[Bell.ACCEPTED] ?? 0
+  }
+
+  /** As `Backend.defect`. */
+  get defect(): number {
+    return this.#bell[Bell.DEFECT] ?? 0
   }
 
   #useTable(): void {
@@ -153,9 +145,8 @@ export class RingSlots {
     return false
   }
 
-  /** As `EngineChannel.reap`; the result of one that went wrong is the word that says so. */
-  reap(out: Completions): number {
-    this.#columns.useCompletions(out)
+  /** As `Backend.reap`; the result of one that went wrong is the word that says so. */
+  reap(): number {
     this.#native.reap()
     return this.#bell[Bell.TAKEN] ?? 0
   }
@@ -194,7 +185,6 @@ export class RingSlots {
   /** Idempotent. */
   close(): void {
     this.#native.close()
-    this.#columns.forget()
     this.pending = 0
   }
 }

@@ -1,7 +1,9 @@
-/** A channel over one ring of a device: what all rings have in common. */
-import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
-import { Batch, Completions, Status } from '../../move-notify/importer/batch.js'
-import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
+/** What is behind a channel over one ring of a device: what all rings have in common. */
+import { Completions, Status } from '../../move-notify/importer/batch.js'
+import type { Backend, QueueChannel } from '../queue/channel.js'
+import type { ColumnsInUse } from '../queue/native-columns.js'
+import type { RowRules } from '../queue/row-error.js'
+import type { Uses } from '../queue/uses.js'
 import type { RingQueue } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingSlots } from './ring-slots.js'
@@ -15,7 +17,7 @@ export interface RingHost {
   readonly isDown: boolean
   /** While true, news of this queue keeps the process alive. */
   hold(queue: string, hold: boolean): void
-  forget(channel: RingChannel): void
+  forget(backend: RingBackend): void
 }
 
 /** A completion that the ring does not hold any more. */
@@ -25,39 +27,47 @@ interface Finished {
   status: number
 }
 
-export class RingChannel implements EngineChannel {
-  readonly depth: number
+export class RingBackend implements Backend {
+  readonly channel: QueueChannel
   readonly queue: RingQueue
+  /** What the device had when it was reset counts as the new epoch's, or as unknown. */
+  readonly stale = 0
   readonly #host: RingHost
-  readonly #options: EngineChannelOptions
   readonly #slots: RingSlots
   #finished: Finished[] = []
   /** The table's count of removals when the ring was last looked through. */
   #removals = 0
-  #running = true
-  #closed = false
-  #armed = false
   /** The device has lost the ring: what is held has to be written again before it starts. */
   #isLost = false
-  /** Called back when it is seen that the queue is quiet. */
-  #stopping: (() => void)[] = []
+  /** It is being looked whether the queue is quiet. */
+  #isPolling = false
 
-  constructor(host: RingHost, queue: RingQueue, options: EngineChannelOptions) {
-    this.depth = options.depth
+  constructor(host: RingHost, queue: RingQueue, channel: QueueChannel) {
+    this.channel = channel
     this.queue = queue
     this.#host = host
-    this.#options = options
     const { name, op, limits } = queue
-    const { onUse } = options
-    this.#slots = new RingSlots({ queue: name, op, limits, onUse }, queue.ring, host.table)
+    this.#slots = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
+  }
+
+  get columns(): ColumnsInUse {
+    return this.#slots.columns
+  }
+
+  get rules(): RowRules {
+    return this.#slots.rules
+  }
+
+  get uses(): Uses {
+    return this.#slots.rows.uses
   }
 
   get inFlight(): number {
     return this.#slots.pending + this.#finished.length
   }
 
-  get closed(): boolean {
-    return this.#closed
+  get defect(): number {
+    return this.#slots.defect
   }
 
   /**
@@ -66,34 +76,18 @@ export class RingChannel implements EngineChannel {
    * (and 4.6.5 of the 82574's datasheet wants it on first), so it is told when
    * the queue is on: a channel that is stopped accepts nothing.
    */
-  post(batch: Batch, first: number, count: number): number {
-    if (this.#closed) throw closedError('The channel')
-    if (!this.#running && batch instanceof Batch) {
-      checkInteger('first', first, 0, batch.capacity)
-      checkInteger('count', count, 0, batch.capacity - first)
-      return 0
-    }
-    const room = this.depth - this.inFlight
-    return this.#slots.post(batch, first, count, room, !this.#host.isDown)
-  }
-
-  /** What the device had when it was reset counts as the new epoch's, or as unknown. */
-  get stale(): number {
-    return 0
+  post(first: number, count: number): number {
+    const room = this.channel.depth - this.inFlight
+    return this.#slots.post(first, count, room, !this.#host.isDown)
   }
 
   reap(out: Completions): number {
-    if (this.#closed) throw closedError('The channel')
     if (this.#finished.length > 0) return this.#reapFinished(out)
-    if (this.#host.isDown) {
-      if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
-      return 0
-    }
-    return this.#reapRing(out)
+    return this.#host.isDown ? 0 : this.#reapRing(out)
   }
 
   #reapRing(out: Completions): number {
-    const count = this.#slots.reap(out)
+    const count = this.#slots.reap()
     if (this.#slots.wrong > 0) {
       for (let i = 0; i < count; i++) {
         if (out.status[i] === Status.OK) continue
@@ -104,7 +98,6 @@ export class RingChannel implements EngineChannel {
   }
 
   #reapFinished(out: Completions): number {
-    if (!(out instanceof Completions)) throw typeError('out', 'Completions', out)
     const taken = this.#finished.splice(0, out.capacity)
     taken.forEach(({ cookie, result, status }, i) => {
       out.cookie[i] = cookie
@@ -115,87 +108,54 @@ export class RingChannel implements EngineChannel {
     return taken.length
   }
 
-  arm(): void {
-    if (this.#closed) throw closedError('The channel')
-    if (this.#armed) return
-    this.#armed = true
-    this.#host.hold(this.queue.name, true)
-    if (!this.#host.isDown) this.queue.arm()
-    // What was finished before the interrupt was asked for brings none.
-    if (this.#hasNews()) setImmediate(() => this.notify())
-  }
-
-  #hasNews(): boolean {
+  hasNews(): boolean {
     if (this.#finished.length > 0) return true
     return !this.#host.isDown && this.#slots.done > 0
   }
 
-  /** An interrupt, or something that was finished without one. */
-  notify(): void {
-    if (this.#closed || !this.#armed) return
-    if (!this.#hasNews()) {
-      // A vector that something else had raised, or what is there has been reaped.
-      if (!this.#host.isDown) this.queue.arm()
-      return
-    }
-    this.#armed = false
-    this.#host.hold(this.queue.name, false)
-    this.#options.onCompletion()
+  /** After what is finished without an interrupt, or a vector that something else had raised. */
+  listen(): void {
+    if (!this.#host.isDown) this.queue.arm()
   }
 
-  uses(id: number): boolean {
+  hold(hold: boolean): void {
+    this.#host.hold(this.queue.name, hold)
+  }
+
+  isUsed(id: number): boolean {
     return this.#slots.uses(id)
   }
 
-  /** Mostly the device is quiet here at once. */
-  stop(): void | Promise<void> {
-    if (this.#closed) throw closedError('The channel')
-    this.#running = false
-    if (this.#isQuiet()) return
-    return new Promise((resolve) => {
-      this.#stopping.push(resolve)
-      if (this.#stopping.length === 1) setImmediate(() => this.#pollQuiet())
-    })
+  /** Mostly the device is quiet here at once; else it says nothing, and is asked each ms. */
+  stop(): boolean {
+    if (this.#isQuiet()) return true
+    if (!this.#isPolling) setImmediate(() => this.#poll())
+    this.#isPolling = true
+    return false
+  }
+
+  #poll(): void {
+    this.channel.look()
+    this.#isPolling = this.channel.state === 'stopping'
+    if (this.#isPolling) setTimeout(() => this.#poll(), 1)
   }
 
   #isQuiet(): boolean {
-    if (this.#closed || this.#host.isDown) return true
+    if (this.#host.isDown) return true
     const slots = this.#slots
     // What cannot be repeated drains; the device has reported all of it, and says so itself.
     if (!this.queue.repeatable && slots.done < slots.pending) return false
     return this.queue.stop(slots.tail)
   }
 
-  #pollQuiet(): void {
-    if (this.#stopping.length === 0) return
-    if (!this.#isQuiet()) {
-      setTimeout(() => this.#pollQuiet(), 1)
-      return
-    }
-    const waiting = this.#stopping
-    this.#stopping = []
-    for (const resolve of waiting) resolve()
-  }
-
-  force(): number {
-    if (this.#closed) throw closedError('The channel')
-    this.#running = false
+  force(next: number): number {
     this.#host.reset(`the queue ${this.queue.name} did not stop`)
-    this.#slots.epoch++
-    this.#pollQuiet()
-    return this.#slots.epoch
+    this.#slots.epoch = next
+    return next
   }
 
-  /** Throws ERR_INVALID_STATE unless the channel is stopped. */
   restart(): void {
-    if (this.#closed) throw closedError('The channel')
-    if (this.#running) {
-      throw new P2pdmaError('The channel is not stopped', { code: 'ERR_INVALID_STATE' })
-    }
-    this.#running = true
-    if (this.#host.isDown) return
-    this.#resume()
-    if (this.#armed && this.#hasNews()) setImmediate(() => this.notify())
+    if (!this.#host.isDown) this.#resume()
   }
 
   #resume(): void {
@@ -232,6 +192,7 @@ export class RingChannel implements EngineChannel {
     const { done } = this.#slots
     if (done === 0) return
     const out = new Completions(done)
+    this.columns.useCompletions(out)
     const count = this.#reapRing(out)
     for (let i = 0; i < count; i++) {
       const [cookie, result, status] = [out.cookie[i] ?? 0, out.result[i] ?? 0, out.status[i] ?? 0]
@@ -250,7 +211,7 @@ export class RingChannel implements EngineChannel {
     const begun = this.#begun(isSound)
     for (let i = 0; i < begun; i++) this.#finish(slots.slot(i), Status.OUTCOME_UNKNOWN)
     slots.drop(begun)
-    setImmediate(() => this.notify())
+    setImmediate(() => this.channel.notify())
   }
 
   #begun(isSound: boolean): number {
@@ -266,13 +227,9 @@ export class RingChannel implements EngineChannel {
    * stopped gets its work back at its restart: what it names may be unmapped.
    */
   afterReset(): void {
-    if (this.#closed) return
     this.#rewind()
-    if (this.#running) this.#resume()
-    if (this.#armed) {
-      this.queue.arm()
-      this.notify()
-    }
+    if (this.channel.state === 'running') this.#resume()
+    this.channel.notify()
   }
 
   #finish(slot: number, status: number): void {
@@ -301,22 +258,11 @@ export class RingChannel implements EngineChannel {
   }
 
   close(): void {
-    if (this.#closed) return
-    this.#running = false
-    const isQuiet = this.#isQuiet()
-    this.#closed = true
     // The memory may go as soon as this has returned.
-    if (!isQuiet) this.#host.reset('work was given up')
+    if (!this.#isQuiet()) this.#host.reset('work was given up')
     this.#slots.close()
     this.queue.close()
     this.#finished = []
-    this.#host.hold(this.queue.name, false)
     this.#host.forget(this)
-    this.#pollQuiet()
-    if (this.#options.onClosed !== undefined) queueMicrotask(this.#options.onClosed)
-  }
-
-  [Symbol.dispose](): void {
-    this.close()
   }
 }
