@@ -382,12 +382,7 @@ interface WorkNative {
     scratchLkey: number,
     doorbell: Float64Array,
     counts: Float64Array,
-    ...columns: [
-      ...sends: NativeRowColumns,
-      ...receives: NativeRowColumns,
-      untoldOfSends: Uint32Array,
-      untoldOfReceives: Uint32Array,
-    ]
+    ...columns: [...sends: NativeRowColumns, ...receives: NativeRowColumns, untold: Uint32Array]
   ): NativeWork
 }
 

@@ -5,7 +5,7 @@
 import { getEventListeners, once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { VerbsChannel } from '../../lib/engines/verbs/channel.js'
+import type { VerbsBackend } from '../../lib/engines/verbs/backend.js'
 import { Grants } from '../../lib/engines/verbs/grants.js'
 import type { QueueMessage } from '../../lib/engines/verbs/link/messages.js'
 import { tryMoving } from '../../lib/engines/verbs/move-trial.js'
@@ -337,8 +337,8 @@ t.test('a peer that does not answer', async (t) => {
   await near.peer.close()
 })
 
-/** A channel whose queue pair gets nothing through, until it does. */
-class FakeChannel {
+/** The backend of a channel whose queue pair gets nothing through, until it does. */
+class FakeBackend {
   outcome: LifeOutcome = 'fruitless'
   readonly lives: number[] = []
   isLost = false
@@ -346,7 +346,7 @@ class FakeChannel {
 
   constructor(queue: Queue) {
     this.#queue = queue
-    queue.channel = this as unknown as VerbsChannel
+    queue.backend = this as unknown as VerbsBackend
   }
 
   drainErrors(): Promise<void> {
@@ -383,7 +383,7 @@ async function fruitless(limits: { maxResets?: number; resetTimeoutMs?: number }
   await near.peer.openQueue()
   await accepted
   const [[ours], [theirs]] = ends.map(({ queues }) => [...queues]) as [[Queue], [Queue]]
-  return { fake, near, far, ours, theirs, channel: new FakeChannel(ours) }
+  return { fake, near, far, ours, theirs, channel: new FakeBackend(ours) }
 }
 
 for (const [what, limits] of [
@@ -454,7 +454,7 @@ for (const refuser of ['opener', 'accepter']) {
     t.test(`a request that the ${refuser}'s device refuses: ${order}`, async (t) => {
       const { fake, near, ours, theirs, channel } = await fruitless({})
       channel.outcome = 'idle'
-      const other = new FakeChannel(theirs)
+      const other = new FakeBackend(theirs)
       other.outcome = 'idle'
       const [refusing, sending] = refuser === 'opener' ? [ours, theirs] : [theirs, ours]
       const waited: boolean[] = []

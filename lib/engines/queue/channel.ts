@@ -179,7 +179,7 @@ export class QueueChannel implements EngineChannel {
   /** Something has come, or may have. @internal */
   notify(): void {
     if (this.#hasNews) this.#tell()
-    else if (this.#awaited !== 'nothing') this.#backend.listen(this.#awaited === 'arrivals')
+    else if (this.#awaited !== 'nothing') this.#listen()
   }
 
   #tell(): void {

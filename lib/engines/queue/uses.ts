@@ -16,9 +16,9 @@ export class Uses {
   /** How many ids are to be told of, and these; each row names two at most. */
   readonly untold: Uint32Array
 
-  /** `rows`: of the ring. */
-  constructor(rows: number) {
-    this.untold = sharedColumn(1 + 2 * rows, Uint32Array)
+  /** `rows`: of the ring; `untold`: of another ring, in both of which there are so many. */
+  constructor(rows: number, untold: Uint32Array = sharedColumn(1 + 2 * rows, Uint32Array)) {
+    this.untold = untold
   }
 
   /** Makes room for attachments in so many slots. */

@@ -25,8 +25,9 @@ import type {
 import { checkBacking } from '../../move-notify/exporter/exporting.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
 import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
+import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
-import { VerbsChannel } from './channel.js'
+import { VerbsBackend } from './backend.js'
 import { DeviceLoss } from './device-loss.js'
 import { Holding } from './holding.js'
 import { Link } from './link/link.js'
@@ -357,7 +358,7 @@ export class VerbsEngine implements Engine {
     this.#checkOpen()
     const options = checkChannelOptions(wanted, 1 << 14)
     const queue = this.#queueNamed(options.queue)
-    if (queue.channel !== null) {
+    if (queue.backend !== null) {
       throw new P2pdmaError(`The queue pair ${queue.name} has a channel`, {
         code: 'EBUSY',
         argument: 'queue',
@@ -375,14 +376,14 @@ export class VerbsEngine implements Engine {
       table: regions.table,
       maxMessage: this.port.info.maxMessageSize,
       onForced: () => void (regions.isUnquiet = true),
-      hold: (channel: object, hold: boolean) => this.#holding.hold(channel, hold),
+      hold: (who: object, hold: boolean) => this.#holding.hold(who, hold),
       tell: (queue: number) => this.#events.tell(queue),
       bytesUnderWay: () => {
-        const channels = [...this.#queues.values()].map((each) => each.channel)
-        return channels.reduce((sum, each) => sum + (each?.bytesUnderWay ?? 0), 0)
+        const backends = [...this.#queues.values()].map((each) => each.backend)
+        return backends.reduce((sum, each) => sum + (each?.bytesUnderWay ?? 0), 0)
       },
     }
-    return new VerbsChannel(host, queue, options)
+    return new QueueChannel(options, (channel) => new VerbsBackend(host, queue, channel))
   }
 
   /** Without a name: the only one. */

@@ -153,7 +153,7 @@ export class Offers {
     this.#received.delete(name)
     const attached = [...(received?.attached ?? [])]
     for (const remote of attached) this.#revoke(remote, takenBack())
-    await queue.channel?.drainOf(attached.map(({ id }) => id))
+    await queue.backend?.drainOf(attached.map(({ id }) => id))
     this.#host.send({ type: 'ungranted', queue: queue.id, buffer: message.buffer })
   }
 

@@ -168,7 +168,7 @@ export class Peer extends EventEmitter<PeerEvents> {
       this.#opening.get(id)?.(closedError(queue.name))
       this.#opening.delete(id)
     }
-    queue.channel?.pump()
+    queue.backend?.pump()
     return queue.name
   }
 
@@ -185,7 +185,7 @@ export class Peer extends EventEmitter<PeerEvents> {
 
   async #makeQueue(id: number, depth: number, limits: ProgressLimits): Promise<Queue> {
     let queue: Queue | null = null
-    const parts = await this.#host.makeParts(depth, () => queue?.channel?.onEvent())
+    const parts = await this.#host.makeParts(depth, () => queue?.backend?.onEvent())
     queue = new Queue(this, id, this.#host.nextNumber(), depth, parts, limits)
     if (this.#isClosed) {
       await queue.close().catch(() => {})
@@ -302,7 +302,7 @@ export class Peer extends EventEmitter<PeerEvents> {
   #loseQueue(queue: Queue, error: P2pdmaError): void {
     queue.lose(error)
     // Nobody else would.
-    if (queue.channel === null) void queue.close().catch(() => {})
+    if (queue.backend === null) void queue.close().catch(() => {})
   }
 
   /** Our device is no more: the peer is told why. @internal */

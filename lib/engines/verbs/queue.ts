@@ -14,7 +14,7 @@ import {
 } from '../../kernel/verbs/index.js'
 import type { Mapping } from '../../kernel/mapping.js'
 import { sleep, withDeadline } from '../../move-notify/reservation/deadline.js'
-import type { VerbsChannel } from './channel.js'
+import type { VerbsBackend } from './backend.js'
 import { Counts } from './counts.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
 import type { LocalPort } from './local-port.js'
@@ -71,7 +71,8 @@ export class Queue {
   readonly depth: number
   readonly parts: QueueParts
   readonly #peer: QueuePeer
-  channel: VerbsChannel | null = null
+  /** Of its channel, while it has one. */
+  backend: VerbsBackend | null = null
   #now: 'new' | 'ready' | 'broken' | 'lost' = 'new'
   #error: P2pdmaError | null = null
   #peerQpn = 0
@@ -196,13 +197,13 @@ export class Queue {
   async onPause(n: number, flush: boolean, posted: number): Promise<void> {
     this.counts.isPausedByPeer = true
     this.counts.raiseCredit(posted)
-    await this.channel?.drainFor(flush ? posted : 0)
+    await this.backend?.drainFor(flush ? posted : 0)
     this.#peer.send({ type: 'paused', queue: this.id, n })
   }
 
   onResume(): void {
     this.counts.isPausedByPeer = false
-    this.channel?.pump()
+    this.backend?.pump()
   }
 
   // --- credit ---
@@ -213,7 +214,7 @@ export class Queue {
 
   onCredit(posted: number): void {
     this.counts.raiseCredit(posted)
-    this.channel?.pump()
+    this.backend?.pump()
   }
 
   // --- errors ---
@@ -265,7 +266,7 @@ export class Queue {
     this.#resetAsked = n
     // Not within the completion that has told of the error: there may be more behind it.
     await Promise.resolve()
-    await this.channel?.drainErrors()
+    await this.backend?.drainErrors()
     const isOurs = () => this.#resetAsked === n && this.#state === 'broken'
     if (!isOurs() || !this.#judge()) return
     const { delayMs } = this.progress
@@ -277,7 +278,7 @@ export class Queue {
       this.#onResetOk = (psn, received) => {
         resolve()
         this.#beginLife(received)
-        void this.#reconnect(psn).then(() => this.channel?.pump())
+        void this.#reconnect(psn).then(() => this.backend?.pump())
       }
     })
     const { psn } = this
@@ -299,7 +300,7 @@ export class Queue {
     const { progress } = this
     if (this.#judged === life) return !progress.isOver
     this.#judged = life
-    const outcome = this.channel?.outcome ?? 'idle'
+    const outcome = this.backend?.outcome ?? 'idle'
     progress.endLife(outcome)
     if (outcome === 'fruitless') this.#peer.onFruitless()
     if (progress.isOver) {
@@ -333,21 +334,21 @@ export class Queue {
     if (this.#isOver) return
     const { life } = this.counts
     // What has come of what the peer refused is judged before all counts as cut off.
-    this.channel?.onEvent()
-    if (refused === true) await this.channel?.hearRefusal()
+    this.backend?.onEvent()
+    if (refused === true) await this.backend?.hearRefusal()
     // Meanwhile both may have asked: the opener's counts, and that may be answered already.
     if (this.#isOver || this.counts.life !== life) return
     if (this.#onResetOk !== null && this.#peer.isOpener) return
     this.#cancelAsk()
     if (this.#state === 'ready') this.#fall()
-    await this.channel?.drainErrors()
+    await this.backend?.drainErrors()
     if (this.#isOver || !this.#judge()) return
     this.psn = randomPsn()
     const mine = { psn: this.psn, received: this.counts.received }
     this.#beginLife(received)
     if (!(await this.#reconnect(psn))) return
     this.#peer.send({ type: 'reset-ok', queue: this.id, n, ...mine })
-    this.channel?.pump()
+    this.backend?.pump()
   }
 
   /** There may have been a close, or a loss, meanwhile. */
@@ -363,7 +364,7 @@ export class Queue {
 
   /** At once: what the peer tells from now on is of the new life. */
   #beginLife(received: number): void {
-    this.channel?.settle(received)
+    this.backend?.settle(received)
     this.counts.beginLife()
     this.#resetAsked = 0
     this.#hasRefused = false
@@ -406,7 +407,7 @@ export class Queue {
     this.#cancelAsk()
     this.#paused()
     this.#peer.onLost(this, error)
-    this.channel?.lost()
+    this.backend?.lost()
   }
 
   /** `reason`: what the other end is told, where it is no orderly end. */

@@ -33,8 +33,8 @@ export class Rows {
   /** Before it all have ended. */
   #ended = 0
 
-  /** Its cursors stand in `cursors` from `at` on. */
-  constructor(depth: number, cursors: Float64Array, at: number) {
+  /** Its cursors stand in `cursors` from `at` on; `untold`: as `Uses.untold`, another's, too. */
+  constructor(depth: number, cursors: Float64Array, at: number, untold?: Uint32Array) {
     this.#cursors = cursors
     this.#at = at
     this.#mask = depth - 1
@@ -50,7 +50,7 @@ export class Rows {
     this.result = sharedColumn(depth, Float64Array)
     this.status = sharedColumn(depth, Uint8Array)
     this.message = sharedColumn(depth, Float64Array)
-    this.uses = new Uses(depth)
+    this.uses = new Uses(depth, untold)
   }
 
   /** In the order of native/verbs/rows/js.cc. */

@@ -4,12 +4,10 @@
  * (native/verbs/rows/queues.h), with one call a batch.
  */
 import { WorkBell as Bell } from '../../abi.js'
-import { checkInteger } from '../../errors.js'
 import { call } from '../../kernel/call.js'
-import type { Batch, Completions } from '../../move-notify/importer/batch.js'
 import { nativeVerbs, type NativeWork } from '../../native-verbs.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
-import { type RowRules, rowError } from '../queue/row-error.js'
+import type { RowRules } from '../queue/row-error.js'
 import { sharedColumn } from '../queue/shared-columns.js'
 import type { Counts } from './counts.js'
 import type { QueueParts } from './queue.js'
@@ -18,8 +16,6 @@ import { Rows } from './rows.js'
 
 /** What its channel is told of. */
 export interface WorkListener {
-  /** As `EngineChannelOptions.onUse`. */
-  onUse: ((id: number) => void) | undefined
   /** Receives have been handed over. */
   onCredit(): void
   /** A queue pair that refuses is in ERR, or about to be. */
@@ -33,11 +29,11 @@ export interface WorkListener {
 export class WorkQueues {
   readonly sends: Rows
   readonly receives: Rows
+  readonly rules: RowRules
+  readonly columns: ColumnsInUse
   readonly #table: RegionTable
-  readonly #rules: RowRules
   readonly #listener: WorkListener
   readonly #native: NativeWork
-  readonly #columns: ColumnsInUse
   readonly #bell = sharedColumn(Bell.LENGTH, Float64Array)
   /** The columns of the table that the native side has. */
   #ids: Uint32Array | null = null
@@ -51,9 +47,9 @@ export class WorkQueues {
     listener: WorkListener,
   ) {
     this.sends = new Rows(depth, this.#bell, Bell.SENDS)
-    this.receives = new Rows(depth, this.#bell, Bell.RECEIVES)
+    this.receives = new Rows(depth, this.#bell, Bell.RECEIVES, this.sends.uses.untold)
     this.#table = table
-    this.#rules = {
+    this.rules = {
       unsupported: {
         text: ': a NIC neither fills nor does nothing',
         hint: 'it does COPY, FETCH_ADD, SEND and RECEIVE',
@@ -76,10 +72,9 @@ export class WorkQueues {
         ...this.sends.columns,
         ...this.receives.columns,
         this.sends.uses.untold,
-        this.receives.uses.untold,
       ),
     )
-    this.#columns = new ColumnsInUse(this.#native)
+    this.columns = new ColumnsInUse(this.#native)
     this.epoch = 1
   }
 
@@ -97,23 +92,21 @@ export class WorkQueues {
     return this.sends.size + this.receives.size
   }
 
-  /** As `EngineChannel.post`. */
-  post(batch: Batch, first: number, count: number): number {
-    this.#columns.useBatch(batch)
-    checkInteger('first', first, 0, batch.capacity)
-    checkInteger('count', count, 0, batch.capacity - first)
+  /** As `Backend.post`. */
+  post(first: number, count: number): number {
     this.#useTable()
     const bell = this.#bell
     bell[Bell.FIRST] = first
     bell[Bell.COUNT] = count
     this.#native.post()
-    this.#tellUses(this.sends)
-    this.#tellUses(this.receives)
     const accepted = bell[Bell.ACCEPTED] ?? 0
-    const defect = bell[Bell.DEFECT] ?? 0
     this.#afterHanding()
-    if (defect !== 0) throw rowError(this.#rules, batch, defect, first, accepted)
     return accepted
+  }
+
+  /** As `Backend.defect`. */
+  get defect(): number {
+    return this.#bell[Bell.DEFECT] ?? 0
   }
 
   #useTable(): void {
@@ -138,10 +131,6 @@ export class WorkQueues {
       ),
     )
     this.#ids = ids
-  }
-
-  #tellUses({ uses }: Rows): void {
-    if (uses.hasUntold) uses.tell(this.#listener.onUse)
   }
 
   /** Hands over what is held and may be. */
@@ -221,9 +210,8 @@ export class WorkQueues {
     return true
   }
 
-  /** As `EngineChannel.reap`. */
-  reap(out: Completions): number {
-    this.#columns.useCompletions(out)
+  /** As `Backend.reap`. */
+  reap(): number {
     do {
       this.#native.reap()
     } while (this.#judge())
@@ -233,6 +221,5 @@ export class WorkQueues {
   /** Idempotent. */
   close(): void {
     this.#native.close()
-    this.#columns.forget()
   }
 }

@@ -176,7 +176,7 @@ void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
 }
 
 // verbsOpenWork(qp, cq, depth, maxMessage, scratch, scratchIova, scratchLkey, doorbell, counts,
-//               ...columns of sends, ...columns of receives, untold of sends, of receives)
+//               ...columns of sends, ...columns of receives, untold)
 Napi::Value Open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto pair = Use<QueuePair>(info[0], "qp");
@@ -199,13 +199,10 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   const Rows receives(depth, RowsArgs(info, 9 + kRowColumns, depth), queues->bell, kReceives);
   queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,
                                           sends, receives, Counts(counts), std::move(scratch));
-  const auto untold = [&](size_t at) {
-    const uint32_t room = 2 * depth;
-    return Untold{Column<uint32_t>(ColumnArg(info, at, "untold", napi_uint32_array, 1 + room)),
-                  room};
-  };
-  queues->core->send_uses.untold = untold(9 + 2 * kRowColumns);
-  queues->core->receive_uses.untold = untold(10 + 2 * kRowColumns);
+  const uint32_t room = 2 * depth;
+  const Column<uint32_t> untold(
+      ColumnArg(info, 9 + 2 * kRowColumns, "untold", napi_uint32_array, 1 + room));
+  queues->core->send_uses.untold = queues->core->receive_uses.untold = {untold, room};
   const Napi::Object object = Napi::Object::New(env);
   SetFast<JsPost>(env, object, "post", queues);
   SetFast<JsHand>(env, object, "hand", queues);

@@ -1,6 +1,6 @@
 // The two work queues of a queue pair: rows in, work requests out; completions
 // in, rows done. One call for a batch each way, and no allocation in it. What a
-// channel does about errors is in lib/engines/verbs/channel.ts.
+// channel does about errors is in lib/engines/verbs/backend.ts.
 #pragma once
 
 #include <infiniband/verbs.h>

@@ -1,10 +1,13 @@
-/** A channel over one connected queue pair: rows in, work requests out, and back. */
+/** What is behind a channel over one connected queue pair: rows in, work requests out, and back. */
 import { WorkKind } from '../../abi.js'
-import { P2pdmaError, checkInteger, closedError, typeError } from '../../errors.js'
+import { P2pdmaError } from '../../errors.js'
 import { WcStatus, wcStatusName } from '../../kernel/verbs/index.js'
-import { Batch, type Completions, Status } from '../../move-notify/importer/batch.js'
+import { Status } from '../../move-notify/importer/batch.js'
 import { withDeadline } from '../../move-notify/reservation/deadline.js'
-import type { EngineChannel, EngineChannelOptions } from '../../move-notify/importer/engine.js'
+import type { Backend, QueueChannel } from '../queue/channel.js'
+import type { ColumnsInUse } from '../queue/native-columns.js'
+import type { RowRules } from '../queue/row-error.js'
+import type { Uses } from '../queue/uses.js'
 import type { LifeOutcome } from './progress.js'
 import type { Queue } from './queue.js'
 import type { RegionTable } from './region-table.js'
@@ -12,15 +15,15 @@ import { abandon, settle } from './settle.js'
 import { Stall } from './stall.js'
 import { WorkQueues } from './work-queues.js'
 
-/** What the channel asks of its engine. */
-export interface ChannelHost {
+/** What it asks of its engine. */
+export interface VerbsHost {
   readonly table: RegionTable
   /** Bytes. */
   readonly maxMessage: number
   /** From now on a deregistration may have to wait for the device. */
   onForced(): void
-  /** While true, completions of this channel keep the process alive. */
-  hold(channel: object, hold: boolean): void
+  /** While true, completions of this queue pair keep the process alive. */
+  hold(who: object, hold: boolean): void
   /** An event of another channel's queue has been taken. */
   tell(queue: number): void
   /** That the device has been given, over all queue pairs. */
@@ -50,12 +53,11 @@ const LOOK_MS = 100
 /** What has been flushed by then is all that is waited for, ms. */
 const ERRORS_MS = 1000
 
-export class VerbsChannel implements EngineChannel {
-  readonly depth: number
+export class VerbsBackend implements Backend {
   readonly stale = 0
-  readonly #host: ChannelHost
+  readonly #channel: QueueChannel
+  readonly #host: VerbsHost
   readonly #queue: Queue
-  readonly #options: EngineChannelOptions
   readonly #work: WorkQueues
   readonly #stall: Stall
   /** Requests that have been flushed since the queue pair broke. */
@@ -66,29 +68,23 @@ export class VerbsChannel implements EngineChannel {
   #ended = 0
   /** Something that was sent in this life, beside rows, has failed. */
   #voidFailed = false
-  #running = true
-  #closed = false
-  #armed = false
-  /** What was sent and is done is not told. */
-  #arrivalsOnly = false
+  /** The stop that is going on, or has come to its end. */
+  #stopping: { isOver: boolean } | null = null
   #errorLook: NodeJS.Timeout | null = null
   #isHeld = false
   /** Looked at after every completion; those that have come true go. */
   #waiting: { isTrue: () => boolean; resolve: () => void }[] = []
 
-  constructor(host: ChannelHost, queue: Queue, options: EngineChannelOptions) {
-    const { depth } = options
-    this.depth = depth
+  constructor(host: VerbsHost, queue: Queue, channel: QueueChannel) {
+    this.#channel = channel
     this.#host = host
     this.#queue = queue
-    this.#options = options
     const { parts, counts } = queue
-    this.#work = new WorkQueues(parts, counts, host.table, host.maxMessage, depth, {
-      onUse: options.onUse,
+    this.#work = new WorkQueues(parts, counts, host.table, host.maxMessage, channel.depth, {
       onCredit: () => queue.tellCredit(),
       onRefused: () => queue.break('a request refused'),
       // Nobody is told within a call of his own.
-      onGone: () => void setImmediate(() => this.#tell()),
+      onGone: () => void setImmediate(() => channel.notify()),
       onBad: (kind, position, status) => this.#failed(kind, position, status),
     })
     this.#stall = new Stall(queue.progress.limits.stallTimeoutMs, {
@@ -96,7 +92,19 @@ export class VerbsChannel implements EngineChannel {
       bytesUnderWay: () => host.bytesUnderWay(),
       onStall: (ms) => queue.break(`nothing completed in ${ms} ms`),
     })
-    queue.channel = this
+    queue.backend = this
+  }
+
+  get columns(): ColumnsInUse {
+    return this.#work.columns
+  }
+
+  get rules(): RowRules {
+    return this.#work.rules
+  }
+
+  get uses(): Uses {
+    return this.#work.sends.uses
   }
 
   get inFlight(): number {
@@ -107,41 +115,28 @@ export class VerbsChannel implements EngineChannel {
     return this.#queue.counts.unmatched
   }
 
-  get closed(): boolean {
-    return this.#closed
-  }
-
   get endError(): Error | null {
     return this.#queue.error
   }
 
   // --- rows in ---
 
-  post(batch: Batch, first: number, count: number): number {
-    if (this.#closed) throw closedError('The channel')
-    if (this.#running && this.#queue.error === null) {
-      const accepted = this.#work.post(batch, first, count)
-      this.#stall.watch()
-      return accepted
-    }
-    if (!(batch instanceof Batch)) throw typeError('batch', 'a Batch', batch)
-    checkInteger('first', first, 0, batch.capacity)
-    checkInteger('count', count, 0, batch.capacity - first)
-    if (this.#queue.error !== null) throw this.#queue.error
-    return 0
+  post(first: number, count: number): number {
+    const accepted = this.#work.post(first, count)
+    this.#stall.watch()
+    return accepted
+  }
+
+  get defect(): number {
+    return this.#work.defect
   }
 
   /** Hands over what may be: called whenever something has changed that it waited for. */
   pump(): void {
-    if (!this.#closed && this.#running) this.#work.hand()
+    if (this.#channel.state === 'running') this.#work.hand()
   }
 
   // --- completions out ---
-
-  /** Takes what the queue pair has completed. */
-  #poll(): number {
-    return this.#closed ? 0 : this.#work.poll()
-  }
 
   /** The first error breaks the queue pair; the others, flushed, are settled with the peer. */
   #failed(kind: number, position: number, status: number): void {
@@ -172,12 +167,6 @@ export class VerbsChannel implements EngineChannel {
     queue.break()
   }
 
-  #hold(hold: boolean): void {
-    if (hold === this.#isHeld) return
-    this.#isHeld = hold
-    this.#host.hold(this, hold)
-  }
-
   #finishBad(kind: number, position: number, status: number): void {
     const { sends, receives } = this.#work
     const isDead = status === WcStatus.REM_ACCESS_ERR || status === WcStatus.LOC_PROT_ERR
@@ -187,88 +176,72 @@ export class VerbsChannel implements EngineChannel {
 
   /** A completion has come, or may have: `CompletionQueue`'s event. */
   onEvent(): void {
-    if (this.#closed) return
+    if (this.#channel.closed) return
     this.#look()
   }
 
   #look(): void {
-    this.#poll()
+    if (!this.#channel.closed) this.#work.poll()
     const waiting = this.#waiting
     if (waiting.length > 0) {
       this.#waiting = waiting.filter((each) => !each.isTrue())
       for (const each of waiting) if (!this.#waiting.includes(each)) each.resolve()
     }
-    this.#tell()
-    if (this.#waiting.length > 0 || this.#armed) this.#listen()
-    else this.#hold(false)
+    this.#channel.notify()
+    // Where somebody waits for completions it listens already.
+    if (this.#waiting.length > 0 && this.#channel.awaited === 'nothing') this.listen(false)
+    this.hold(this.#channel.awaited !== 'nothing')
   }
 
-  #tell(): void {
-    if (!this.#armed || !this.#hasNews()) return
-    this.#armed = false
-    if (this.#waiting.length === 0) this.#hold(false)
-    this.#options.onCompletion()
+  /** Who waits here holds it, too. */
+  hold(hold: boolean): void {
+    const isHeld = hold || this.#waiting.length > 0
+    if (isHeld === this.#isHeld) return
+    this.#isHeld = isHeld
+    this.#host.hold(this, isHeld)
   }
 
-  #hasNews(arrivalsOnly = this.#arrivalsOnly): boolean {
+  get canArrive(): boolean {
+    return this.#work.receives.size > 0
+  }
+
+  hasNews(arrivalsOnly: boolean): boolean {
     const { sends, receives } = this.#work
     return receives.isOldestDone || (!arrivalsOnly && sends.isOldestDone)
   }
 
-  /** Asks for an event; what has come before it is looked at now. */
-  #listen(): void {
-    if (this.#closed) return
-    this.#hold(true)
-    const isForAll = this.#waiting.length > 0 || !this.#arrivalsOnly
-    const isMet = this.#work.listen(!isForAll) > 0 && isForAll
-    if (isMet || (this.#armed && this.#hasNews())) setImmediate(() => this.onEvent())
+  /** Who waits here is told of all. */
+  listen(arrivalsOnly: boolean): void {
+    if (this.#channel.closed) return
+    const only = arrivalsOnly && this.#waiting.length === 0
+    const polled = this.#work.listen(only)
+    if (polled > 0 && this.#waiting.length > 0) setImmediate(() => this.onEvent())
     // It goes on until nobody waits so any more: one for each wait would cost more than the wait.
-    if (!isForAll) this.#errorLook ??= setTimeout(() => this.#lookForErrors(), LOOK_MS).unref()
+    if (only) this.#errorLook ??= setTimeout(() => this.#lookForErrors(), LOOK_MS).unref()
   }
 
   #lookForErrors(): void {
     this.#errorLook = null
-    if (!this.#closed && this.#armed && this.#arrivalsOnly) this.#look()
+    if (this.#channel.awaited === 'arrivals') this.#look()
   }
 
-  reap(out: Completions): number {
-    if (this.#closed) throw closedError('The channel')
-    return this.#work.reap(out)
+  reap(): number {
+    return this.#work.reap()
   }
 
-  arm(arrivalsOnly = false): void {
-    if (this.#closed) throw closedError('The channel')
-    const only = this.#isOnly(arrivalsOnly)
-    if (this.#armed && (only || !this.#arrivalsOnly)) return
-    this.#armed = true
-    this.#arrivalsOnly = only
-    this.#listen()
+  wait(microseconds: number, arrivalsOnly: boolean): void {
+    const channel = this.#channel
+    // Whoever waits for all is told of all.
+    const only = arrivalsOnly && this.#waiting.length === 0 && channel.awaited !== 'all'
+    let queue = 0
+    do {
+      queue = this.#work.wait(only, microseconds)
+    } while (queue < 0 && !channel.closed && !this.hasNews(arrivalsOnly))
+    if (queue > 0 && queue !== this.#queue.parts.cq.id) this.#host.tell(queue)
+    if (this.#waiting.length > 0) setImmediate(() => this.onEvent())
   }
 
-  wait(microseconds: number, arrivalsOnly: boolean): boolean {
-    if (this.#closed) throw closedError('The channel')
-    const only = this.#isOnly(arrivalsOnly)
-    if (!this.#hasNews(only)) {
-      // Whoever waits for all is told of all.
-      const isForAll = !only || this.#waiting.length > 0 || (this.#armed && !this.#arrivalsOnly)
-      let queue = 0
-      do {
-        queue = this.#work.wait(!isForAll, microseconds)
-      } while (queue < 0 && !this.#closed && !this.#hasNews(only))
-      if (queue > 0 && queue !== this.#queue.parts.cq.id) this.#host.tell(queue)
-      if (this.#waiting.length > 0) setImmediate(() => this.onEvent())
-    }
-    // Before the caller takes it away: who waits on the event loop was here first.
-    this.#tell()
-    return !this.#closed && this.#hasNews(only)
-  }
-
-  /** Where nothing can arrive it is the sends that are waited for. */
-  #isOnly(arrivalsOnly: boolean): boolean {
-    return arrivalsOnly && this.#work.receives.size > 0
-  }
-
-  uses(id: number): boolean {
+  isUsed(id: number): boolean {
     return this.#work.sends.names(id) || this.#work.receives.names(id)
   }
 
@@ -285,30 +258,30 @@ export class VerbsChannel implements EngineChannel {
    * What we send drains; what arrives is stopped by the peer, who is told: SQD
    * stops only the first (uapi: a remote write lands in SQD).
    */
-  stop(): void | Promise<void> {
-    if (this.#closed) throw closedError('The channel')
-    this.#running = false
-    this.#poll()
-    const queue = this.#queue
-    if (this.#isStill && !queue.isReachable) return
-    return this.#stopBoth()
-  }
-
-  get #isStill(): boolean {
-    return this.#outstanding === 0
-  }
-
-  async #stopBoth(): Promise<void> {
+  stop(): boolean {
+    if (this.#stopping !== null) return this.#stopping.isOver
+    this.#work.poll()
     const queue = this.#queue
     const told = queue.isReachable ? queue.pause() : undefined
+    if (told === undefined && this.#outstanding === 0) return true
+    const stopping = { isOver: false }
+    this.#stopping = stopping
+    void this.#drain(told).then(() => {
+      stopping.isOver = true
+      this.#channel.look()
+    })
+    return false
+  }
+
+  async #drain(told: Promise<void> | undefined): Promise<void> {
     await this.#wait(() => this.#work.sends.handed === 0)
     if (told === undefined) return
     await told
     // The peer's empty messages have come before its answer, or there are none: it has no channel.
-    const still = this.#wait(() => this.#isStill)
+    const still = this.#wait(() => this.#outstanding === 0)
     await withDeadline(still, FLUSH_MS, late).catch(() => {
       this.#look()
-      if (!this.#isStill) queue.break()
+      if (this.#outstanding > 0) this.#queue.break()
     })
     await still
   }
@@ -321,10 +294,10 @@ export class VerbsChannel implements EngineChannel {
 
   /** The peer wants us to keep still, with its receives used up: what we sent drains. @internal */
   async drainFor(posted: number): Promise<void> {
-    if (this.#closed) return
+    if (this.#channel.closed) return
     const { counts } = this.#queue
     await this.#wait(() => this.#work.sends.handed === 0 || !counts.isReady)
-    if (!counts.isReady || this.#closed) return
+    if (!counts.isReady || this.#channel.closed) return
     const missing = posted - counts.sent
     if (missing > 0 && !this.#work.sendVoids(missing)) return
     await this.#wait(() => counts.voids === 0 || !counts.isReady)
@@ -334,29 +307,21 @@ export class VerbsChannel implements EngineChannel {
   async drainOf(ids: readonly number[]): Promise<void> {
     this.pump()
     const { counts } = this.#queue
-    const isOver = () => this.#closed || !counts.isReady
+    const isOver = () => this.#channel.closed || !counts.isReady
     await this.#wait(() => isOver() || !ids.some((id) => this.#work.sends.hasHanded(id)))
   }
 
-  force(): number {
-    if (this.#closed) throw closedError('The channel')
-    this.#running = false
-    this.#work.epoch++
+  force(next: number): number {
+    this.#work.epoch = next
     this.#host.onForced()
     this.#queue.break()
-    return this.#work.epoch
+    return next
   }
 
-  /** Throws ERR_INVALID_STATE unless the channel is stopped. */
   restart(): void {
-    if (this.#closed) throw closedError('The channel')
-    if (this.#running) {
-      throw new P2pdmaError('The channel is not stopped', { code: 'ERR_INVALID_STATE' })
-    }
-    this.#running = true
+    this.#stopping = null
     this.#queue.resume()
     this.pump()
-    if (this.#armed) this.#listen()
   }
 
   // --- errors ---
@@ -390,7 +355,7 @@ export class VerbsChannel implements EngineChannel {
   }
 
   #lookForStall(): { isUsed: boolean; isBusy: boolean; ended: number } {
-    if (this.#closed) return { isUsed: false, isBusy: false, ended: 0 }
+    if (this.#channel.closed) return { isUsed: false, isBusy: false, ended: 0 }
     const { sends, receives } = this.#work
     if (sends.handed > 0) this.#look()
     const isUsed = sends.size > 0
@@ -431,24 +396,15 @@ export class VerbsChannel implements EngineChannel {
   }
 
   close(): void {
-    if (this.#closed) return
-    this.#running = false
-    this.#closed = true
-    this.#armed = false
     if (this.#errorLook !== null) clearTimeout(this.#errorLook)
     this.#stall.close()
-    this.#hold(false)
     this.#work.close()
-    this.#queue.channel = null
+    this.#queue.backend = null
     void this.#queue.close().catch(() => {})
     const waiting = this.#waiting
     this.#waiting = []
+    this.hold(false)
     for (const { resolve } of waiting) resolve()
-    if (this.#options.onClosed !== undefined) queueMicrotask(this.#options.onClosed)
-  }
-
-  [Symbol.dispose](): void {
-    this.close()
   }
 }
 
