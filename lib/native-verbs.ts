@@ -329,21 +329,21 @@ interface PostNative {
   verbsPollCq(cq: NativeCq, out: NativeColumns<'completion'>, max: number): number
 }
 
-/** Columns of rows, in the order of native/verbs/rows/js.cc, RowsArgs. */
-export type NativeRowColumns = readonly [
-  sourceOffset: Float64Array,
-  targetOffset: Float64Array,
-  length: Float64Array,
-  operand: Float64Array,
-  cookie: Float64Array,
-  result: Float64Array,
-  message: Float64Array,
-  source: Uint32Array,
-  target: Uint32Array,
-  op: Uint8Array,
-  stage: Uint8Array,
-  status: Uint8Array,
-]
+/** Columns of rows. */
+export interface NativeRowColumns {
+  readonly sourceOffset: Float64Array
+  readonly targetOffset: Float64Array
+  readonly length: Float64Array
+  readonly operand: Float64Array
+  readonly cookie: Float64Array
+  readonly result: Float64Array
+  readonly message: Float64Array
+  readonly source: Uint32Array
+  readonly target: Uint32Array
+  readonly op: Uint8Array
+  readonly stage: Uint8Array
+  readonly status: Uint8Array
+}
 
 /** The work queues of a queue pair: native/verbs/rows/js.cc. */
 export interface NativeWork extends NativeBatchColumns {
@@ -354,6 +354,9 @@ export interface NativeWork extends NativeBatchColumns {
   listen(): void
   wait(): void
   reap(): void
+  /** Of rows that are there, of `WorkKind` SEND or RECEIVE; of others nothing happens. */
+  finish(kind: number, position: number, status: number, result: number): void
+  takeBack(kind: number, position: number): void
   /** Its errno is in the doorbell. */
   sendVoids(count: number): void
   useTable(
@@ -382,7 +385,9 @@ interface WorkNative {
     scratchLkey: number,
     doorbell: Float64Array,
     counts: Float64Array,
-    ...columns: [...sends: NativeRowColumns, ...receives: NativeRowColumns, untold: Uint32Array]
+    sends: NativeRowColumns,
+    receives: NativeRowColumns,
+    untold: Uint32Array,
   ): NativeWork
 }
 

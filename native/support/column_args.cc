@@ -19,28 +19,27 @@ bool InOneMemory(napi_env env, napi_value own, napi_value* memory) {
 
 }  // namespace
 
-void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
-                napi_typedarray_type wanted, size_t capacity, napi_value* memory) {
+void* ColumnOf(const Napi::Value& value, const char* name, napi_typedarray_type wanted,
+               size_t capacity, napi_value* memory) {
+  const Napi::Env env = value.Env();
   napi_typedarray_type type;
   size_t length = 0;
   void* data = nullptr;
   napi_value own = nullptr;
   bool detachable = true;
-  if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &own, nullptr) !=
-          napi_ok ||
-      type != wanted || napi_is_arraybuffer(info.Env(), own, &detachable) != napi_ok ||
-      detachable) {
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, &own, nullptr) != napi_ok ||
+      type != wanted || napi_is_arraybuffer(env, own, &detachable) != napi_ok || detachable) {
     throw CodedError(
-        info.Env(), "ERR_INVALID_ARG_TYPE",
+        env, "ERR_INVALID_ARG_TYPE",
         std::string(name) + " must be a typed array of the column's type over shared memory", name);
   }
   if (length < capacity || data == nullptr) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
+    throw CodedError(env, "ERR_OUT_OF_RANGE", std::string(name) + " is too short", name);
   }
-  if (!InOneMemory(info.Env(), own, memory)) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE",
-                     std::string(name) + " is over memory of its own", name);
+  if (!InOneMemory(env, own, memory)) {
+    throw CodedError(env, "ERR_OUT_OF_RANGE", std::string(name) + " is over memory of its own",
+                     name);
   }
   return data;
 }

@@ -14,8 +14,13 @@ namespace p2pdma {
 // shared: an ArrayBuffer can be detached, and its memory freed, while somebody
 // holds the pointer. Columns that are kept by one of them lie in one memory:
 // `memory` is the first one's, once it is known.
-void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
-                napi_typedarray_type wanted, size_t capacity, napi_value* memory = nullptr);
+void* ColumnOf(const Napi::Value& value, const char* name, napi_typedarray_type wanted,
+               size_t capacity, napi_value* memory = nullptr);
+
+inline void* ColumnArg(const Napi::CallbackInfo& info, size_t index, const char* name,
+                       napi_typedarray_type wanted, size_t capacity, napi_value* memory = nullptr) {
+  return ColumnOf(info[index], name, wanted, capacity, memory);
+}
 
 // (capacity, sourceOffset, targetOffset, length, operand, cookie, source, target, op)
 BatchColumns BatchArgs(const Napi::CallbackInfo& info);

@@ -7,7 +7,6 @@ import { RingSlots } from '../../lib/engines/vfio/ring-slots.js'
 import { RegionTable } from '../../lib/engines/verbs/region-table.js'
 import { Rows } from '../../lib/engines/verbs/rows.js'
 import { abandon, settle } from '../../lib/engines/verbs/settle.js'
-import type { WorkQueues } from '../../lib/engines/verbs/work-queues.js'
 import { Memfd } from '../../lib/kernel/index.js'
 import { Registers } from '../../lib/kernel/vfio/registers.js'
 import { MovableBuffer } from '../../lib/move-notify/exporter/movable-buffer.js'
@@ -38,7 +37,7 @@ const TAG = 1 << 20
 
 // --- verbs: rows that end in order, or not, and are taken back ---
 
-/** The native side's part, played by the test: native/verbs/rows/queues.cc, Queues::Accept and Hand. */
+/** The native side's part, played by the test: native/verbs/rows, Queues::Accept and Hand, Rows. */
 class FakeQueue {
   readonly told = new Set<number>()
   readonly rows: Rows
@@ -78,6 +77,24 @@ class FakeQueue {
       rows.message[slot] = rows.next
       this.#cursors[3]!++
     }
+  }
+
+  finish(position: number, status: number, result: number): void {
+    const { rows } = this
+    const slot = rows.slot(position)
+    if (rows.stage[slot] === Stage.HANDED) this.#cursors[3]!--
+    rows.stage[slot] = Stage.DONE
+    rows.status[slot] = status
+    rows.result[slot] = result
+  }
+
+  takeBack(position: number): void {
+    const { rows } = this
+    const slot = rows.slot(position)
+    if (rows.stage[slot] !== Stage.HANDED) return
+    rows.stage[slot] = Stage.HELD
+    this.#cursors[3]!--
+    if (position < rows.next) this.#cursors[1] = position
   }
 
   giveBack(): void {
@@ -121,11 +138,17 @@ void t.test('verbs: rows say what a look at all of them says', (t) => {
         for (let n = roll(6); n >= 0; n--) queue.accept(op, id(), id())
       } else if (what < 6) queue.hand()
       else if (what === 6) queue.giveBack()
-      else if (what === 7 && rows.size > 0) rows.finish(rows.head, Status.OK, 0)
-      else if (what === 8 && rows.size > 0) rows.finish(any(), Status.NOT_MAPPED, 0)
-      else if (what === 9 && rows.size > 0) rows.takeBack(any())
+      else if (what === 7 && rows.size > 0) queue.finish(rows.head, Status.OK, 0)
+      else if (what === 8 && rows.size > 0) queue.finish(any(), Status.NOT_MAPPED, 0)
+      else if (what === 9 && rows.size > 0) queue.takeBack(any())
       else if (what === 10) {
-        const work = { sends: rows, receives: receives.rows } as unknown as WorkQueues
+        const of = (each: Rows) => (each === rows ? queue : receives)
+        const work = {
+          sends: rows,
+          receives: receives.rows,
+          finish: (each: Rows, ...rest: [number, number, number]) => of(each).finish(...rest),
+          takeBack: (each: Rows, position: number) => of(each).takeBack(position),
+        }
         if (roll(4) > 0) settle(work, rows.head + roll(8), table)
         else abandon(work)
       } else {
@@ -197,7 +220,7 @@ void t.test('a ring says what a look at all of it says', (t) => {
         }
         slots.columns.useBatch(batch)
         slots.post(0, count, 15, false)
-        slots.rows.uses.tell((id) => void listed.add(id))
+        slots.uses.tell((id) => void listed.add(id))
       } else if (what < 7 && slots.pending > 0) {
         for (let i = roll(slots.pending); i >= 0; i--) words[slots.slot(i) * 4 + 3] = 1
         slots.columns.useCompletions(out)
@@ -224,7 +247,7 @@ void t.test('a ring says what a look at all of it says', (t) => {
         if (says) used++
         if (says && !listed.has(id)) t.fail(`seed ${seed}, step ${step}: ${id} was not told of`)
         if (roll(3) > 0) continue
-        if (slots.uses(id) !== says) t.fail(`seed ${seed}, step ${step}: uses ${id}`)
+        if (slots.isUsed(id) !== says) t.fail(`seed ${seed}, step ${step}: uses ${id}`)
         if (!says) listed.delete(id)
       }
     }

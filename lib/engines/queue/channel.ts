@@ -25,25 +25,29 @@ const transitions: Transitions<QueueState, QueueEvent> = {
 /** What `arm()` has asked for, and nobody has been told of yet. */
 export type Awaited = 'nothing' | 'arrivals' | 'all'
 
+/** The rows of a queue, where native code takes them. */
+export interface BackendRows {
+  readonly columns: ColumnsInUse
+  /** For the errors of rows that are refused. */
+  readonly rules: RowRules
+  /** Which attachments they name; the channel tells of those that come into use. */
+  readonly uses: Uses
+  /** What was wrong with the row behind those that `post()` accepted last, of `RowDefect`. */
+  readonly defect: number
+}
+
 /**
  * What an engine adds to the channel. It is called by its channel alone: with arguments that
  * are checked, and not after `close()`. As in `EngineChannel`, unless it says otherwise.
  */
 export interface Backend {
-  /** Of native code, which is handed batches and completions by their columns. */
-  readonly columns: ColumnsInUse
-  /** For the errors of rows that are refused. */
-  readonly rules: RowRules
-  /** Which attachments rows name; the channel tells of those that come into use. */
-  readonly uses: Uses
+  readonly rows: BackendRows
   readonly inFlight: number
   readonly stale: number
   readonly unmatched?: number
   readonly endError?: Error | null
   /** Posts rows of the batch that is in use; returns how many were accepted. The channel runs. */
   post(first: number, count: number): number
-  /** What was wrong with the row behind those that `post()` accepted last, of `RowDefect`. */
-  readonly defect: number
   /** Fills the completions that are in use, which `out` is. */
   reap(out: Completions): number
   /** Whether something can be reaped, or has arrived. */
@@ -74,8 +78,7 @@ export class QueueChannel implements EngineChannel {
   readonly wait?: (microseconds: number, arrivalsOnly: boolean) => boolean
   readonly #backend: Backend
   readonly #options: EngineChannelOptions
-  readonly #columns: ColumnsInUse
-  readonly #uses: Uses
+  readonly #rows: BackendRows
   #state: QueueState = 'running'
   #awaited: Awaited = 'nothing'
   #epoch = 1
@@ -87,8 +90,7 @@ export class QueueChannel implements EngineChannel {
     this.depth = options.depth
     this.#options = options
     this.#backend = open(this)
-    this.#columns = this.#backend.columns
-    this.#uses = this.#backend.uses
+    this.#rows = this.#backend.rows
     if (this.#backend.wait !== undefined) this.wait = (...args) => this.#wait(...args)
   }
 
@@ -120,7 +122,8 @@ export class QueueChannel implements EngineChannel {
 
   post(batch: Batch, first: number, count: number): number {
     if (this.#state === 'closed') throw closedError('The channel')
-    this.#columns.useBatch(batch)
+    const rows = this.#rows
+    rows.columns.useBatch(batch)
     if (!isWhole(first) || !isWhole(count) || first + count > batch.capacity) {
       checkInteger('first', first, 0, batch.capacity)
       checkInteger('count', count, 0, batch.capacity - first)
@@ -129,15 +132,15 @@ export class QueueChannel implements EngineChannel {
     if (backend.endError != null) throw backend.endError
     if (this.#state !== 'running') return 0
     const accepted = backend.post(first, count)
-    if (this.#uses.hasUntold) this.#uses.tell(this.#options.onUse)
-    const { defect } = backend
-    if (defect !== 0) throw rowError(backend.rules, batch, defect, first, accepted)
+    if (rows.uses.hasUntold) rows.uses.tell(this.#options.onUse)
+    const { defect } = rows
+    if (defect !== 0) throw rowError(rows.rules, batch, defect, first, accepted)
     return accepted
   }
 
   reap(out: Completions): number {
     if (this.#state === 'closed') throw closedError('The channel')
-    this.#columns.useCompletions(out)
+    this.#rows.columns.useCompletions(out)
     return this.#backend.reap(out)
   }
 
@@ -254,7 +257,7 @@ export class QueueChannel implements EngineChannel {
     this.#awaited = 'nothing'
     this.#backend.hold?.(false)
     this.#backend.close()
-    this.#columns.forget()
+    this.#rows.columns.forget()
     this.#answer()
     if (this.#options.onClosed !== undefined) queueMicrotask(this.#options.onClosed)
   }

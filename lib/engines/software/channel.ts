@@ -10,7 +10,7 @@ import type { NativeSoftwareChannel, PauseSplit } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../../kernel/call.js'
 import { Mapping } from '../../kernel/mapping.js'
-import { type Backend, QueueChannel } from '../queue/channel.js'
+import { type Backend, type BackendRows, QueueChannel } from '../queue/channel.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
 import type { RowRules } from '../queue/row-error.js'
 import { Uses } from '../queue/uses.js'
@@ -36,7 +36,8 @@ export interface SoftwareHost {
   forget(channel: QueueChannel): void
 }
 
-class SoftwareBackend implements Backend {
+class SoftwareBackend implements Backend, BackendRows {
+  readonly rows = this
   readonly native: NativeSoftwareChannel
   readonly columns: ColumnsInUse
   readonly rules = rules

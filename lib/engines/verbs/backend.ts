@@ -5,9 +5,6 @@ import { WcStatus, wcStatusName } from '../../kernel/verbs/index.js'
 import { Status } from '../../move-notify/importer/batch.js'
 import { withDeadline } from '../../move-notify/reservation/deadline.js'
 import type { Backend, QueueChannel } from '../queue/channel.js'
-import type { ColumnsInUse } from '../queue/native-columns.js'
-import type { RowRules } from '../queue/row-error.js'
-import type { Uses } from '../queue/uses.js'
 import type { LifeOutcome } from './progress.js'
 import type { Queue } from './queue.js'
 import type { RegionTable } from './region-table.js'
@@ -58,7 +55,7 @@ export class VerbsBackend implements Backend {
   readonly #channel: QueueChannel
   readonly #host: VerbsHost
   readonly #queue: Queue
-  readonly #work: WorkQueues
+  readonly rows: WorkQueues
   readonly #stall: Stall
   /** Requests that have been flushed since the queue pair broke. */
   #flushed = 0
@@ -80,7 +77,7 @@ export class VerbsBackend implements Backend {
     this.#host = host
     this.#queue = queue
     const { parts, counts } = queue
-    this.#work = new WorkQueues(parts, counts, host.table, host.maxMessage, channel.depth, {
+    this.rows = new WorkQueues(parts, counts, host.table, host.maxMessage, channel.depth, {
       onCredit: () => queue.tellCredit(),
       onRefused: () => queue.break('a request refused'),
       // Nobody is told within a call of his own.
@@ -95,20 +92,8 @@ export class VerbsBackend implements Backend {
     queue.backend = this
   }
 
-  get columns(): ColumnsInUse {
-    return this.#work.columns
-  }
-
-  get rules(): RowRules {
-    return this.#work.rules
-  }
-
-  get uses(): Uses {
-    return this.#work.sends.uses
-  }
-
   get inFlight(): number {
-    return this.#work.size
+    return this.rows.size
   }
 
   get unmatched(): number {
@@ -122,18 +107,14 @@ export class VerbsBackend implements Backend {
   // --- rows in ---
 
   post(first: number, count: number): number {
-    const accepted = this.#work.post(first, count)
+    const accepted = this.rows.post(first, count)
     this.#stall.watch()
     return accepted
   }
 
-  get defect(): number {
-    return this.#work.defect
-  }
-
   /** Hands over what may be: called whenever something has changed that it waited for. */
   pump(): void {
-    if (this.#channel.state === 'running') this.#work.hand()
+    if (this.#channel.state === 'running') this.rows.hand()
   }
 
   // --- completions out ---
@@ -168,10 +149,10 @@ export class VerbsBackend implements Backend {
   }
 
   #finishBad(kind: number, position: number, status: number): void {
-    const { sends, receives } = this.#work
+    const { sends, receives } = this.rows
     const isDead = status === WcStatus.REM_ACCESS_ERR || status === WcStatus.LOC_PROT_ERR
     const rows = kind === WorkKind.RECEIVE ? receives : sends
-    rows.finish(position, isDead ? Status.FAULT : Status.DEVICE_ERROR, status)
+    this.rows.finish(rows, position, isDead ? Status.FAULT : Status.DEVICE_ERROR, status)
   }
 
   /** A completion has come, or may have: `CompletionQueue`'s event. */
@@ -181,7 +162,7 @@ export class VerbsBackend implements Backend {
   }
 
   #look(): void {
-    if (!this.#channel.closed) this.#work.poll()
+    if (!this.#channel.closed) this.rows.poll()
     const waiting = this.#waiting
     if (waiting.length > 0) {
       this.#waiting = waiting.filter((each) => !each.isTrue())
@@ -202,11 +183,11 @@ export class VerbsBackend implements Backend {
   }
 
   get canArrive(): boolean {
-    return this.#work.receives.size > 0
+    return this.rows.receives.size > 0
   }
 
   hasNews(arrivalsOnly: boolean): boolean {
-    const { sends, receives } = this.#work
+    const { sends, receives } = this.rows
     return receives.isOldestDone || (!arrivalsOnly && sends.isOldestDone)
   }
 
@@ -214,7 +195,7 @@ export class VerbsBackend implements Backend {
   listen(arrivalsOnly: boolean): void {
     if (this.#channel.closed) return
     const only = arrivalsOnly && this.#waiting.length === 0
-    const polled = this.#work.listen(only)
+    const polled = this.rows.listen(only)
     if (polled > 0 && this.#waiting.length > 0) setImmediate(() => this.onEvent())
     // It goes on until nobody waits so any more: one for each wait would cost more than the wait.
     if (only) this.#errorLook ??= setTimeout(() => this.#lookForErrors(), LOOK_MS).unref()
@@ -226,7 +207,7 @@ export class VerbsBackend implements Backend {
   }
 
   reap(): number {
-    return this.#work.reap()
+    return this.rows.reap()
   }
 
   wait(microseconds: number, arrivalsOnly: boolean): void {
@@ -235,14 +216,14 @@ export class VerbsBackend implements Backend {
     const only = arrivalsOnly && this.#waiting.length === 0 && channel.awaited !== 'all'
     let queue = 0
     do {
-      queue = this.#work.wait(only, microseconds)
+      queue = this.rows.wait(only, microseconds)
     } while (queue < 0 && !channel.closed && !this.hasNews(arrivalsOnly))
     if (queue > 0 && queue !== this.#queue.parts.cq.id) this.#host.tell(queue)
     if (this.#waiting.length > 0) setImmediate(() => this.onEvent())
   }
 
   isUsed(id: number): boolean {
-    return this.#work.sends.names(id) || this.#work.receives.names(id)
+    return this.rows.sends.names(id) || this.rows.receives.names(id)
   }
 
   // --- stop and restart ---
@@ -260,7 +241,7 @@ export class VerbsBackend implements Backend {
    */
   stop(): boolean {
     if (this.#stopping !== null) return this.#stopping.isOver
-    this.#work.poll()
+    this.rows.poll()
     const queue = this.#queue
     const told = queue.isReachable ? queue.pause() : undefined
     if (told === undefined && this.#outstanding === 0) return true
@@ -274,7 +255,7 @@ export class VerbsBackend implements Backend {
   }
 
   async #drain(told: Promise<void> | undefined): Promise<void> {
-    await this.#wait(() => this.#work.sends.handed === 0)
+    await this.#wait(() => this.rows.sends.handed === 0)
     if (told === undefined) return
     await told
     // The peer's empty messages have come before its answer, or there are none: it has no channel.
@@ -288,7 +269,7 @@ export class VerbsBackend implements Backend {
 
   /** What the queue pair has. */
   get #outstanding(): number {
-    const { sends, receives } = this.#work
+    const { sends, receives } = this.rows
     return sends.handed + receives.handed + this.#queue.counts.voids
   }
 
@@ -296,10 +277,10 @@ export class VerbsBackend implements Backend {
   async drainFor(posted: number): Promise<void> {
     if (this.#channel.closed) return
     const { counts } = this.#queue
-    await this.#wait(() => this.#work.sends.handed === 0 || !counts.isReady)
+    await this.#wait(() => this.rows.sends.handed === 0 || !counts.isReady)
     if (!counts.isReady || this.#channel.closed) return
     const missing = posted - counts.sent
-    if (missing > 0 && !this.#work.sendVoids(missing)) return
+    if (missing > 0 && !this.rows.sendVoids(missing)) return
     await this.#wait(() => counts.voids === 0 || !counts.isReady)
   }
 
@@ -308,11 +289,11 @@ export class VerbsBackend implements Backend {
     this.pump()
     const { counts } = this.#queue
     const isOver = () => this.#channel.closed || !counts.isReady
-    await this.#wait(() => isOver() || !ids.some((id) => this.#work.sends.hasHanded(id)))
+    await this.#wait(() => isOver() || !ids.some((id) => this.rows.sends.hasHanded(id)))
   }
 
   force(next: number): number {
-    this.#work.epoch = next
+    this.rows.epoch = next
     this.#host.onForced()
     this.#queue.break()
     return next
@@ -332,7 +313,7 @@ export class VerbsBackend implements Backend {
    */
   hearRefusal(): Promise<void> {
     const { counts } = this.#queue
-    return this.#waitForErrors(() => this.#work.sends.handed === 0 || !counts.isReady)
+    return this.#waitForErrors(() => this.rows.sends.handed === 0 || !counts.isReady)
   }
 
   /** Until everything that the broken queue pair had has been flushed. @internal */
@@ -351,12 +332,12 @@ export class VerbsBackend implements Backend {
 
   /** Sent, and not completed. @internal */
   get bytesUnderWay(): number {
-    return this.#work.sends.bytesHanded
+    return this.rows.sends.bytesHanded
   }
 
   #lookForStall(): { isUsed: boolean; isBusy: boolean; ended: number } {
     if (this.#channel.closed) return { isUsed: false, isBusy: false, ended: 0 }
-    const { sends, receives } = this.#work
+    const { sends, receives } = this.rows
     if (sends.handed > 0) this.#look()
     const isUsed = sends.size > 0
     const isBusy = sends.handed > 0 && this.#queue.isReady
@@ -365,7 +346,7 @@ export class VerbsBackend implements Backend {
 
   /** What this life of the queue pair has come to; asked before it is settled. @internal */
   get outcome(): LifeOutcome {
-    const { sends, receives } = this.#work
+    const { sends, receives } = this.rows
     if (sends.ended + receives.ended > this.#ended) return 'progress'
     return sends.handed > 0 || this.#voidFailed ? 'fruitless' : 'idle'
   }
@@ -375,15 +356,15 @@ export class VerbsBackend implements Backend {
     if (this.#refused !== null) {
       this.#finishBad(WorkKind.SEND, this.#refused.position, this.#refused.status)
     }
-    settle(this.#work, received, this.#host.table)
-    const { sends, receives } = this.#work
+    settle(this.rows, received, this.#host.table)
+    const { sends, receives } = this.rows
     this.#ended = sends.ended + receives.ended
     this.#forgetErrors()
   }
 
   /** There is no peer any more. @internal */
   lost(): void {
-    abandon(this.#work)
+    abandon(this.rows)
     this.#forgetErrors()
   }
 
@@ -398,7 +379,7 @@ export class VerbsBackend implements Backend {
   close(): void {
     if (this.#errorLook !== null) clearTimeout(this.#errorLook)
     this.#stall.close()
-    this.#work.close()
+    this.rows.close()
     this.#queue.backend = null
     void this.#queue.close().catch(() => {})
     const waiting = this.#waiting

@@ -1,17 +1,19 @@
 /**
  * Operations that a channel has accepted and not yet given back, oldest first.
- * Native code accepts them, hands them over and gives them back (work-queues.ts);
- * what errors make of them is decided here and in settle.ts.
+ * Native code writes all of it (native/verbs/rows/rows.h), and here it is read; but what
+ * becomes of rows in errors, settle.ts and backend.ts decide, and have it written
+ * (`WorkQueues.finish()`, `takeBack()`). `uses` is as Uses says.
  */
 import { RowCursor as Cursor, Stage } from '../../abi.js'
 import { Op, namesSource, namesTarget } from '../../move-notify/importer/batch.js'
+import type { NativeRowColumns } from '../../native-verbs.js'
 import { sharedColumn } from '../queue/shared-columns.js'
 import { Uses } from '../queue/uses.js'
 
 export { Stage }
 
 /** Positions count from 0 and are never used again; a row's slot is its position modulo the ring. */
-export class Rows {
+export class Rows implements NativeRowColumns {
   readonly op: Uint8Array
   readonly stage: Uint8Array
   readonly source: Uint32Array
@@ -51,24 +53,6 @@ export class Rows {
     this.status = sharedColumn(depth, Uint8Array)
     this.message = sharedColumn(depth, Float64Array)
     this.uses = new Uses(depth, untold)
-  }
-
-  /** In the order of native/verbs/rows/js.cc. */
-  get columns() {
-    return [
-      this.sourceOffset,
-      this.targetOffset,
-      this.length,
-      this.operand,
-      this.cookie,
-      this.result,
-      this.message,
-      this.source,
-      this.target,
-      this.op,
-      this.stage,
-      this.status,
-    ] as const
   }
 
   /** The oldest. */
@@ -123,32 +107,6 @@ export class Rows {
   /** Whether the oldest can be given back. */
   get isOldestDone(): boolean {
     return this.head < this.tail && this.stage[this.slot(this.head)] === Stage.DONE
-  }
-
-  finish(position: number, status: number, result: number): void {
-    const slot = this.slot(position)
-    if (this.stage[slot] === Stage.HANDED) this.#drop()
-    this.stage[slot] = Stage.DONE
-    this.status[slot] = status
-    this.result[slot] = result
-  }
-
-  /** The queue pair has it no more, and has not done it. */
-  takeBack(position: number): void {
-    const slot = this.slot(position)
-    if (this.stage[slot] !== Stage.HANDED) return
-    this.stage[slot] = Stage.HELD
-    this.#drop()
-    if (position < this.next) this.#cursors[this.#at + Cursor.NEXT] = position
-  }
-
-  #drop(): void {
-    this.#cursors[this.#at + Cursor.HANDED] = this.handed - 1
-  }
-
-  /** None is to be handed over any more. */
-  endHanding(): void {
-    this.#cursors[this.#at + Cursor.NEXT] = this.tail
   }
 
   /** Whether one that is not done names this id. */

@@ -3,16 +3,19 @@
  * that turns them into work requests and completions into rows that are done
  * (native/verbs/rows/queues.h), with one call a batch.
  */
-import { WorkBell as Bell } from '../../abi.js'
+import { WorkBell as Bell, WorkKind } from '../../abi.js'
 import { call } from '../../kernel/call.js'
 import { nativeVerbs, type NativeWork } from '../../native-verbs.js'
+import type { BackendRows } from '../queue/channel.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
 import type { RowRules } from '../queue/row-error.js'
 import { sharedColumn } from '../queue/shared-columns.js'
+import type { Uses } from '../queue/uses.js'
 import type { Counts } from './counts.js'
 import type { QueueParts } from './queue.js'
 import type { RegionTable } from './region-table.js'
 import { Rows } from './rows.js'
+import type { Settling } from './settle.js'
 
 /** What its channel is told of. */
 export interface WorkListener {
@@ -26,7 +29,7 @@ export interface WorkListener {
   onBad(kind: number, position: number, status: number): void
 }
 
-export class WorkQueues {
+export class WorkQueues implements BackendRows, Settling {
   readonly sends: Rows
   readonly receives: Rows
   readonly rules: RowRules
@@ -69,13 +72,18 @@ export class WorkQueues {
         parts.scratch.lkey,
         this.#bell,
         counts.column,
-        ...this.sends.columns,
-        ...this.receives.columns,
+        this.sends,
+        this.receives,
         this.sends.uses.untold,
       ),
     )
     this.columns = new ColumnsInUse(this.#native)
     this.epoch = 1
+  }
+
+  /** Of both queues: they tell by one list. */
+  get uses(): Uses {
+    return this.sends.uses
   }
 
   /** Of the rows that are given back. */
@@ -104,7 +112,6 @@ export class WorkQueues {
     return accepted
   }
 
-  /** As `Backend.defect`. */
   get defect(): number {
     return this.#bell[Bell.DEFECT] ?? 0
   }
@@ -208,6 +215,18 @@ export class WorkQueues {
       bell[Bell.BAD_STATUS] ?? 0,
     )
     return true
+  }
+
+  finish(rows: Rows, position: number, status: number, result: number): void {
+    call(() => this.#native.finish(this.#kindOf(rows), position, status, result))
+  }
+
+  takeBack(rows: Rows, position: number): void {
+    call(() => this.#native.takeBack(this.#kindOf(rows), position))
+  }
+
+  #kindOf(rows: Rows): number {
+    return rows === this.receives ? WorkKind.RECEIVE : WorkKind.SEND
   }
 
   /** As `Backend.reap`. */

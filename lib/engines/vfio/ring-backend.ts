@@ -1,9 +1,6 @@
 /** What is behind a channel over one ring of a device: what all rings have in common. */
 import { Completions, Status } from '../../move-notify/importer/batch.js'
 import type { Backend, QueueChannel } from '../queue/channel.js'
-import type { ColumnsInUse } from '../queue/native-columns.js'
-import type { RowRules } from '../queue/row-error.js'
-import type { Uses } from '../queue/uses.js'
 import type { RingQueue } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingSlots } from './ring-slots.js'
@@ -33,7 +30,7 @@ export class RingBackend implements Backend {
   /** What the device had when it was reset counts as the new epoch's, or as unknown. */
   readonly stale = 0
   readonly #host: RingHost
-  readonly #slots: RingSlots
+  readonly rows: RingSlots
   #finished: Finished[] = []
   /** The table's count of removals when the ring was last looked through. */
   #removals = 0
@@ -47,27 +44,11 @@ export class RingBackend implements Backend {
     this.queue = queue
     this.#host = host
     const { name, op, limits } = queue
-    this.#slots = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
-  }
-
-  get columns(): ColumnsInUse {
-    return this.#slots.columns
-  }
-
-  get rules(): RowRules {
-    return this.#slots.rules
-  }
-
-  get uses(): Uses {
-    return this.#slots.rows.uses
+    this.rows = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
   }
 
   get inFlight(): number {
-    return this.#slots.pending + this.#finished.length
-  }
-
-  get defect(): number {
-    return this.#slots.defect
+    return this.rows.pending + this.#finished.length
   }
 
   /**
@@ -78,7 +59,7 @@ export class RingBackend implements Backend {
    */
   post(first: number, count: number): number {
     const room = this.channel.depth - this.inFlight
-    return this.#slots.post(first, count, room, !this.#host.isDown)
+    return this.rows.post(first, count, room, !this.#host.isDown)
   }
 
   reap(out: Completions): number {
@@ -87,8 +68,8 @@ export class RingBackend implements Backend {
   }
 
   #reapRing(out: Completions): number {
-    const count = this.#slots.reap()
-    if (this.#slots.wrong > 0) {
+    const count = this.rows.reap()
+    if (this.rows.wrong > 0) {
       for (let i = 0; i < count; i++) {
         if (out.status[i] === Status.OK) continue
         out.result[i] = this.queue.errorCode(out.result[i] ?? 0)
@@ -103,14 +84,14 @@ export class RingBackend implements Backend {
       out.cookie[i] = cookie
       out.result[i] = result
       out.status[i] = status
-      out.epoch[i] = this.#slots.epoch
+      out.epoch[i] = this.rows.epoch
     })
     return taken.length
   }
 
   hasNews(): boolean {
     if (this.#finished.length > 0) return true
-    return !this.#host.isDown && this.#slots.done > 0
+    return !this.#host.isDown && this.rows.done > 0
   }
 
   /** After what is finished without an interrupt, or a vector that something else had raised. */
@@ -123,7 +104,7 @@ export class RingBackend implements Backend {
   }
 
   isUsed(id: number): boolean {
-    return this.#slots.uses(id)
+    return this.rows.isUsed(id)
   }
 
   /** Mostly the device is quiet here at once; else it says nothing, and is asked each ms. */
@@ -142,7 +123,7 @@ export class RingBackend implements Backend {
 
   #isQuiet(): boolean {
     if (this.#host.isDown) return true
-    const slots = this.#slots
+    const slots = this.rows
     // What cannot be repeated drains; the device has reported all of it, and says so itself.
     if (!this.queue.repeatable && slots.done < slots.pending) return false
     return this.queue.stop(slots.tail)
@@ -150,7 +131,7 @@ export class RingBackend implements Backend {
 
   force(next: number): number {
     this.#host.reset(`the queue ${this.queue.name} did not stop`)
-    this.#slots.epoch = next
+    this.rows.epoch = next
     return next
   }
 
@@ -161,17 +142,17 @@ export class RingBackend implements Backend {
   #resume(): void {
     if (this.#isLost || this.#namesGone()) {
       this.#harvest()
-      const slots = this.#slots
+      const slots = this.rows
       const before = slots.pending
       this.#dropGone()
       // A head that moves while the queue is on is not defined: only where it must, when it is off.
       if (!this.#isLost && slots.pending < before) this.#rewind()
     }
     if (!this.#isLost) return this.queue.start()
-    this.#slots.refill()
+    this.rows.refill()
     this.#isLost = false
     this.queue.start()
-    if (this.#slots.pending > 0) this.queue.tell(this.#slots.tail)
+    if (this.rows.pending > 0) this.queue.tell(this.rows.tail)
   }
 
   /** Cheap where nothing is unmapped but what moves: this is part of every pause. */
@@ -179,7 +160,7 @@ export class RingBackend implements Backend {
     const { table } = this.#host
     if (table.unmapped === 0 && table.removals === this.#removals) return false
     this.#removals = table.removals
-    const slots = this.#slots
+    const slots = this.rows
     const { pending } = slots
     for (let i = 0; i < pending; i++) {
       if (!table.isMapped(slots.rows.ids[slots.slot(i)] ?? 0)) return true
@@ -189,10 +170,10 @@ export class RingBackend implements Backend {
 
   /** Takes what the device has finished off the ring. */
   #harvest(): void {
-    const { done } = this.#slots
+    const { done } = this.rows
     if (done === 0) return
     const out = new Completions(done)
-    this.columns.useCompletions(out)
+    this.rows.columns.useCompletions(out)
     const count = this.#reapRing(out)
     for (let i = 0; i < count; i++) {
       const [cookie, result, status] = [out.cookie[i] ?? 0, out.result[i] ?? 0, out.status[i] ?? 0]
@@ -206,7 +187,7 @@ export class RingBackend implements Backend {
    */
   beforeReset(isSound: boolean): void {
     this.#harvest()
-    const slots = this.#slots
+    const slots = this.rows
     if (this.queue.repeatable || slots.pending === 0) return
     const begun = this.#begun(isSound)
     for (let i = 0; i < begun; i++) this.#finish(slots.slot(i), Status.OUTCOME_UNKNOWN)
@@ -217,7 +198,7 @@ export class RingBackend implements Backend {
   #begun(isSound: boolean): number {
     if (this.#isLost) return 0
     // What a lost device had begun is anybody's guess.
-    const { head, pending, entries } = this.#slots
+    const { head, pending, entries } = this.rows
     if (!isSound) return pending
     return Math.min((this.queue.next() - head) & (entries - 1), pending)
   }
@@ -233,13 +214,13 @@ export class RingBackend implements Backend {
   }
 
   #finish(slot: number, status: number): void {
-    this.#finished.push({ cookie: this.#slots.rows.cookies[slot] ?? 0, result: 0, status })
+    this.#finished.push({ cookie: this.rows.rows.cookies[slot] ?? 0, result: 0, status })
   }
 
   /** Finishes what names an attachment that is gone. */
   #dropGone(): void {
     const { table } = this.#host
-    const slots = this.#slots
+    const slots = this.rows
     const { rows, pending } = slots
     let kept = 0
     for (let i = 0; i < pending; i++) {
@@ -252,7 +233,7 @@ export class RingBackend implements Backend {
 
   /** An empty ring, beginning at slot 0, for what is held; the queue is off. */
   #rewind(): void {
-    this.#slots.rewind()
+    this.rows.rewind()
     this.queue.setUp()
     this.#isLost = true
   }
@@ -260,7 +241,7 @@ export class RingBackend implements Backend {
   close(): void {
     // The memory may go as soon as this has returned.
     if (!this.#isQuiet()) this.#host.reset('work was given up')
-    this.#slots.close()
+    this.rows.close()
     this.queue.close()
     this.#finished = []
     this.#host.forget(this)

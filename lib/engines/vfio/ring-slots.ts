@@ -10,8 +10,10 @@ import type { Registers } from '../../kernel/vfio/index.js'
 import { Op } from '../../move-notify/importer/batch.js'
 import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
+import type { BackendRows } from '../queue/channel.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
 import type { RowRules } from '../queue/row-error.js'
+import type { Uses } from '../queue/uses.js'
 import type { QueueLimits } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingRows } from './ring-rows.js'
@@ -35,7 +37,7 @@ export interface RingUse {
   readonly limits: QueueLimits
 }
 
-export class RingSlots {
+export class RingSlots implements BackendRows {
   readonly rows: RingRows
   readonly rules: RowRules
   readonly columns: ColumnsInUse
@@ -73,6 +75,10 @@ export class RingSlots {
     this.#mask = entries - 1
     this.rows = rows
     this.epoch = 1
+  }
+
+  get uses(): Uses {
+    return this.rows.uses
   }
 
   get entries(): number {
@@ -122,7 +128,6 @@ export class RingSlots {
     return bell[Bell.ACCEPTED] ?? 0
   }
 
-  /** As `Backend.defect`. */
   get defect(): number {
     return this.#bell[Bell.DEFECT] ?? 0
   }
@@ -137,7 +142,7 @@ export class RingSlots {
   }
 
   /** Whether what is pending names this id. */
-  uses(id: number): boolean {
+  isUsed(id: number): boolean {
     const { uses, ids } = this.rows
     const row = uses.lastRow(id)
     if (row >= 0 && ((row - this.head) & this.#mask) < this.pending && ids[row] === id) return true

@@ -113,44 +113,48 @@ void JsReap(const JsQueues& queues) {
   queues.Out(kTaken, taken);
 }
 
-// Reads the arguments from `at` on, one after the other.
-class Columns {
- public:
-  Columns(const Napi::CallbackInfo& info, size_t at, uint32_t capacity)
-      : info_(info), at_(at), capacity_(capacity) {}
-  Column<double> Wide(const char* name) {
-    return Column<double>(ColumnArg(info_, at_++, name, napi_float64_array, capacity_));
+// A row of one of the queues, by the kind of its request and its position.
+struct RowArg {
+  RowArg(const Napi::CallbackInfo& info, const JsQueues& queues)
+      : position(UintArg(info, 1, "position")) {
+    const bool receives = Uint32Arg(info, 0, "kind", WorkKind::kReceive) == WorkKind::kReceive;
+    if (queues.core == nullptr) return;
+    rows = receives ? &queues.core->receives : &queues.core->sends;
+    is_there = rows->Has(position);
   }
-  Column<uint32_t> Word(const char* name) {
-    return Column<uint32_t>(ColumnArg(info_, at_++, name, napi_uint32_array, capacity_));
-  }
-  Column<uint8_t> Byte(const char* name) {
-    return Column<uint8_t>(ColumnArg(info_, at_++, name, napi_uint8_array, capacity_));
-  }
-
- private:
-  const Napi::CallbackInfo& info_;
-  size_t at_;
-  const uint32_t capacity_;
+  const Rows* rows = nullptr;
+  const uint64_t position;
+  bool is_there = false;
 };
 
-constexpr size_t kRowColumns = 12;
-
-RowColumns RowsArgs(const Napi::CallbackInfo& info, size_t at, uint32_t depth) {
-  Columns columns(info, at, depth);
+// Reads the columns of an object by their names, each of them once.
+RowColumns RowsArg(const Napi::CallbackInfo& info, size_t at, const char* name, uint32_t depth) {
+  if (!info[at].IsObject()) {
+    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", std::string(name) + " must be rows", name);
+  }
+  const auto object = info[at].As<Napi::Object>();
+  const auto wide = [&](const char* key) {
+    return Column<double>(ColumnOf(object.Get(key), key, napi_float64_array, depth));
+  };
+  const auto word = [&](const char* key) {
+    return Column<uint32_t>(ColumnOf(object.Get(key), key, napi_uint32_array, depth));
+  };
+  const auto byte = [&](const char* key) {
+    return Column<uint8_t>(ColumnOf(object.Get(key), key, napi_uint8_array, depth));
+  };
   RowColumns rows;
-  rows.source_offset = columns.Wide("sourceOffset");
-  rows.target_offset = columns.Wide("targetOffset");
-  rows.length = columns.Wide("length");
-  rows.operand = columns.Wide("operand");
-  rows.cookie = columns.Wide("cookie");
-  rows.result = columns.Wide("result");
-  rows.message = columns.Wide("message");
-  rows.source = columns.Word("source");
-  rows.target = columns.Word("target");
-  rows.op = columns.Byte("op");
-  rows.stage = columns.Byte("stage");
-  rows.status = columns.Byte("status");
+  rows.source_offset = wide("sourceOffset");
+  rows.target_offset = wide("targetOffset");
+  rows.length = wide("length");
+  rows.operand = wide("operand");
+  rows.cookie = wide("cookie");
+  rows.result = wide("result");
+  rows.message = wide("message");
+  rows.source = word("source");
+  rows.target = word("target");
+  rows.op = byte("op");
+  rows.stage = byte("stage");
+  rows.status = byte("status");
   return rows;
 }
 
@@ -158,15 +162,13 @@ RowColumns RowsArgs(const Napi::CallbackInfo& info, size_t at, uint32_t depth) {
 void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
   RegionColumns table;
   static_cast<queue::TableColumns&>(table) = queue::TableArgs(info);
-  Columns columns(info, 6, table.capacity);
-  table.keys = columns.Word("keys");
-  table.queues = columns.Word("queues");
-  const auto last = [&](size_t at) {
-    return Column<uint32_t>(
-        ColumnArg(info, at, "last", napi_uint32_array, size_t{2} * table.capacity));
+  const auto word = [&](size_t at, const char* name, size_t length) {
+    return Column<uint32_t>(ColumnArg(info, at, name, napi_uint32_array, length));
   };
-  const Column<uint32_t> of_sends = last(8);
-  const Column<uint32_t> of_receives = last(9);
+  table.keys = word(6, "keys", table.capacity);
+  table.queues = word(7, "queues", table.capacity);
+  const Column<uint32_t> of_sends = word(8, "last", size_t{2} * table.capacity);
+  const Column<uint32_t> of_receives = word(9, "last", size_t{2} * table.capacity);
   if (queues.core == nullptr) return;
   Queues& core = *queues.core;
   core.table = table;
@@ -176,7 +178,7 @@ void UseTable(const Napi::CallbackInfo& info, const JsQueues& queues) {
 }
 
 // verbsOpenWork(qp, cq, depth, maxMessage, scratch, scratchIova, scratchLkey, doorbell, counts,
-//               ...columns of sends, ...columns of receives, untold)
+//               sends, receives, untold)
 Napi::Value Open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto pair = Use<QueuePair>(info[0], "qp");
@@ -195,13 +197,12 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   queues->bell = Column<double>(ColumnArg(info, 7, "doorbell", napi_float64_array, kLength));
   const Column<double> counts(
       ColumnArg(info, 8, "counts", napi_float64_array, abi::work_count::kLength));
-  const Rows sends(depth, RowsArgs(info, 9, depth), queues->bell, kSends);
-  const Rows receives(depth, RowsArgs(info, 9 + kRowColumns, depth), queues->bell, kReceives);
+  const Rows sends(depth, RowsArg(info, 9, "sends", depth), queues->bell, kSends);
+  const Rows receives(depth, RowsArg(info, 10, "receives", depth), queues->bell, kReceives);
   queues->core = std::make_unique<Queues>(std::move(pair), std::move(completions), max_message,
                                           sends, receives, Counts(counts), std::move(scratch));
   const uint32_t room = 2 * depth;
-  const Column<uint32_t> untold(
-      ColumnArg(info, 9 + 2 * kRowColumns, "untold", napi_uint32_array, 1 + room));
+  const Column<uint32_t> untold(ColumnArg(info, 11, "untold", napi_uint32_array, 1 + room));
   queues->core->send_uses.untold = queues->core->receive_uses.untold = {untold, room};
   const Napi::Object object = Napi::Object::New(env);
   SetFast<JsPost>(env, object, "post", queues);
@@ -218,6 +219,18 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
     const uint32_t count = Uint32Arg(i, 0, "count", kMaxDepth);
     const int error = queues->core == nullptr ? 0 : queues->core->SendVoids(count);
     queues->Out(kError, static_cast<uint64_t>(error));
+  });
+  // (kind, position, status, result)
+  Set(object, "finish", [queues](const Napi::CallbackInfo& i) {
+    const RowArg row(i, *queues);
+    const uint32_t status = Uint32Arg(i, 2, "status", UINT8_MAX);
+    const uint32_t result = Uint32Arg(i, 3, "result");
+    if (row.is_there) row.rows->Finish(row.position, static_cast<uint8_t>(status), result);
+  });
+  // (kind, position)
+  Set(object, "takeBack", [queues](const Napi::CallbackInfo& i) {
+    const RowArg row(i, *queues);
+    if (row.is_there) row.rows->TakeBack(row.position);
   });
   Set(object, "close", [queues](const Napi::CallbackInfo&) { queues->core.reset(); });
   return object;

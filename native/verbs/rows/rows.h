@@ -1,5 +1,6 @@
 // Operations that a channel has accepted and not yet given back, oldest first:
-// the columns and cursors of its Rows.
+// the columns and cursors of its Rows (lib/engines/verbs/rows.ts), written here alone. What
+// becomes of them in errors is decided there, and asked for row by row (js.cc, finish, takeBack).
 #pragma once
 
 #include <cstdint>
