@@ -2,9 +2,9 @@
  * Fakes for the heart's unit tests: memory in plain arrays, and a device that
  * works at once or is held up by hand. Never a source of figures.
  */
-import { P2pdmaError } from '../../lib/errors.js'
+import { QueueChannel } from '../../lib/engines/queue/channel.js'
 import type { Backing, CpuWindow, Exporter } from '../../lib/move-notify/exporter/backing.js'
-import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import { Op, Status } from '../../lib/move-notify/importer/batch.js'
 import { HeldBacking } from '../../lib/move-notify/exporter/residency/held-backing.js'
 import type {
   Engine,
@@ -12,6 +12,7 @@ import type {
   EngineChannel,
   EngineChannelOptions,
 } from '../../lib/move-notify/importer/engine.js'
+import { FakeBackend, type FakeRow } from './fake-backend.js'
 
 export class FakeBacking implements Backing {
   readonly fd = -1
@@ -90,21 +91,10 @@ export class FakeExporter implements Exporter {
   }
 }
 
-interface Row {
-  op: number
-  source: number
-  sourceOffset: number
-  target: number
-  targetOffset: number
-  length: number
-  operand: number
-  cookie: number
-}
-
 export class FakeEngine implements Engine {
   readonly name = 'fake'
   readonly mapped = new Map<number, { bytes: Uint8Array; sealed: boolean }>()
-  readonly channels: FakeChannel[] = []
+  readonly channels: FakeCopyQueue[] = []
   beforeMap: (id: number) => void | Promise<void> = () => undefined
   beforeUnmap: () => void | Promise<void> = () => undefined
   /** The placements that it says it cannot map. */
@@ -114,9 +104,11 @@ export class FakeEngine implements Engine {
   faults = 0
 
   openChannel(options: EngineChannelOptions): EngineChannel {
-    const channel = new FakeChannel(this, options)
-    this.channels.push(channel)
-    return channel
+    return new QueueChannel(options, (channel) => {
+      const backend = new FakeCopyQueue(this, channel, options.onUse)
+      this.channels.push(backend)
+      return backend
+    })
   }
 
   /** Set by a test. */
@@ -165,70 +157,24 @@ export class FakeEngine implements Engine {
   }
 }
 
-function named({ op, source, target }: Row): number[] {
-  return op === Op.NOP ? [] : op === Op.COPY ? [source, target] : [target]
-}
-
-export class FakeChannel implements EngineChannel {
+export class FakeCopyQueue extends FakeBackend {
   readonly engine: FakeEngine
-  readonly options: EngineChannelOptions
-  readonly depth: number
-  readonly rows: Row[] = []
-  #done: { cookie: number; result: number; status: number; epoch: number }[] = []
-  #armed = false
-  #stopped = false
-  epoch = 1
-  stale = 0
-  /** Set by a test: `stop()` waits for it. */
-  beforeQuiet: () => Promise<void> = () => Promise.resolve()
-  beforeForce: () => void = () => undefined
 
-  constructor(engine: FakeEngine, options: EngineChannelOptions) {
+  constructor(engine: FakeEngine, channel: QueueChannel, onUse?: (id: number) => void) {
+    super(engine, channel, onUse)
     this.engine = engine
-    this.options = options
-    this.depth = options.depth
   }
 
-  get inFlight(): number {
-    return this.rows.length + this.#done.length
+  /** Any: what is neither a copy nor a fill comes to NOT_MAPPED. */
+  protected does(): boolean {
+    return true
   }
 
-  post(batch: Batch, first: number, count: number): number {
-    let accepted = 0
-    for (let i = first; i < first + count; i++) {
-      const row: Row = {
-        op: batch.op[i] ?? 0,
-        source: batch.source[i] ?? 0,
-        sourceOffset: batch.sourceOffset[i] ?? 0,
-        target: batch.target[i] ?? 0,
-        targetOffset: batch.targetOffset[i] ?? 0,
-        length: batch.length[i] ?? 0,
-        operand: batch.operand[i] ?? 0,
-        cookie: batch.cookie[i] ?? 0,
-      }
-      if (this.#stopped || this.inFlight >= this.depth || !this.#isOpen(row)) break
-      this.rows.push(row)
-      for (const id of named(row)) this.options.onUse?.(id)
-      accepted++
-    }
-    setImmediate(() => this.run())
-    return accepted
+  protected canRun(): boolean {
+    return true
   }
 
-  #isOpen(row: Row): boolean {
-    return named(row).every((id) => this.engine.mapped.get(id)?.sealed === false)
-  }
-
-  run(): void {
-    while (!this.#stopped && !this.engine.held) {
-      const row = this.rows.shift()
-      if (row === undefined) break
-      this.#execute(row)
-    }
-    this.#notify()
-  }
-
-  #execute(row: Row): void {
+  protected execute(row: FakeRow): void {
     const target = this.engine.mapped.get(row.target)
     const source = this.engine.mapped.get(row.source)
     let status: number = Status.OK
@@ -240,69 +186,6 @@ export class FakeChannel implements EngineChannel {
     } else if (row.op !== Op.NOP) {
       status = Status.NOT_MAPPED
     }
-    this.complete(row.cookie, row.length, status, this.epoch)
-  }
-
-  complete(cookie: number, result: number, status: number, epoch: number): void {
-    this.#done.push({ cookie, result, status, epoch })
-    this.#notify()
-  }
-
-  #notify(): void {
-    if (!this.#armed || this.#done.length === 0) return
-    this.#armed = false
-    setImmediate(this.options.onCompletion)
-  }
-
-  reap(out: Completions): number {
-    let count = 0
-    this.stale = 0
-    while (count < out.capacity) {
-      const done = this.#done.shift()
-      if (done === undefined) break
-      out.cookie[count] = done.cookie
-      out.result[count] = done.result
-      out.status[count] = done.status
-      out.epoch[count] = done.epoch
-      if (done.epoch !== this.epoch) this.stale++
-      count++
-    }
-    return count
-  }
-
-  arm(): void {
-    this.#armed = true
-    this.#notify()
-  }
-
-  /** How often it was asked. */
-  asked = 0
-
-  uses(id: number): boolean {
-    this.asked++
-    return this.rows.some((row) => row.source === id || row.target === id)
-  }
-
-  async stop(): Promise<void> {
-    await this.beforeQuiet()
-    this.#stopped = true
-  }
-
-  force(): number {
-    this.beforeForce()
-    this.#stopped = true
-    this.epoch++
-    for (const done of this.#done) done.epoch = this.epoch
-    return this.epoch
-  }
-
-  restart(): void {
-    if (!this.#stopped) throw new P2pdmaError('not stopped', { code: 'ERR_INVALID_STATE' })
-    this.#stopped = false
-    this.run()
-  }
-
-  close(): void {
-    this.rows.length = 0
+    this.complete(row.cookie, row.length, status)
   }
 }

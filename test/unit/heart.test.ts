@@ -221,7 +221,7 @@ void t.test('a drain past its deadline is forced; a late completion is dropped',
   const device = engine.channels[0]
   if (device === undefined) throw new Error('no channel')
   device.beforeQuiet = () => new Promise(() => {})
-  const cookie = device.rows[0]?.cookie ?? 0
+  const cookie = device.work[0]?.cookie ?? 0
   await target.move(other)
   t.equal(importer.stats.forcedStops, 1)
   device.complete(cookie, PAGE, 0, 1)

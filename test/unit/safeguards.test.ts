@@ -178,7 +178,7 @@ void t.test('the old backing waits for the fence', async (t) => {
 void t.test('completions match by epoch', async (t) => {
   const { engine, there, target, done, device, channel } = await inFlight(t, { stopTimeoutMs: 5 })
   device.beforeQuiet = () => new Promise(() => {})
-  const cookie = device.rows[0]?.cookie ?? 0
+  const cookie = device.work[0]?.cookie ?? 0
   let settled = false
   void done.then(() => (settled = true))
   await target.move(there)

@@ -47,7 +47,7 @@ export interface Backend {
   readonly unmatched?: number
   readonly endError?: Error | null
   /** Posts rows of the batch that is in use; returns how many were accepted. The channel runs. */
-  post(first: number, count: number): number
+  post(first: number, count: number, batch: Batch): number
   /** Fills the completions that are in use, which `out` is. */
   reap(out: Completions): number
   /** Whether something can be reaped, or has arrived. */
@@ -131,7 +131,7 @@ export class QueueChannel implements EngineChannel {
     const backend = this.#backend
     if (backend.endError != null) throw backend.endError
     if (this.#state !== 'running') return 0
-    const accepted = backend.post(first, count)
+    const accepted = backend.post(first, count, batch)
     if (rows.uses.hasUntold) rows.uses.tell(this.#options.onUse)
     const { defect } = rows
     if (defect !== 0) throw rowError(rows.rules, batch, defect, first, accepted)

@@ -77,7 +77,7 @@ for (const form of ['promise', 'batch'] as const) {
     const done = opened.copy(copies(2))
     await turns()
     const channel = engine.channels[0]
-    const row = channel?.rows[0]
+    const row = channel?.work[0]
     channel?.complete(row?.cookie ?? -1, 64, 0, 1)
     engine.resume()
     t.equal((await done).failed, 0)
