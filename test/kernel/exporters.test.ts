@@ -7,6 +7,7 @@ import {
   POISON,
   slab,
 } from '../../lib/exporters/index.js'
+import { exporterChecks } from '../../lib/conformance/index.js'
 import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import { countInDebugfs, openFds, page, reserveHugePages, settled } from './support.js'
 
@@ -96,6 +97,9 @@ for (const name of all) {
     }
     await backing.free()
     await backing.free()
+    for (const check of exporterChecks(exporter)) {
+      await t.test(check.name, () => check.run())
+    }
     await settled()
     t.equal(openFds(), before)
     if (kernelName !== undefined) t.equal(countInDebugfs(kernelName), listed, 'and no more')

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
+import { engineChecks } from '../../lib/conformance/index.js'
 import type { VfioEngine } from '../../lib/engines/index.js'
 import { openEngine } from '../../lib/engines/index.js'
 import { memfd, udmabuf, heap } from '../../lib/exporters/index.js'
@@ -433,6 +434,14 @@ t.test('bad addresses', async (t) => {
   await t.rejects(openEngine(`vfio:${SENDER}`), { code: /EBUSY|EINVAL/ })
   await engine.close()
   await engine.close()
+})
+
+t.test('the conformance suite', async (t) => {
+  const open = async () => {
+    const engine = await openEngine(`vfio:${SENDER}`)
+    return { engine, queue: 'tx', close: () => engine.close() }
+  }
+  for (const check of engineChecks(open)) await t.test(check.name, () => check.run())
 })
 
 t.test('nothing is left', async (t) => {
