@@ -82,7 +82,12 @@ void t.test('on the command line', (t) => {
   t.match(engine, { status: 0, stdout: /engine toy/ }, engine.stdout + engine.stderr)
   const without = smoke('--engine', 'toy', ...short)
   t.match(without, { status: 2, stderr: /No engine is named "toy"/ })
-  const missing = smoke('--plugin', './nothing.js')
-  t.match(missing, { status: 1, stderr: /--plugin \.\/nothing\.js: / })
+  for (const name of ['./nothing.js', '.', 'no-such-package']) {
+    const missing = smoke('--plugin', name)
+    t.match(missing, { status: 2, stderr: /--plugin (\.\/nothing\.js|\.|no-such-package): / })
+  }
+  const folder = t.testdir({ 'broken.mjs': "throw new Error('it does not start')" })
+  const broken = smoke('--plugin', join(folder, 'broken.mjs'))
+  t.match(broken, { status: 1, stderr: /broken\.mjs: it does not start/ })
   t.end()
 })
