@@ -71,7 +71,15 @@ export type {
   OperationCapability,
 } from './move-notify/importer/engine.js'
 export { PostError } from './move-notify/importer/post-error.js'
-export type { Backing, BackingHolder, CpuWindow, Exporter } from './move-notify/exporter/backing.js'
+export type {
+  Backing,
+  BackingHolder,
+  Copier,
+  Copy,
+  CopyRange,
+  CpuWindow,
+  Exporter,
+} from './move-notify/exporter/backing.js'
 export { Fence, type FenceWaitOptions } from './move-notify/reservation/fence.js'
 export { Reservation, Usage, reservationClass } from './move-notify/reservation/reservation.js'
 export { AcquireContext, WwClass, WwMutex, lockAll } from './move-notify/reservation/ww-mutex.js'

@@ -1,6 +1,6 @@
 /** What `Exporter` and `Backing` promise, one check for each promise. */
 import { memfd } from '../exporters/memfd.js'
-import type { Backing, Exporter } from '../move-notify/exporter/backing.js'
+import type { Backing, CopyRange, Exporter } from '../move-notify/exporter/backing.js'
 import { wayToCopy } from '../move-notify/exporter/copying.js'
 import { MovableBuffer } from '../move-notify/exporter/movable-buffer.js'
 import { type ConformanceCheck, errorOf, holds } from './check.js'
@@ -53,6 +53,23 @@ const looks: Readonly<Record<string, Look>> = {
         await copy(one, other)
         holds(Buffer.compare(await read(other), bytes) === 0, 'other bytes arrive')
       })
+    })
+  },
+
+  'a range is copied to where it belongs, and nothing beside it': async (exporter) => {
+    await withBacking(exporter, async (backing) => {
+      const bytes = pattern(6, backing.size)
+      await write(backing, bytes)
+      const other = pattern(7, 8192)
+      const there = { sourceOffset: 64, targetOffset: 4160, length: 1088 }
+      await write(backing, other, there)
+      bytes.set(other.subarray(64, 64 + 1088), 4160)
+      holds(Buffer.compare(await read(backing), bytes) === 0, 'other bytes were written')
+      const back = { sourceOffset: 4096, targetOffset: 128, length: 1984 }
+      const found = await read(backing, back)
+      const due = Buffer.alloc(backing.size)
+      due.set(bytes.subarray(4096, 4096 + 1984), 128)
+      holds(Buffer.compare(found, due) === 0, 'other bytes were read')
     })
   },
 
@@ -125,27 +142,27 @@ function pattern(seed: number, size: number): Buffer {
   return Buffer.alloc(size, period)
 }
 
-function copy(from: Backing, to: Backing): Promise<void> {
-  return wayToCopy(from, to, [])()
+function copy(from: Backing, to: Backing, range?: CopyRange): Promise<void> {
+  return wayToCopy(from, to, []).copy(range && [range])
 }
 
 /** By way of system memory: the CPU may reach nothing else. */
-async function write(backing: Backing, bytes: Uint8Array): Promise<void> {
+async function write(backing: Backing, bytes: Uint8Array, range?: CopyRange): Promise<void> {
   const staged = await memfd().allocate(bytes.length)
   try {
     const window = await staged.openCpuWindow('w')
     window.view(0, bytes.length).set(bytes)
     await window.end()
-    await copy(staged, backing)
+    await copy(staged, backing, range)
   } finally {
     await staged.free()
   }
 }
 
-async function read(backing: Backing): Promise<Buffer> {
+async function read(backing: Backing, range?: CopyRange): Promise<Buffer> {
   const staged = await memfd().allocate(backing.size)
   try {
-    await copy(backing, staged)
+    await copy(backing, staged, range)
     const window = await staged.openCpuWindow('r')
     const bytes = Buffer.from(window.view(0, backing.size))
     await window.end()

@@ -5,7 +5,13 @@ import type { CpuAccessMode } from '../kernel/cpu-access.js'
 import { DmaBuf } from '../kernel/dma-buf.js'
 import { Mapping } from '../kernel/mapping.js'
 import type { Memfd } from '../kernel/memfd.js'
-import type { Backing, BackingHolder, CpuWindow } from '../move-notify/exporter/backing.js'
+import type {
+  Backing,
+  BackingHolder,
+  CopyRange,
+  CpuWindow,
+} from '../move-notify/exporter/backing.js'
+import { rangeToCopy } from '../move-notify/exporter/copying.js'
 import { HeldBacking } from '../move-notify/exporter/residency/held-backing.js'
 import type { BackingFile } from './mapped-file.js'
 import { POISON } from './poison.js'
@@ -73,8 +79,8 @@ export class MappedBacking implements Backing {
     return this.#file
   }
 
-  copyFrom(source: Backing): Promise<void> {
-    return this.#track(this.#copy(source))
+  copyFrom(source: Backing, range?: CopyRange): Promise<void> {
+    return this.#track(this.#copy(source, range))
   }
 
   /** What the CPU has mapped. */
@@ -149,8 +155,8 @@ export class MappedBacking implements Backing {
     }
   }
 
-  async #copy(source: Backing): Promise<void> {
-    if (source instanceof HeldBacking) return this.#copy(source.inner)
+  async #copy(source: Backing, range?: CopyRange): Promise<void> {
+    if (source instanceof HeldBacking) return this.#copy(source.inner, range)
     const { mapping } = (source ?? {}) as Partial<Backing>
     if (mapping === undefined) throw typeError('source', 'a Backing', source)
     if (mapping === null) {
@@ -159,11 +165,10 @@ export class MappedBacking implements Backing {
         argument: 'source',
       })
     }
-    const length = Math.min(this.size, source.size)
+    const { sourceOffset, targetOffset, length } = rangeToCopy(source, this, range)
+    const [from, to] = [source.offset + sourceOffset, this.offset + targetOffset]
     const copy = () =>
-      this.#bracket('w', (file) =>
-        file.mapping.copyFrom(mapping, source.offset, this.offset, length),
-      )
+      this.#bracket('w', (file) => file.mapping.copyFrom(mapping, from, to, length))
     if (source instanceof MappedBacking) await source.#track(source.#bracket('r', copy))
     else if (source.isDmaBuf && !mapping.isDevice) await bracketFd(source.fd, copy)
     else await copy()

@@ -77,7 +77,7 @@ void t.test('where nobody can nothing is stopped', async (t) => {
       return Object.defineProperty(backing, 'canCopyFrom', { value: () => false })
     }
   }
-  await using engine = await openEngine('toy')
+  await using engine = await openEngine('software')
   await using buffer = await MovableBuffer.create(SIZE, memfd())
   const importer = engine.importer()
   const attachment = await importer.attach(buffer)

@@ -125,6 +125,14 @@ const brokenMemory: [what: string, noticed: RegExp, how: (backing: Backing) => v
       }
     },
   ],
+  [
+    'copies that know no ranges',
+    /a range/,
+    (backing) => {
+      const copyFrom = backing.copyFrom.bind(backing)
+      backing.copyFrom = (source) => copyFrom(source)
+    },
+  ],
   ['another placement', /zeroed/, (backing) => Object.assign(backing, { placement: 'elsewhere' })],
 ]
 

@@ -30,6 +30,8 @@ const options = (good: object = {}): Param => optional({ good, takes: isObject }
 const text = (good: string): Param => ({ good, takes: (value) => typeof value === 'string' })
 const fn = (good: () => unknown): Param => ({ good, takes: (value) => typeof value === 'function' })
 
+const copiers = optional({ good: [], takes: (value) => Array.isArray(value) && value.length === 0 })
+
 export async function world() {
   const engine = new index.SoftwareEngine()
   // What the heart asks of an engine is asked of one without it: nobody seals its attachments.
@@ -296,6 +298,11 @@ export function rows(w: World): Record<string, Row> {
     'SoftwareEngine#capabilities.canMap': {
       call: (backing: index.Backing) => bare.capabilities.canMap?.(backing, index.Access.READ),
       params: [only(buffer.backing)],
+    },
+    poisonByCopy: { call: index.poisonByCopy, params: [only(buffer.backing), copiers] },
+    countStrayWritesByCopy: {
+      call: index.countStrayWritesByCopy,
+      params: [only(buffer.backing), copiers],
     },
     'SoftwareEngine#map': {
       call: bare.map.bind(bare),

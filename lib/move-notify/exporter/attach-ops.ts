@@ -1,6 +1,5 @@
 import type { P2pdmaError } from '../../errors.js'
-import type { Backing } from './backing.js'
-import type { Copy } from './copying.js'
+import type { Backing, Copy } from './backing.js'
 
 /**
  * An attachment as its buffer sees it: the importer's `Attachment`. What the buffer asks of it

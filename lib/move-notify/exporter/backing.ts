@@ -12,6 +12,24 @@ export interface BackingHolder {
   loseMemory(error: P2pdmaError): Promise<void>
 }
 
+/** So many bytes from one backing to another; both offsets from their backing's start. */
+export interface CopyRange {
+  readonly sourceOffset: number
+  readonly targetOffset: number
+  readonly length: number
+}
+
+/**
+ * Starts a copy of these ranges, one after the other; left out: of as many bytes as both have.
+ * Settles once, when no byte will be read or written any more.
+ */
+export type Copy = (ranges?: readonly CopyRange[]) => Promise<void>
+
+/** Somebody's device that may be able to copy: null where it cannot. */
+export interface Copier {
+  copyBetween(source: Backing, target: Backing): Copy | null
+}
+
 /** Where a buffer's bytes live now. One dma-buf may back many buffers. */
 export interface Backing {
   /** The placement's name, as `--from` and `--to` spell it: `memfd`, `udmabuf`, `heap:system`. */
@@ -37,17 +55,17 @@ export interface Backing {
    */
   readonly dmaMapping?: Mapping | null
   /**
-   * Starts copying as many bytes as both have into this backing, off the event loop.
-   * Settles once, when no byte will be read or written any more.
+   * Starts copying into this backing, off the event loop: `range`, and no byte beside it, or
+   * as many bytes as both have. Settles once, when no byte will be read or written any more.
    */
-  copyFrom(source: Backing): Promise<void>
+  copyFrom(source: Backing, range?: CopyRange): Promise<void>
   /** Whether `copyFrom()` can read there: asked before anything is stopped. Left out: it can. */
   canCopyFrom?(source: Backing): boolean
   /**
    * As `copyFrom`, the other way round: for memory that its exporter writes elsewhere.
    * Asked where the target does not read here. Optional.
    */
-  copyTo?(target: Backing): Promise<void>
+  copyTo?(target: Backing, range?: CopyRange): Promise<void>
   /** Whether `copyTo()` can write there. Left out: it can. */
   canCopyTo?(target: Backing): boolean
   /**
@@ -63,10 +81,13 @@ export interface Backing {
   copyNow?(source: Backing): boolean
   /** Opens the CPU's access, for as long as nothing moves it; rejects where the CPU has none. */
   openCpuWindow(mode: CpuAccessMode): Promise<CpuWindow>
-  /** Overwrites every byte with the poison pattern, off the event loop. */
-  poison(): Promise<void>
+  /**
+   * Overwrites every byte with the poison pattern, off the event loop. `copiers`: the devices
+   * of whoever uses the buffer, where the memory is reached by copies only: poisonByCopy().
+   */
+  poison(copiers?: readonly Copier[]): Promise<void>
   /** Counts the stray writes (runs of changed bytes) since `poison()`. */
-  countStrayWrites(): Promise<number>
+  countStrayWrites(copiers?: readonly Copier[]): Promise<number>
   /**
    * Says whose bytes live here; null: nobody's any more. For memory that can go away
    * under its holder, which is told then, or at once where it has gone. Optional.

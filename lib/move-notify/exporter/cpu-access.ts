@@ -1,7 +1,7 @@
 import { brand } from '../../brand.js'
 import { checkInteger, closedError, P2pdmaError, typeError } from '../../errors.js'
 import type { CpuAccessMode } from '../../kernel/cpu-access.js'
-import type { CpuWindow } from './backing.js'
+import type { Backing, CpuWindow } from './backing.js'
 import { withSignal } from '../reservation/deadline.js'
 import type { MovableBuffer } from './movable-buffer.js'
 import { FENCE_TIMEOUT_MS, Usage } from '../reservation/reservation.js'
@@ -59,6 +59,14 @@ export interface HoldOff {
   release(): void
 }
 
+/** Onto what the CPU does not reach. */
+function blindWindow(isDone: Promise<void>): CpuWindow {
+  const view = () => {
+    throw new P2pdmaError('the CPU has no mapping there', { code: 'ERR_UNSUPPORTED' })
+  }
+  return { view, end: () => isDone }
+}
+
 /** The brackets hold a move off for too long. */
 export function cpuTimedOut(timeoutMs: number): P2pdmaError {
   return new P2pdmaError(`the CPU did not end its access within ${timeoutMs} ms`, {
@@ -81,6 +89,7 @@ export class CpuBrackets {
     buffer: MovableBuffer,
     mode: CpuAccessMode,
     signal: AbortSignal | undefined,
+    open = (backing: Backing) => backing.openCpuWindow(mode),
   ): Promise<CpuAccess> {
     if (mode !== 'r' && mode !== 'w' && mode !== 'rw') {
       throw typeError('mode', "'r', 'w' or 'rw'", mode)
@@ -92,7 +101,7 @@ export class CpuBrackets {
       // dma_resv_usage_rw(): a reader waits for writers, a writer for readers too.
       const others = mode === 'r' ? Usage.WRITE : Usage.READ
       await buffer.reservation.waitForOthers(others, { timeoutMs: FENCE_TIMEOUT_MS, signal })
-      const window = await buffer.backing.openCpuWindow(mode)
+      const window = await open(buffer.backing)
       // A close ends the brackets that it finds, and then waits for the lock.
       if (buffer.isClosed) {
         await window.end()
@@ -106,6 +115,25 @@ export class CpuBrackets {
       return access
     } finally {
       buffer.reservation.unlock()
+    }
+  }
+
+  /** See MovableBuffer.inPlace(). */
+  async inPlace<T>(
+    buffer: MovableBuffer,
+    mode: CpuAccessMode,
+    use: (backing: Backing) => Promise<T>,
+  ): Promise<T> {
+    let done: () => void = () => undefined
+    const isDone = new Promise<void>((resolve) => (done = resolve))
+    const access = await this.begin(buffer, mode, undefined, (backing) =>
+      backing.mapping === null ? Promise.resolve(blindWindow(isDone)) : backing.openCpuWindow(mode),
+    )
+    try {
+      return await use(buffer.backing)
+    } finally {
+      done()
+      await access.end()
     }
   }
 

@@ -254,6 +254,17 @@ export class MovableBuffer {
     }
   }
 
+  /**
+   * As `withCpuAccess`, for who reaches the backing by its mapping, or by copies where the CPU
+   * has none: a close waits for `use` then.
+   * @internal
+   */
+  inPlace<T>(mode: CpuAccessMode, use: (backing: Backing) => Promise<T>): Promise<T> {
+    this.checkOpen()
+    this.#cpu ??= new CpuBrackets()
+    return this.#cpu.inPlace(this, mode, use)
+  }
+
   /** Stray writes found so far in old backings, those still held back included. */
   async countStrayWrites(): Promise<number> {
     await this.reservation.lock()
@@ -297,7 +308,7 @@ export class MovableBuffer {
     if (isQuarantined(backing)) return
     if (!this.poison) return backing.free()
     try {
-      await backing.poison()
+      await backing.poison(this.attachments)
     } catch (error) {
       await backing.free()
       throw error
@@ -311,7 +322,7 @@ export class MovableBuffer {
     this.#poisoned = next
     if (backing === null) return
     try {
-      this.#strayWrites += await backing.countStrayWrites()
+      this.#strayWrites += await backing.countStrayWrites(this.attachments)
     } catch (error) {
       // Of memory that is no more there is nothing to be counted.
       if (!isDeviceLost(error)) throw error

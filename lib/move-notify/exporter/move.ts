@@ -10,8 +10,8 @@ import {
   checkSignal,
   typeError,
 } from '../../errors.js'
-import type { Backing, Exporter } from './backing.js'
-import { type Copier, wayToCopy } from './copying.js'
+import type { Backing, Copier, Exporter } from './backing.js'
+import { wayToCopy } from './copying.js'
 import { cpuTimedOut } from './cpu-access.js'
 import { Allowance, throwIfAborted, withDeadline } from '../reservation/deadline.js'
 import { allocate } from './exporting.js'
@@ -141,7 +141,7 @@ async function exchange(
     // Everybody is asked, and all others are waited for, before anything is stopped.
     const refusal = options.force === true ? null : refusalOf(buffer.attachments, fresh)
     if (refusal !== null) throw refusal
-    const copyOver = wayToCopy(old, fresh, copiersOf(buffer))
+    const way = wayToCopy(old, fresh, copiersOf(buffer))
     if (!buffer.reservation.isIdle(Usage.BOOKKEEP)) await waitForOthers(buffer, options)
     // Every mapping must go: steps 1.1 to 1.4 of each attachment.
     const invalidated = invalidateAll(buffer, old)
@@ -151,7 +151,7 @@ async function exchange(
     // is done at once needs none.
     const copied = fresh.copyNow?.(old) === true
     if (copied) clock.copied = clock.now()
-    const copy = copied ? DONE : copyOver()
+    const copy = copied ? DONE : way.copy()
     if (fresh.isDmaBuf && !copied) {
       // A kernel importer could be given the new fd; see Backing.isDmaBuf.
       try {

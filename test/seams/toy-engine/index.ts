@@ -15,6 +15,7 @@ import {
   P2pdmaError,
   registerEngine,
 } from '../../../lib/index.js'
+import { ToyBacking } from '../toy-exporter/index.js'
 import { type Mapped, type Table, ToyChannel } from './channel.js'
 
 const anyLength = { minLength: 0, maxLength: 2 ** 40, alignment: 1, withPeer: false }
@@ -70,16 +71,14 @@ export class ToyEngine implements OpenedEngine {
   }
 
   map(id: number, backing: Backing, size: number, access: number): void {
-    const { mapping, offset, placement } = backing
-    const refusal = refusalOf(backing)
-    if (mapping === null || refusal !== null) {
-      throw new P2pdmaError(`The toy cannot reach a backing in ${placement}`, {
+    const bytes = bytesOf(backing, size)
+    if (bytes === null) {
+      throw new P2pdmaError(`The toy cannot reach a backing in ${backing.placement}`, {
         code: 'ERR_UNSUPPORTED',
         argument: 'backing',
-        hint: refusal ?? undefined,
+        hint: refusalOf(backing) ?? undefined,
       })
     }
-    const bytes = Buffer.from(mapping.view(offset, size))
     this.#mapped.set(id, { bytes, size, access, sealed: true })
   }
 
@@ -118,8 +117,19 @@ export class ToyEngine implements OpenedEngine {
   }
 }
 
-function refusalOf(this: void, { mapping }: Backing): string | null {
-  return mapping === null ? 'the toy reaches what the CPU has mapped' : null
+function refusalOf(this: void, backing: Backing): string | null {
+  if (backing.mapping !== null || backing instanceof ToyBacking) return null
+  return 'the toy reaches what the CPU has mapped, and memory of its maker'
+}
+
+/** Null for what it does not reach. */
+function bytesOf(backing: Backing, size: number): Buffer | null {
+  if (backing instanceof ToyBacking) {
+    const { buffer } = backing.bytes
+    return Buffer.from(buffer, 0, size)
+  }
+  const { mapping, offset } = backing
+  return mapping === null ? null : Buffer.from(mapping.view(offset, size))
 }
 
 registerEngine({

@@ -5,10 +5,13 @@
  */
 import {
   type Backing,
+  type Copier,
+  type CopyRange,
+  countStrayWritesByCopy,
   type CpuWindow,
   type Exporter,
   P2pdmaError,
-  POISON,
+  poisonByCopy,
   registerExporter,
 } from '../../../lib/index.js'
 
@@ -16,8 +19,8 @@ const PAGE = 4096
 /** What it has. */
 const CAPACITY = 64 << 20
 
-/** What the exporter has done, so that a test sees who was asked. */
-export const counts = { pulls: 0, pushes: 0, allocated: 0 }
+/** What the exporter has done, so that a test sees who was asked; of the whole, and in pieces. */
+export const counts = { pulls: 0, pushes: 0, pieces: 0, allocated: 0 }
 
 export class ToyBacking implements Backing {
   readonly placement: string
@@ -26,14 +29,14 @@ export class ToyBacking implements Backing {
   readonly offset = 0
   readonly isDmaBuf = false
   readonly mapping = null
-  #memory: BigUint64Array | null
+  #memory: Uint8Array | null
   /** What is under way: the memory goes after it. */
   #busy: Promise<unknown> = Promise.resolve()
 
   constructor(placement: string, size: number) {
     this.placement = placement
     this.size = size
-    this.#memory = new BigUint64Array(size / 8)
+    this.#memory = new Uint8Array(size)
     counts.allocated++
   }
 
@@ -41,45 +44,45 @@ export class ToyBacking implements Backing {
     return source instanceof ToyBacking || source.mapping !== null
   }
 
-  copyFrom(source: Backing): Promise<void> {
-    counts.pulls++
-    return this.#track(this.#pull(source))
+  copyFrom(source: Backing, range?: CopyRange): Promise<void> {
+    counts[range === undefined ? 'pulls' : 'pieces']++
+    return this.#track(this.#pull(source, this.#rangeOf(source, range)))
   }
 
   canCopyTo(target: Backing): boolean {
     return target.mapping !== null
   }
 
-  copyTo(target: Backing): Promise<void> {
-    counts.pushes++
-    return this.#track(this.#push(target))
+  copyTo(target: Backing, range?: CopyRange): Promise<void> {
+    counts[range === undefined ? 'pushes' : 'pieces']++
+    return this.#track(this.#push(target, this.#rangeOf(target, range)))
   }
 
-  async #pull(source: Backing): Promise<void> {
-    const length = Math.min(this.size, source.size)
+  #rangeOf({ size }: Backing, range?: CopyRange): CopyRange {
+    return range ?? { sourceOffset: 0, targetOffset: 0, length: Math.min(this.size, size) }
+  }
+
+  async #pull(source: Backing, { sourceOffset, targetOffset, length }: CopyRange): Promise<void> {
     if (source instanceof ToyBacking) {
-      this.#bytes.set(source.#bytes.subarray(0, length))
+      this.bytes.set(source.bytes.subarray(sourceOffset, sourceOffset + length), targetOffset)
       return
     }
     const window = await source.openCpuWindow('r')
-    this.#bytes.set(window.view(0, length))
+    this.bytes.set(window.view(sourceOffset, length), targetOffset)
     await window.end()
   }
 
-  async #push(target: Backing): Promise<void> {
-    const length = Math.min(this.size, target.size)
+  async #push(target: Backing, { sourceOffset, targetOffset, length }: CopyRange): Promise<void> {
     const window = await target.openCpuWindow('w')
-    window.view(0, length).set(this.#bytes.subarray(0, length))
+    const view = window.view(targetOffset, length)
+    view.set(this.bytes.subarray(sourceOffset, sourceOffset + length))
     await window.end()
   }
 
-  get #words(): BigUint64Array {
+  /** What a device of the same maker sees. */
+  get bytes(): Uint8Array {
     if (this.#memory === null) throw new P2pdmaError('Backing is closed', { code: 'ERR_CLOSED' })
     return this.#memory
-  }
-
-  get #bytes(): Uint8Array {
-    return new Uint8Array(this.#words.buffer)
   }
 
   openCpuWindow(): Promise<CpuWindow> {
@@ -89,19 +92,12 @@ export class ToyBacking implements Backing {
     return Promise.reject(error)
   }
 
-  async poison(): Promise<void> {
-    await Promise.resolve()
-    this.#words.fill(POISON)
+  poison(copiers?: readonly Copier[]): Promise<void> {
+    return poisonByCopy(this, copiers)
   }
 
-  async countStrayWrites(): Promise<number> {
-    await Promise.resolve()
-    const words = this.#words
-    let runs = 0
-    for (let i = 0; i < words.length; i++) {
-      if (words[i] !== POISON && (i === 0 || words[i - 1] === POISON)) runs++
-    }
-    return runs
+  countStrayWrites(copiers?: readonly Copier[]): Promise<number> {
+    return countStrayWritesByCopy(this, copiers)
   }
 
   async free(): Promise<void> {

@@ -1,7 +1,7 @@
 /** A backing that tells when its memory has been given back. */
 import type { CpuAccessMode } from '../../../kernel/cpu-access.js'
 import type { Mapping } from '../../../kernel/mapping.js'
-import type { Backing, BackingHolder, CpuWindow } from '../backing.js'
+import type { Backing, BackingHolder, Copier, CopyRange, CpuWindow } from '../backing.js'
 
 export class HeldBacking<Owner> implements Backing {
   readonly size: number
@@ -41,9 +41,9 @@ export class HeldBacking<Owner> implements Backing {
     return dmaMapping === undefined ? mapping : dmaMapping
   }
 
-  copyFrom(source: Backing): Promise<void> {
+  copyFrom(source: Backing, range?: CopyRange): Promise<void> {
     // The exporter's own kind of backing, where it is one: it keeps what it copies from alive.
-    return this.inner.copyFrom(innermost(source))
+    return this.inner.copyFrom(innermost(source), range)
   }
 
   canCopyFrom(source: Backing): boolean {
@@ -55,8 +55,9 @@ export class HeldBacking<Owner> implements Backing {
     return inner.copyTo !== undefined && (inner.canCopyTo?.(innermost(target)) ?? true)
   }
 
-  copyTo(target: Backing): Promise<void> {
-    return this.inner.copyTo?.(innermost(target)) ?? Promise.reject(new Error('it does not push'))
+  copyTo(target: Backing, range?: CopyRange): Promise<void> {
+    const pushed = this.inner.copyTo?.(innermost(target), range)
+    return pushed ?? Promise.reject(new Error('it does not push'))
   }
 
   copyNow(source: Backing): boolean {
@@ -71,12 +72,12 @@ export class HeldBacking<Owner> implements Backing {
     return this.inner.openCpuWindow(mode)
   }
 
-  poison(): Promise<void> {
-    return this.inner.poison()
+  poison(copiers?: readonly Copier[]): Promise<void> {
+    return this.inner.poison(copiers)
   }
 
-  countStrayWrites(): Promise<number> {
-    return this.inner.countStrayWrites()
+  countStrayWrites(copiers?: readonly Copier[]): Promise<number> {
+    return this.inner.countStrayWrites(copiers)
   }
 
   heldBy(holder: BackingHolder | null): void {
