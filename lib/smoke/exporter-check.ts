@@ -12,6 +12,8 @@ export interface CheckedExporter {
   readonly exporter: Exporter | null
   /** Whether its memory is dma-bufs, as far as was tried. */
   readonly isDmaBuf: boolean
+  /** Whether the CPU has it mapped, as far as was tried. */
+  readonly isMapped: boolean
   /** Why it cannot be used; null where it can. */
   readonly error: P2pdmaError | null
 }
@@ -19,10 +21,10 @@ export interface CheckedExporter {
 /** ERR_INVALID_ARG_VALUE for what is no exporter's name. */
 export function findExporter(name: string): CheckedExporter {
   try {
-    return { name, exporter: exporterByName(name), isDmaBuf: false, error: null }
+    return { name, exporter: exporterByName(name), isDmaBuf: false, isMapped: true, error: null }
   } catch (error) {
     if (!(error instanceof P2pdmaError) || error.code === 'ERR_INVALID_ARG_VALUE') throw error
-    return { name, exporter: null, isDmaBuf: false, error: unusable(name, error) }
+    return { name, exporter: null, isDmaBuf: false, isMapped: true, error: unusable(name, error) }
   }
 }
 
@@ -32,9 +34,9 @@ export async function checkExporter(found: CheckedExporter): Promise<CheckedExpo
   if (exporter === null) return found
   try {
     const backing = await exporter.allocate(1)
-    const { isDmaBuf } = backing
+    const { isDmaBuf, mapping } = backing
     await backing.free()
-    return { ...found, isDmaBuf }
+    return { ...found, isDmaBuf, isMapped: mapping !== null }
   } catch (cause) {
     return { ...found, error: unusable(name, cause) }
   }

@@ -1,5 +1,7 @@
 /** What a run will use and do to others, said before it begins. */
+import { STAGING_BYTES } from '../exporters/staging.js'
 import { EFFECTS, type Effect } from './effects.js'
+import type { CheckedExporter } from './exporter-check.js'
 import { mebibytes, ownBytes } from './memory.js'
 import type { ProfileName, SmokeOptions } from './options.js'
 import { neededBytes } from './plan.js'
@@ -19,10 +21,16 @@ export interface Planned {
   touches: string[]
 }
 
-export function planned(options: SmokeOptions, played: readonly Scenario[]): Planned {
+/** `checked`: what the CPU has not mapped is stamped in memory beside it. */
+export function planned(
+  options: SmokeOptions,
+  played: readonly Scenario[],
+  checked: readonly CheckedExporter[],
+): Planned {
+  const staging = checked.some(({ isMapped }) => !isMapped) ? STAGING_BYTES : 0
   return {
     profile: options.profile,
-    memoryBytes: ownBytes() + neededBytes(options, played),
+    memoryBytes: ownBytes() + neededBytes(options, played) + staging,
     maxMemoryBytes: options.maxMemory,
     maxGbps: options.maxGbps,
     seconds: options.seconds,

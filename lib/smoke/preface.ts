@@ -50,12 +50,14 @@ export function describeRun(options: SmokeOptions, { aimMs }: Pick<Plant, 'aimMs
 }
 
 /** Real is what could be opened. */
-function describeExporter({ name, exporter, error, isDmaBuf }: CheckedExporter): string {
+function describeExporter(checked: CheckedExporter): string {
+  const { name, exporter, error, isDmaBuf, isMapped } = checked
   if (error !== null) return error.message
-  const what = exporter?.kind === 'embedded' ? 'embedded, plain shared memory' : 'real, memory'
+  const plain = isMapped ? 'embedded, plain shared memory' : 'embedded, memory'
+  const what = exporter?.kind === 'embedded' ? plain : 'real, memory'
   return `exporter ${exporter?.placement ?? name}: ${
     isDmaBuf ? 'real, dma-bufs of this kernel' : `${what} and no dma-buf`
-  }`
+  }${isMapped ? '' : '; the CPU has not mapped it: stamps, looks and poison are copied there and back'}`
 }
 
 function describeGoal({ moves, seconds, bytes }: SmokeOptions): string {

@@ -48,6 +48,7 @@ export class Probe implements Engine {
     return new ProbedChannel(channel, {
       posted: () => this.#wake(),
       moved: (bytes) => (this.#bytes += bytes),
+      closed: () => void this.#channels.splice(this.#channels.indexOf(channel), 1),
     })
   }
 
@@ -122,12 +123,14 @@ export class Probe implements Engine {
 interface Watcher {
   posted(): void
   moved(bytes: number): void
+  closed(): void
 }
 
 /** A channel that tells what goes into it and what comes out. */
 class ProbedChannel implements EngineChannel {
   readonly #channel: EngineChannel
   readonly #watcher: Watcher
+  #isClosed = false
   readonly wait?: (microseconds: number, arrivalsOnly: boolean) => boolean
 
   constructor(channel: EngineChannel, watcher: Watcher) {
@@ -193,6 +196,9 @@ class ProbedChannel implements EngineChannel {
   }
 
   close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
     this.#channel.close()
+    this.#watcher.closed()
   }
 }

@@ -14,13 +14,13 @@ import { type SmokeReport, smokeReport } from './report.js'
 import type { Scenario } from './scenarios.js'
 import { Session, type SmokeOutput } from './session.js'
 import type { Run } from './stage.js'
-import { Stamps } from './stamp.js'
+import { NOT_STAMPED, Stamps } from './stamp.js'
 import { describe, Tally } from './tally.js'
 import type { TapWriter } from './tap.js'
 import { TimeBound } from './time-bound.js'
 import { isMissing } from './untestable.js'
 import { Watchdog } from './watchdog.js'
-import { Witness } from './witness.js'
+import { type ExporterReport, Witness } from './witness.js'
 
 export type { SmokeOutput }
 
@@ -100,7 +100,7 @@ async function guarded(
     const played = scenarios.filter(({ skip }) => skip === undefined)
     plant?.check(options, played)
     const here = environment()
-    const will = planned(options, played)
+    const will = planned(options, played, checked)
     tap.version()
     for (const each of putBack) tap.comment(describeRecovered(each))
     for (const line of preface(options, here, checked, plant)) tap.comment(line)
@@ -109,7 +109,16 @@ async function guarded(
       for (const line of lines) tap.comment(line)
     }
     const witness = new Witness(checked.flatMap(({ exporter }) => exporter ?? []))
-    const session = sessionOf(options, opened, scenarios, witness, guards, output, context)
+    const stamps = plant && new Stamps(plant.layOut(options.size), options.seed, plant.header)
+    const session = sessionOf(
+      options,
+      opened,
+      scenarios,
+      { witness, stamps },
+      guards,
+      output,
+      context,
+    )
     let error = opened.error
     try {
       if (session !== null) await playUnder(session, watchdog)
@@ -123,7 +132,7 @@ async function guarded(
     const untestable = session === null && isMissing(error, checked) ? describe(error) : null
     const report = smokeReport(options, here, {
       iommu: plant?.iommu ?? null,
-      exporters: witness.reports,
+      exporters: witness.reports((placement) => stamps?.by(placement) ?? NOT_STAMPED),
       axes: plant?.axes ?? [],
       planned: will,
       putBack,
@@ -155,13 +164,12 @@ function sessionOf(
   options: SmokeOptions,
   { error, plant, system }: Opened,
   scenarios: readonly Scenario[],
-  witness: Witness,
+  { witness, stamps }: { witness: Witness; stamps: Stamps | null },
   { bound, cap, kernel, pacer, watchdog }: Guards,
   output: SmokeOutput,
   context: SmokeContext,
 ): Session | null {
-  if (error !== null || plant === null || system === null) return null
-  const stamps = new Stamps(plant.layOut(options.size), options.seed, plant.header)
+  if (error !== null || plant === null || system === null || stamps === null) return null
   const signal = anyOf([context.signal, bound.signal, cap.signal])
   signal.addEventListener('abort', () => pacer.release(), { once: true })
   const { from, to: exporters } = system
@@ -205,7 +213,17 @@ export function withConsent(all: readonly Scenario[], asked: readonly Effect[]):
   })
 }
 
+/** Where the CPU has it mapped there is nothing to be said. */
+function describeStamped({ name, stamped: { written, read } }: ExporterReport): string[] {
+  if (written === 'mapping' || (written === null && read === null)) return []
+  const who = (by: typeof read) =>
+    by === 'engine' ? 'a device that has both mapped' : by === null ? 'nobody' : 'its exporter'
+  const ways = `written there by ${who(written)}, read back by ${who(read)}`
+  return [`stamps in ${name}, which the CPU has not mapped: ${ways}`]
+}
+
 function conclude(tap: TapWriter, report: SmokeReport): void {
+  for (const line of report.exporters.flatMap(describeStamped)) tap.comment(line)
   const { bytesVerified, moves, lost, doubled, torn, strayWrites, seed } = report
   const summary =
     `${bytesVerified} bytes verified in ${moves} moves; ` +

@@ -2,6 +2,7 @@
 import { fstatSync, readFileSync } from 'node:fs'
 import { parseFdinfo } from '../kernel/fdinfo.js'
 import type { Backing, Exporter } from '../move-notify/exporter/backing.js'
+import type { StampedBy } from './stamp.js'
 
 export interface ExporterReport {
   name: string
@@ -11,14 +12,18 @@ export interface ExporterReport {
   kernelName: string | null
   /** How many of our dma-bufs its list showed, by inode; null where the list cannot be read. */
   seenByKernel: number | null
+  /** By whom stamps got there and back; `mapping`: by nobody, the CPU has it mapped. */
+  stamped: StampedBy
 }
+
+type Seen = Omit<ExporterReport, 'stamped'> & { inodes: Set<number>; looks: number }
 
 const BUFINFO = '/sys/kernel/debug/dma_buf/bufinfo'
 /** Looks at one exporter's backings: the list is long to print for the kernel. */
 const MAX_LOOKS = 8
 
 export class Witness {
-  readonly #reports = new Map<string, ExporterReport & { inodes: Set<number>; looks: number }>()
+  readonly #reports = new Map<string, Seen>()
 
   constructor(exporters: readonly Exporter[]) {
     for (const { placement, kind } of exporters) {
@@ -47,12 +52,13 @@ export class Witness {
     report.seenByKernel = report.inodes.size
   }
 
-  get reports(): ExporterReport[] {
+  reports(stamped: (placement: string) => StampedBy): ExporterReport[] {
     return [...this.#reports.values()].map(({ name, kind, kernelName, seenByKernel }) => ({
       name,
       kind,
       kernelName,
       seenByKernel,
+      stamped: stamped(name),
     }))
   }
 }
