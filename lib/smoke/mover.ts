@@ -4,7 +4,7 @@ import type { Side } from './pair.js'
 import type { Random } from './random.js'
 import type { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
-import type { Witness } from './witness.js'
+import type { KernelView } from './kernel-view.js'
 
 export interface MoverParts {
   /** How long a move waits for work in flight on its buffer, ms. */
@@ -12,7 +12,7 @@ export interface MoverParts {
   tally: Tally
   random: Random
   watchdog: Watchdog
-  witness: Witness
+  kernelView: KernelView
 }
 
 /** Turns of the event loop, in which completions are seen and work is posted. */
@@ -98,14 +98,14 @@ export class Mover {
   }
 
   async #move(side: Side, exporter: Exporter): Promise<void> {
-    const { tally, watchdog, witness } = this.#parts
+    const { tally, watchdog, kernelView } = this.#parts
     const { buffer, attachment, name, probe } = side
     probe.watch(attachment.id)
     try {
       const what = `moving ${name} from ${buffer.placement} to ${exporter.placement}`
       await watchdog.over(what, buffer.move(exporter))
       tally.counts.moves++
-      witness.look(buffer.backing)
+      kernelView.look(buffer.backing)
     } catch (error) {
       tally.failed('failedMoves', error)
       throw error

@@ -9,7 +9,7 @@ import type { Quantiles } from './pauses.js'
 import type { Planned } from './planned.js'
 import type { Scenario, Throughput } from './scenarios.js'
 import type { Counts, Tally } from './tally.js'
-import type { ExporterReport } from './witness.js'
+import type { ExporterReport } from './kernel-view.js'
 
 export interface ScenarioReport extends Counts {
   name: string

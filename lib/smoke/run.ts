@@ -20,7 +20,7 @@ import type { TapWriter } from './tap.js'
 import { TimeBound } from './time-bound.js'
 import { isMissing } from './untestable.js'
 import { Watchdog } from './watchdog.js'
-import { type ExporterReport, Witness } from './witness.js'
+import { type ExporterReport, KernelView } from './kernel-view.js'
 
 export type { SmokeOutput }
 
@@ -108,13 +108,13 @@ async function guarded(
       const lines = [...describeRun(options, plant), ...describePlanned(will)]
       for (const line of lines) tap.comment(line)
     }
-    const witness = new Witness(checked.flatMap(({ exporter }) => exporter ?? []))
+    const kernelView = new KernelView(checked.flatMap(({ exporter }) => exporter ?? []))
     const stamps = plant && new Stamps(plant.layOut(options.size), options.seed, plant.header)
     const session = sessionOf(
       options,
       opened,
       scenarios,
-      { witness, stamps },
+      { kernelView, stamps },
       guards,
       output,
       context,
@@ -132,7 +132,7 @@ async function guarded(
     const untestable = session === null && isMissing(error, checked) ? describe(error) : null
     const report = smokeReport(options, here, {
       iommu: plant?.iommu ?? null,
-      exporters: witness.reports((placement) => stamps?.by(placement) ?? NOT_STAMPED),
+      exporters: kernelView.reports((placement) => stamps?.by(placement) ?? NOT_STAMPED),
       axes: plant?.axes ?? [],
       planned: will,
       putBack,
@@ -164,7 +164,7 @@ function sessionOf(
   options: SmokeOptions,
   { error, plant, system }: Opened,
   scenarios: readonly Scenario[],
-  { witness, stamps }: { witness: Witness; stamps: Stamps | null },
+  { kernelView, stamps }: { kernelView: KernelView; stamps: Stamps | null },
   { bound, cap, kernel, pacer, watchdog }: Guards,
   output: SmokeOutput,
   context: SmokeContext,
@@ -175,7 +175,7 @@ function sessionOf(
   const { from, to: exporters } = system
   const run: Run = {
     ...{ options, plant, from, exporters, signal, pacer },
-    ...{ stamps, watchdog, witness, journal: context.journal },
+    ...{ stamps, watchdog, kernelView, journal: context.journal },
   }
   const limits = { bound, cap, kernel, interrupt: context.signal }
   return new Session(run, scenarios, limits, output)

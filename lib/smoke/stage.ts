@@ -14,7 +14,7 @@ import type { Scenario } from './scenario.js'
 import type { Stamps } from './stamp.js'
 import { Tally } from './tally.js'
 import type { Watchdog } from './watchdog.js'
-import type { Witness } from './witness.js'
+import type { KernelView } from './kernel-view.js'
 
 /** What all scenarios of a run share. */
 export interface Run {
@@ -26,7 +26,7 @@ export interface Run {
   exporters: readonly Exporter[]
   stamps: Stamps
   watchdog: Watchdog
-  witness: Witness
+  kernelView: KernelView
   /** What is changed outside of this process is noted there. */
   journal: UndoJournal
   /** Holds the devices to a rate. */
@@ -59,10 +59,10 @@ export class Stage {
     this.layout = run.plant.layOut(run.options.size)
     this.random = new Random(run.options.seed + index)
     this.station = run.plant.open()
-    const { plant, watchdog, witness } = run
+    const { plant, watchdog, kernelView } = run
     const { tally, random } = this
     const { aimMs } = plant
-    this.mover = new Mover({ aimMs, tally, random, watchdog, witness })
+    this.mover = new Mover({ aimMs, tally, random, watchdog, kernelView })
     trace.channel.subscribe(this.#onTransition)
   }
 
@@ -84,14 +84,14 @@ export class Stage {
   }
 
   async #openPair(i: number, placements: Scenario['placements']): Promise<void> {
-    const { options, from, exporters, stamps, watchdog, witness } = this.run
+    const { options, from, exporters, stamps, watchdog, kernelView } = this.run
     const usual = { from, to: exporters }
     const places = placements ?? { source: usual, target: usual }
     const opening = Pair.open(i, options.size, this.station, places, this.layout, stamps)
     const where = [places.source, places.target].map((each) => each.from.placement).join(' and ')
     const pair = await watchdog.over(`making pair ${i} in ${where}`, opening)
     this.pairs.push(pair)
-    for (const { buffer } of pair.sides) witness.look(buffer.backing)
+    for (const { buffer } of pair.sides) kernelView.look(buffer.backing)
   }
 
   /** Opens one more channel, used in this form. */

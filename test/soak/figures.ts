@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { getHeapStatistics, setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import type { Allowed } from './judge.js'
-import { parseBufinfo } from '../../lib/smoke/witness.js'
+import { parseBufinfo } from '../../lib/smoke/kernel-view.js'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void

@@ -14,7 +14,7 @@ import { type Run, Stage } from '../../lib/smoke/stage.js'
 import { Stamps } from '../../lib/smoke/stamp.js'
 import { Tally } from '../../lib/smoke/tally.js'
 import { Watchdog } from '../../lib/smoke/watchdog.js'
-import { Witness } from '../../lib/smoke/witness.js'
+import { KernelView } from '../../lib/smoke/kernel-view.js'
 
 export interface Phase {
   name: string
@@ -50,7 +50,7 @@ export async function openSoak(options: SmokeOptions, signal: AbortSignal): Prom
     pacer: new Pacer(options.maxGbps),
     stamps: new Stamps(plant.layOut(options.size), options.seed, plant.header),
     watchdog: new Watchdog(STEP_LIMIT_MS),
-    witness: new Witness(exporters),
+    kernelView: new KernelView(exporters),
   }
   const total = new Tally()
   let stages = 0

@@ -16,7 +16,7 @@ import { Tally } from '../../../lib/smoke/tally.js'
 import { TapWriter } from '../../../lib/smoke/tap.js'
 import { Verdict } from '../../../lib/abi.js'
 import { Watchdog } from '../../../lib/smoke/watchdog.js'
-import { parseBufinfo } from '../../../lib/smoke/witness.js'
+import { parseBufinfo } from '../../../lib/smoke/kernel-view.js'
 
 void t.test('a buffer of any size is divided without overlap', async (t) => {
   for (const size of [65_536, 69_632, 1 << 20, 3 << 20, 4 << 20, 1 << 30]) {

@@ -22,7 +22,7 @@ const BUFINFO = '/sys/kernel/debug/dma_buf/bufinfo'
 /** Looks at one exporter's backings: the list is long to print for the kernel. */
 const MAX_LOOKS = 8
 
-export class Witness {
+export class KernelView {
   readonly #reports = new Map<string, Seen>()
 
   constructor(exporters: readonly Exporter[]) {
