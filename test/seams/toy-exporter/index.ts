@@ -3,6 +3,7 @@
  * which only its own functions read and write, as a GPU's driver does with video memory. It
  * pulls from what the CPU reaches and pushes there; how it does is its own business.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type Backing,
   type Copier,
@@ -16,6 +17,8 @@ import {
 } from '../../../lib/index.js'
 
 const PAGE = 4096
+/** What a copy of the whole takes at least, ms: no device is done in the turn that asks it. */
+const COPY_MS = 5
 /** What it has. */
 const CAPACITY = 64 << 20
 
@@ -63,6 +66,7 @@ export class ToyBacking implements Backing {
   }
 
   async #pull(source: Backing, { sourceOffset, targetOffset, length }: CopyRange): Promise<void> {
+    if (length === this.size) await sleep(COPY_MS)
     if (source instanceof ToyBacking) {
       this.bytes.set(source.bytes.subarray(sourceOffset, sourceOffset + length), targetOffset)
       return
@@ -73,6 +77,7 @@ export class ToyBacking implements Backing {
   }
 
   async #push(target: Backing, { sourceOffset, targetOffset, length }: CopyRange): Promise<void> {
+    if (length === this.size) await sleep(COPY_MS)
     const window = await target.openCpuWindow('w')
     const view = window.view(targetOffset, length)
     view.set(this.bytes.subarray(sourceOffset, sourceOffset + length))
