@@ -20,7 +20,7 @@ import type { MovableBuffer } from './movable-buffer.js'
 import { isQuarantined, quarantine } from './quarantine.js'
 import { refusalOf } from './refusal.js'
 import { FENCE_TIMEOUT_MS, Usage } from '../reservation/reservation.js'
-import { Slice } from '../reservation/slice.js'
+import { SharedSlice } from '../reservation/slice.js'
 import { trace } from '../trace.js'
 import type { BufferMove } from '../trace.js'
 import { AcquireContext } from '../reservation/ww-mutex.js'
@@ -62,11 +62,13 @@ export interface MoveResult {
 const DONE = Promise.resolve()
 
 /**
- * In one turn of the event loop, of all moves together: so many are given their new backing, or
- * made from there on, as fill a millisecond. Nothing is locked where one waits for its turn.
+ * In one turn of the event loop, of all moves together: so many are given their new backing, and
+ * so many are made from there on, as fill a millisecond. Nothing is locked where one waits for
+ * its turn. Those that begin in one turn stop a channel once.
  */
-const STEPS_PER_TURN = 32
-const steps = new Slice(STEPS_PER_TURN)
+const MOVES_PER_TURN = 64
+const allocations = new SharedSlice(MOVES_PER_TURN)
+const exchanges = new SharedSlice(MOVES_PER_TURN)
 
 class Clock {
   readonly start = performance.now()
@@ -99,7 +101,7 @@ export async function moveBuffer(
 ): Promise<MoveResult> {
   const clock = new Clock()
   const from = buffer.placement
-  const begun = steps.next()
+  const begun = allocations.next()
   if (begun !== undefined) await begun
   throwIfAborted(options.signal)
   // Step 1. First the new backing: a failure stops nothing.
@@ -108,7 +110,7 @@ export async function moveBuffer(
   try {
     if (fresh.populate !== undefined) await fresh.populate()
     // Many may have waited for one thing, such as a slab to be made.
-    const turn = steps.next()
+    const turn = exchanges.next()
     if (turn !== undefined) await turn
     const result = await exchange(buffer, fresh, options, clock, () => (published = true))
     publish(buffer, from, fresh.placement, clock, null)

@@ -1,31 +1,44 @@
 /** Items handled before the event loop gets a turn: about a tenth of a millisecond's work. */
 export const SLICE_ITEMS = 256
 
-/** Counts items, of one loop or of many calls; behind each `items` the next ones are a turn later. */
+/** Counts a loop's items; every SLICE_ITEMS it hands back a turn to wait for. */
 export class Slice {
+  #left = SLICE_ITEMS
+
+  /** Undefined while the slice lasts, so that the common case has no await. */
+  next(): Promise<void> | undefined {
+    if (--this.#left > 0) return undefined
+    this.#left = SLICE_ITEMS
+    return new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/** What many calls share: so many of them in one turn of the event loop, the others later. */
+export class SharedSlice {
   readonly #items: number
   #left: number
   #waiting: (() => void)[] = []
 
-  constructor(items = SLICE_ITEMS) {
+  constructor(items: number) {
     this.#items = items
     this.#left = items
   }
 
-  /** Undefined while the slice lasts, so that the common case has no await. */
+  /** Undefined while the slice lasts, as in `Slice`. */
   next(): Promise<void> | undefined {
-    if (this.#waiting.length === 0 && --this.#left > 0) return undefined
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve)
-      if (this.#waiting.length === 1) setImmediate(() => this.#begin())
-    })
+    if (this.#left === this.#items) setImmediate(this.#begin)
+    if (this.#left > 0) {
+      this.#left--
+      return undefined
+    }
+    return new Promise((resolve) => this.#waiting.push(resolve))
   }
 
-  /** The next slice: those who came first, and who comes still in this turn. */
-  #begin(): void {
+  /** The next turn: those who have waited longest come first. */
+  readonly #begin = () => {
     const now = this.#waiting.splice(0, this.#items)
-    this.#left = this.#items - now.length + 1
+    this.#left = this.#items - now.length
+    if (now.length > 0) setImmediate(this.#begin)
     for (const resolve of now) resolve()
-    if (this.#waiting.length > 0) setImmediate(() => this.#begin())
   }
 }
