@@ -185,9 +185,15 @@ async function bystander(stage: Stage, goal: Goal): Promise<Outcome> {
     await Promise.allSettled([running, load.stop()])
   }
   await running
+  // A machine that is busy may have had nothing in flight when they moved: then none is stopped.
+  const { movesWithWorkInFlight } = stage.tally.counts
+  const { stops } = lane.channel.stats
   const checks = [
     { ok: other.channel.stats.stops === 0, name: 'the channel beside it was never stopped' },
-    { ok: lane.channel.stats.stops > 0, name: 'the channel that uses them was' },
+    {
+      ok: stops > 0 || movesWithWorkInFlight === 0,
+      name: `the channel that uses them: ${stops} times`,
+    },
   ]
   return { checks }
 }
