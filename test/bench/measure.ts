@@ -16,7 +16,7 @@ export interface Ratio extends Result {
   sideUnit: string
 }
 
-export function quantile(sorted: readonly number[], q: number): number {
+export function quantile(sorted: ArrayLike<number>, q: number): number {
   const at = (sorted.length - 1) * q
   const low = sorted[Math.floor(at)] ?? NaN
   const high = sorted[Math.ceil(at)] ?? NaN

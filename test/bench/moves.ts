@@ -1,9 +1,8 @@
 /** What a move costs: by how many are attached, many at once, in slices, in bytes. */
 import * as library from '../../lib/index.js'
-import { SLICE_ITEMS } from '../../lib/move-notify/reservation/slice.js'
-import { pairs, quantile, ratioOf, result, type Ratio, type Result } from './measure.js'
+import { pairs, ratioOf, result, type Ratio, type Result } from './measure.js'
 import { Population } from './population.js'
-import { idleTurns, turns } from './slices.js'
+import { slices } from './slices.js'
 
 export async function moveSuite(quick: boolean): Promise<{ results: Result[]; ratios: Ratio[] }> {
   const most = quick ? 1000 : 100_000
@@ -99,28 +98,5 @@ async function bytes(population: Population, most: number): Promise<Result[]> {
   return [
     result('bytes_per_buffer', 'B', [buffer], parameters),
     result('bytes_per_attachment', 'B', [attachment], parameters),
-  ]
-}
-
-async function slices(population: Population, quick: boolean): Promise<Result[]> {
-  const rounds = quick ? 2 : 60
-  const busy = await turns(async () => {
-    for (let i = 0; i < rounds; i++) {
-      await population.together(64)
-      await population.singly(64)
-    }
-  })
-  const idle = await idleTurns(busy.length)
-  const p999 = (samples: number[]) => [
-    quantile(
-      samples.toSorted((a, b) => a - b),
-      0.999,
-    ),
-  ]
-  const parameters = { turns: busy.length }
-  return [
-    result('slice_p999_ms', 'ms', p999(busy), parameters),
-    result('idle_slice_p999_ms', 'ms', p999(idle), parameters),
-    result('slice_items', 'items', [SLICE_ITEMS]),
   ]
 }

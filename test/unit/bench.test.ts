@@ -45,7 +45,7 @@ t.test('the core suite, as a table and as JSON', (t) => {
     'pause_64k_heart_cpu',
     'import_ms',
   ]) {
-    t.equal(named(name).length, 1, name)
+    t.equal(named(name).length, name === 'slice_p999_ms' ? 3 : 1, name)
     t.match(stderr, new RegExp(`^${name} `, 'm'), 'the table gives way to the JSON')
   }
   for (const { name, median, spread, unit, parameters } of results) {
