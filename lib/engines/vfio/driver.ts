@@ -23,8 +23,18 @@ export interface DriverHost {
   readonly device: VfioDevice
   /** Zeroed memory of the CPU's that the device reaches too, at one IOVA for ever. */
   allocate(size: number): DmaMemory
-  /** Something happened: a queue has news, the link has changed. */
+  /** A queue has news. */
   onInterrupt(queue: string): void
+}
+
+/** A kind of NIC: what its devices have that others have not is a `NicDevice`. */
+export interface NicDriver extends Driver {
+  open(host: NicHost): Promise<NicDevice>
+}
+
+/** What the engine lends to the driver of a NIC. */
+export interface NicHost extends DriverHost {
+  /** It has come up or gone down. */
   onLink(link: VfioLink): void
 }
 
@@ -55,9 +65,6 @@ export interface DriverDevice {
   readonly ringEntries: { readonly min: number; readonly max: number }
   /** `entries`: descriptors of the ring, a power of two. */
   openQueue(name: string, entries: number): RingQueue
-  /** Its station address, where it has one: `52:54:00:12:34:56`. */
-  readonly mac: string | null
-  readonly link: VfioLink | null
   /** While true, interrupts of this queue keep the process alive. */
   hold(queue: string, hold: boolean): void
   /** Reads a register or two. */
@@ -66,14 +73,29 @@ export interface DriverDevice {
   halt(): void
   /** After `halt()`: as `Driver.open`, with the queues that are open set up again, empty and off. */
   revive(): Promise<void>
-  /** Deliberate faults, behind the engine's back; ERR_UNSUPPORTED for one that it cannot make. */
-  inject(fault: VfioFault): void
-  /** Sums since it was opened. Names are the datasheet's. */
-  statistics(): Readonly<Record<string, number>>
-  /** What of the statistics are frames that the device dropped. */
-  readonly dropped: number
+  /**
+   * Deliberate faults, behind the engine's back; ERR_UNSUPPORTED for one that it cannot make.
+   * Left out: it can make none.
+   */
+  inject?(fault: VfioFault): void
+  /** Sums since it was opened. Names are the datasheet's. Left out: it counts nothing. */
+  statistics?(): Readonly<Record<string, number>>
   /** Halts the device and switches its interrupts off; resolves when it is quiet. */
   close(): Promise<void>
+}
+
+/** A NIC that a driver has opened. */
+export interface NicDevice extends DriverDevice {
+  /** Its station address: `52:54:00:12:34:56`. */
+  readonly mac: string
+  readonly link: VfioLink
+  /** What of the statistics are frames that the device dropped. */
+  readonly dropped: number
+}
+
+/** Whether a driver has opened a NIC. */
+export function isNic(device: DriverDevice): device is NicDevice {
+  return 'mac' in device
 }
 
 /** Bytes of a queue's operations. */

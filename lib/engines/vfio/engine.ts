@@ -28,7 +28,15 @@ import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
 import { DeviceMappings, refusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
-import type { DriverDevice, Health, VfioFault, VfioLink } from './driver.js'
+import {
+  type DriverDevice,
+  type Health,
+  isNic,
+  type NicDevice,
+  type NicHost,
+  type VfioFault,
+  type VfioLink,
+} from './driver.js'
 import { driverOf } from './drivers.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingBackend } from './ring-backend.js'
@@ -112,7 +120,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     const engine = new VfioEngine(device)
     try {
       const driver = driverOf(device)
-      const opened = await driver.open({
+      const host: NicHost = {
         device,
         allocate: (size) => new DmaMemory(device.space, size),
         onInterrupt: (queue) => engine.#channels.get(queue)?.channel.notify(),
@@ -120,7 +128,8 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
           // Later: what a listener throws, or calls, must hit nothing half done of ours.
           process.nextTick(() => engine.emit('link', link))
         },
-      })
+      }
+      const opened = await driver.open(host)
       engine.#driver = opened
       engine.#capabilities = capabilitiesOf(opened.operations)
       if (engine.#error !== null) throw engine.#error
@@ -151,13 +160,13 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     return this.#device
   }
 
-  /** The station address; null where the device has none. */
+  /** The station address; null for what is no NIC, as the link is. */
   get mac(): string | null {
-    return this.#usable.mac
+    return this.#nic?.mac ?? null
   }
 
   get link(): VfioLink | null {
-    return this.#usable.link
+    return this.#nic?.link ?? null
   }
 
   /** The queues that channels can be opened on; one channel each. */
@@ -248,8 +257,9 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   stats(): VfioStats {
     const driver = this.#driver
     if (driver !== null) {
-      const device = { ...driver.statistics() }
-      this.#last = { device, dropped: driver.dropped, resets: this.#resets }
+      const device = { ...driver.statistics?.() }
+      const dropped = isNic(driver) ? driver.dropped : 0
+      this.#last = { device, dropped, resets: this.#resets }
     }
     return this.#last ?? { device: {}, dropped: 0, resets: 0 }
   }
@@ -264,7 +274,14 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
         argument: 'fault.kind',
       })
     }
-    this.#usable.inject(kind)
+    const driver = this.#usable
+    if (driver.inject === undefined) {
+      throw new P2pdmaError(`The driver of ${this.name} makes no faults`, {
+        code: 'ERR_UNSUPPORTED',
+        argument: 'fault.kind',
+      })
+    }
+    driver.inject(kind)
   }
 
   /** @internal */
@@ -312,7 +329,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     this.#surprises = 0
     // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
     for (const { channel } of this.#channels.values()) channel.notify()
-    if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics()
+    if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics?.()
   }
 
   #onSurprise(reason: string): void {
@@ -414,6 +431,11 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  get #nic(): NicDevice | null {
+    const driver = this.#usable
+    return isNic(driver) ? driver : null
   }
 
   get #usable(): DriverDevice {

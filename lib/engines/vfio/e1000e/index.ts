@@ -9,9 +9,9 @@ import { waitUntil } from '../../../kernel/patience.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
 import { Op } from '../../../move-notify/importer/batch.js'
 import type {
-  Driver,
-  DriverDevice,
-  DriverHost,
+  NicDevice,
+  NicDriver,
+  NicHost,
   Health,
   VfioFault,
   VfioLink,
@@ -54,7 +54,7 @@ const RCTL_OFF =
 const RCTL_ON = RCTL_OFF | Rctl.ENABLE
 const TCTL_ON = Tctl.ENABLE | Tctl.PAD_SHORT | Tctl.COLLISION_THRESHOLD | Tctl.COLLISION_DISTANCE
 
-export const e1000e: Driver = {
+export const e1000e: NicDriver = {
   interfaceVersion: 1,
   name: 'e1000e (82574L)',
   ids: [0x8086_10d3],
@@ -69,21 +69,21 @@ export const e1000e: Driver = {
 /** Far longer than EITR holds an interrupt back: 128 us unless it is written. */
 const THROTTLE_MS = 10
 
-class E1000e implements DriverDevice {
+class E1000e implements NicDevice {
   readonly queues = ['tx', 'rx'] as const
   readonly operations = [
     { op: Op.SEND, ...sendLimits, alignment: 1, withPeer: true },
     { op: Op.RECEIVE, ...receiveLimits, alignment: 1, withPeer: true },
   ]
   readonly ringEntries = RING_ENTRIES
-  readonly #host: DriverHost
+  readonly #host: NicHost
   readonly #registers: Registers
   readonly #statistics: Statistics
   readonly #rings = new Map<string, { ring: DescriptorRing; queue: RingQueue }>()
   #link: VfioLink = { isUp: false, speed: 0, isFullDuplex: false }
   #isOn = false
 
-  constructor(host: DriverHost) {
+  constructor(host: NicHost) {
     this.#host = host
     this.#registers = host.device.openRegisters(0)
     this.#statistics = new Statistics(this.#registers)
