@@ -180,7 +180,7 @@ export interface NativeQpAttributes {
 }
 
 declare const columns: unique symbol
-export type NativeColumns<Kind extends string> = { readonly [columns]: Kind }
+export type NativeColumnsOf<Kind extends string> = { readonly [columns]: Kind }
 
 type Make<Args extends unknown[], Made> = (...args: Args) => Promise<Made>
 
@@ -282,8 +282,8 @@ interface QueueNative {
   verbsCreateAh(pd: NativePd, attributes: NativeAhAttributes): Promise<NativeAh>
 }
 
-type PostSend = NativeColumns<'send'>
-type PostReceive = NativeColumns<'receive'>
+type PostSend = NativeColumnsOf<'send'>
+type PostReceive = NativeColumnsOf<'receive'>
 
 /** Each: how many rows were accepted, or found. */
 interface PostNative {
@@ -322,11 +322,11 @@ interface PostNative {
     sourceQp: Uint32Array,
     vendorError: Uint32Array,
     flags: Uint32Array,
-  ): NativeColumns<'completion'>
+  ): NativeColumnsOf<'completion'>
   verbsPostSend(qp: NativeQp, batch: PostSend, first: number, count: number): number
   verbsPostReceive(qp: NativeQp, batch: PostReceive, first: number, count: number): number
   verbsPostSrqReceive(srq: NativeSrq, batch: PostReceive, first: number, count: number): number
-  verbsPollCq(cq: NativeCq, out: NativeColumns<'completion'>, max: number): number
+  verbsPollCq(cq: NativeCq, out: NativeColumnsOf<'completion'>, max: number): number
 }
 
 /** Columns of rows. */

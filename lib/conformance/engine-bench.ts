@@ -29,7 +29,7 @@ export const ID = 4001
 export const OTHER_ID = 4002
 export const UNKNOWN_ID = 4999
 
-export const DEPTH = 16
+export const BENCH_DEPTH = 16
 /** Of the memory that is mapped. */
 export const SIZE = 1 << 16
 
@@ -44,14 +44,14 @@ export class Bench implements AsyncDisposable {
   readonly subject: EngineOnBench
   readonly engine: Engine
   readonly channel: EngineChannel
-  readonly batch = new Batch(4 * DEPTH)
+  readonly batch = new Batch(4 * BENCH_DEPTH)
   readonly length: number
   notifications = 0
   closed = 0
   /** The attachments that its channel has told of, in order. */
   told: number[] = []
   readonly #exporter: Exporter
-  readonly #out = new Completions(4 * DEPTH)
+  readonly #out = new Completions(4 * BENCH_DEPTH)
   readonly #backings: Backing[] = []
   readonly #ids = new Set<number>()
   #wake: () => void = () => undefined
@@ -75,7 +75,7 @@ export class Bench implements AsyncDisposable {
     })
   }
 
-  static async open(open: OpenEngine, depth = DEPTH): Promise<Bench> {
+  static async open(open: OpenEngine, depth = BENCH_DEPTH): Promise<Bench> {
     const subject = await open()
     try {
       return new Bench(subject, depth)

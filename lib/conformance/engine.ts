@@ -6,7 +6,15 @@ import { Op, Status } from '../move-notify/importer/batch.js'
 import { Access, type EngineCapabilities } from '../move-notify/importer/engine.js'
 import { Importer } from '../move-notify/importer/importer.js'
 import { type ConformanceCheck, errorOf, holds } from './check.js'
-import { Bench, DEPTH, ID, type OpenEngine, OTHER_ID, SIZE, UNKNOWN_ID } from './engine-bench.js'
+import {
+  Bench,
+  BENCH_DEPTH,
+  ID,
+  type OpenEngine,
+  OTHER_ID,
+  SIZE,
+  UNKNOWN_ID,
+} from './engine-bench.js'
 
 type Look = (bench: Bench) => Promise<void>
 
@@ -73,8 +81,11 @@ const looks: Readonly<Record<string, Look>> = {
     await bench.mapOpen(ID)
     const seen = new Set<number>()
     for (let round = 0; round < 4; round++) {
-      const accepted = bench.post(ID, DEPTH / 2, round * DEPTH)
-      holds(accepted === DEPTH / 2, `an empty channel accepts ${accepted} of ${DEPTH / 2}`)
+      const accepted = bench.post(ID, BENCH_DEPTH / 2, round * BENCH_DEPTH)
+      holds(
+        accepted === BENCH_DEPTH / 2,
+        `an empty channel accepts ${accepted} of ${BENCH_DEPTH / 2}`,
+      )
       for (const { cookie, status, epoch } of await bench.take(accepted)) {
         holds(!seen.has(cookie), `cookie ${cookie} completes twice`)
         holds(status === Status.OK, `cookie ${cookie} ends with status ${status}`)
@@ -103,17 +114,20 @@ const looks: Readonly<Record<string, Look>> = {
   'it takes no more than its depth, and the rest when that has been reaped': async (bench) => {
     await bench.mapOpen(ID)
     const { channel } = bench
-    holds(channel.depth === DEPTH, `a channel of depth ${DEPTH} says ${channel.depth}`)
-    let accepted = bench.post(ID, 2 * DEPTH)
-    holds(accepted > 0 && accepted <= DEPTH, `${accepted} of ${2 * DEPTH} were accepted`)
+    holds(channel.depth === BENCH_DEPTH, `a channel of depth ${BENCH_DEPTH} says ${channel.depth}`)
+    let accepted = bench.post(ID, 2 * BENCH_DEPTH)
+    holds(
+      accepted > 0 && accepted <= BENCH_DEPTH,
+      `${accepted} of ${2 * BENCH_DEPTH} were accepted`,
+    )
     holds(channel.inFlight === accepted, `${channel.inFlight} in flight of ${accepted}`)
     const cookies: number[] = []
-    while (cookies.length < 2 * DEPTH) {
+    while (cookies.length < 2 * BENCH_DEPTH) {
       for (const { cookie } of await bench.take(accepted)) cookies.push(cookie)
-      accepted = channel.post(bench.batch, cookies.length, 2 * DEPTH - cookies.length)
-      holds(accepted > 0 || cookies.length === 2 * DEPTH, 'it accepts nothing after a reap')
+      accepted = channel.post(bench.batch, cookies.length, 2 * BENCH_DEPTH - cookies.length)
+      holds(accepted > 0 || cookies.length === 2 * BENCH_DEPTH, 'it accepts nothing after a reap')
     }
-    holds(new Set(cookies).size === 2 * DEPTH, 'a cookie has come twice')
+    holds(new Set(cookies).size === 2 * BENCH_DEPTH, 'a cookie has come twice')
   },
 
   'a row that is wrong is refused, and those before it are posted': async (bench) => {
@@ -159,7 +173,7 @@ const looks: Readonly<Record<string, Look>> = {
   'stopped it takes nothing, and goes on where it was when it is restarted': async (bench) => {
     await bench.mapOpen(ID)
     const { channel } = bench
-    const accepted = bench.post(ID, DEPTH)
+    const accepted = bench.post(ID, BENCH_DEPTH)
     await channel.stop()
     holds(bench.post(ID, 1, 100) === 0, 'a stopped channel takes work')
     channel.restart()
@@ -177,7 +191,7 @@ const looks: Readonly<Record<string, Look>> = {
   ) => {
     const old = await bench.mapOpen(ID)
     const { channel, engine } = bench
-    const accepted = bench.post(ID, DEPTH)
+    const accepted = bench.post(ID, BENCH_DEPTH)
     await channel.stop()
     await engine.unmap(ID)
     await bench.poison(old)
@@ -194,7 +208,7 @@ const looks: Readonly<Record<string, Look>> = {
   'what names an attachment that is gone ends as not mapped': async (bench) => {
     const old = await bench.mapOpen(ID)
     const { channel, engine } = bench
-    const accepted = bench.post(ID, DEPTH)
+    const accepted = bench.post(ID, BENCH_DEPTH)
     await channel.stop()
     await engine.unmap(ID)
     await bench.poison(old)
@@ -213,7 +227,7 @@ const looks: Readonly<Record<string, Look>> = {
     // whose IOMMU would complain to the kernel's log.
     if (engine.capabilities.isTwoSided) return
     const old = await bench.mapOpen(ID)
-    const accepted = bench.post(ID, DEPTH)
+    const accepted = bench.post(ID, BENCH_DEPTH)
     await engine.unmap(ID)
     await bench.poison(old)
     for (const { cookie, status } of await bench.take(accepted)) {
@@ -226,7 +240,7 @@ const looks: Readonly<Record<string, Look>> = {
   'forced it begins a new epoch, and each operation ends once': async (bench) => {
     await bench.mapOpen(ID)
     const { channel } = bench
-    const accepted = bench.post(ID, DEPTH)
+    const accepted = bench.post(ID, BENCH_DEPTH)
     const stopping = Promise.resolve(channel.stop()).catch(() => undefined)
     const epoch = channel.force()
     holds(epoch === 2, `the epoch after the first is ${epoch}`)

@@ -15,7 +15,7 @@ import {
 import type { DmaBuf } from '../kernel/dma-buf.js'
 import type { Mapping } from '../kernel/mapping.js'
 import { Ready, isReady } from '../kernel/poll.js'
-import { Command, Config } from '../kernel/vfio/config-space.js'
+import { CommandBit, Config } from '../kernel/vfio/config-space.js'
 import { type MemoryUser, VfioDevice } from '../kernel/vfio/index.js'
 import { native } from '../native.js'
 import type { BackingHolder, Exporter } from '../move-notify/exporter/backing.js'
@@ -222,7 +222,7 @@ class Card implements MemoryUser {
   #setMemory(on: boolean): void {
     const { config } = this.device
     const command = config.read16(Config.COMMAND)
-    config.write16(Config.COMMAND, on ? command | Command.MEMORY : command & ~Command.MEMORY)
+    config.write16(Config.COMMAND, on ? command | CommandBit.MEMORY : command & ~CommandBit.MEMORY)
   }
 }
 

@@ -17,7 +17,7 @@ export type { WaitOptions } from './poll.js'
 export { SyncFile, type FenceInfo, type SyncFileInfo } from './sync-file.js'
 export { Udmabuf, type UdmabufItem, type UdmabufLimits } from './udmabuf.js'
 export {
-  Command as PciCommand,
+  CommandBit as PciCommand,
   Config as PciConfig,
   DmaAccess,
   VfioDevice,

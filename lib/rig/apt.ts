@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { P2pdmaError } from '../errors.js'
-import { call, requireTool } from './tools.js'
+import { runProgram, requireTool } from './tools.js'
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg'
 
@@ -53,7 +53,7 @@ export class PrivateApt {
   /** The names of all packages that begin with `prefix`. */
   async names(prefix: string): Promise<string[]> {
     const path = requireTool('apt-get').replace(/apt-get$/, 'apt-cache')
-    const stdout = await call(path, ['pkgnames', prefix], { env: this.#env })
+    const stdout = await runProgram(path, ['pkgnames', prefix], { env: this.#env })
     return stdout.toString().split('\n').filter(Boolean).sort()
   }
 
@@ -62,7 +62,7 @@ export class PrivateApt {
     const path = requireTool('apt-get').replace(/apt-get$/, 'apt-cache')
     let stdout: Buffer
     try {
-      stdout = await call(path, ['show', '--no-all-versions', name], { env: this.#env })
+      stdout = await runProgram(path, ['show', '--no-all-versions', name], { env: this.#env })
     } catch {
       return {}
     }
@@ -108,7 +108,7 @@ export class PrivateApt {
 async function archiveAddress(): Promise<string> {
   const codename = /^VERSION_CODENAME=(\w+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
   const suites = [codename, 'stable', 'testing', 'unstable', 'sid']
-  const stdout = await call(requireTool('apt-get'), [
+  const stdout = await runProgram(requireTool('apt-get'), [
     'indextargets',
     '--no-release-info',
     '--format',
@@ -129,7 +129,7 @@ async function archiveAddress(): Promise<string> {
 /** Proxies, timeouts and the like, without the host's hooks and folders. */
 async function acquireSettings(): Promise<string> {
   const path = requireTool('apt-get').replace(/apt-get$/, 'apt-config')
-  const settings = (await call(path, ['dump'])).toString().split('\n')
+  const settings = (await runProgram(path, ['dump'])).toString().split('\n')
   return settings.filter((line) => line.startsWith('Acquire::')).join('\n') + '\n'
 }
 

@@ -10,7 +10,7 @@ import { packageRoot } from './cache.js'
 import { CpioArchive } from './cpio.js'
 import { neededModules, type Kernel } from './kernel.js'
 import type { BuiltModules } from './modules.js'
-import { call, requireTool } from './tools.js'
+import { runProgram, requireTool } from './tools.js'
 
 /** What a stock kernel may have built in, and somebody's own as a module. */
 const modules = {
@@ -109,9 +109,9 @@ async function readModule(file: string, kernel: Kernel): Promise<Buffer> {
 }
 
 async function unpacked(file: string): Promise<Buffer> {
-  if (file.endsWith('.xz')) return call(requireTool('xz'), ['-dc', file])
+  if (file.endsWith('.xz')) return runProgram(requireTool('xz'), ['-dc', file])
   if (file.endsWith('.gz')) return gunzipSync(readFileSync(file))
-  if (file.endsWith('.zst')) return call('zstd', ['-dcq', file])
+  if (file.endsWith('.zst')) return runProgram('zstd', ['-dcq', file])
   return readFileSync(file)
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { P2pdmaError } from '../errors.js'
 import { PrivateApt } from './apt.js'
 import { cachePath } from './cache.js'
-import { call, requireTool } from './tools.js'
+import { runProgram, requireTool } from './tools.js'
 
 /** Where kernels are from. */
 export const suite = 'trixie-backports'
@@ -108,11 +108,11 @@ async function unpack(
   const dpkg = requireTool('dpkg')
   say(`unpacking ${release}`)
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.deb'))) {
-    await call(dpkg, ['-x', join(folder, name), root])
+    await runProgram(dpkg, ['-x', join(folder, name), root])
   }
   // The packages are made for a merged /usr; depmod and modprobe look below /lib.
   if (!existsSync(join(root, 'lib'))) symlinkSync('usr/lib', join(root, 'lib'))
-  await call(requireTool('depmod'), ['-b', root, release])
+  await runProgram(requireTool('depmod'), ['-b', root, release])
   if (!existsSync(describe(root, release).image)) {
     throw new P2pdmaError(`the packages of kernel ${release} hold no boot image`, {
       code: 'ERR_RIG_KERNEL_MISSING',
@@ -134,7 +134,7 @@ function describe(root: string, release: string): Kernel {
 export async function neededModules(kernel: Kernel, name: string): Promise<string[] | null> {
   const args = ['--show-depends', '-S', kernel.release, '-d', kernel.root, name]
   try {
-    const stdout = await call(requireTool('modprobe'), args)
+    const stdout = await runProgram(requireTool('modprobe'), args)
     return [...stdout.toString().matchAll(/^insmod (\S+)/gm)].map(([, file = '']) => file)
   } catch (error) {
     if (/not found in directory/.test((error as Error).message)) return null

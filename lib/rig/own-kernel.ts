@@ -21,7 +21,7 @@ import { P2pdmaError } from '../errors.js'
 import { cachePath, putIntoCache } from './cache.js'
 import { findKernel, type Kernel, type OwnKernel } from './kernel.js'
 import { runLogged, type Workshop } from './toolchain.js'
-import { call, headOf, requireTool } from './tools.js'
+import { runProgram, headOf, requireTool } from './tools.js'
 
 /** The cached kernel of a version; or, of a path, one's own. */
 export async function chooseKernel(kernel?: string, modules?: string): Promise<Kernel> {
@@ -116,7 +116,7 @@ async function treeModules(tree: string, release: string): Promise<string> {
     const path = join(tree, name)
     writeFileSync(join(folder, name), existsSync(path) ? readFileSync(path) : '')
   }
-  await call(requireTool('depmod'), ['-b', temporary, release])
+  await runProgram(requireTool('depmod'), ['-b', temporary, release])
   putIntoCache(temporary, root)
   forgetOld(all)
   return used(root)

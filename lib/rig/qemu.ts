@@ -4,7 +4,7 @@ import type { Kernel } from './kernel.js'
 
 export type Accelerator = 'kvm' | 'tcg'
 
-export interface Machine {
+export interface GuestMachine {
   kernel: Kernel
   /** Where the guest's console goes. */
   log: string
@@ -58,7 +58,7 @@ export function tcgThreads(said: string): 'single' | 'multi' {
   return Number(major) * 100 + Number(minor) < 802 ? 'single' : 'multi'
 }
 
-export function qemuArguments(machine: Machine): string[] {
+export function qemuArguments(machine: GuestMachine): string[] {
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...accelerator(machine),
@@ -131,7 +131,7 @@ const EMULATED_CPU = 'max,-erms,-fsrm,-pku'
  */
 const PEER_TO_PEER_CPU = `${EMULATED_CPU},vendor=AuthenticAMD,family=23`
 
-function accelerator({ accelerator, peerToPeer, icount, threads }: Machine): string[] {
+function accelerator({ accelerator, peerToPeer, icount, threads }: GuestMachine): string[] {
   if (accelerator === 'kvm') {
     return ['-machine', 'q35,kernel-irqchip=split', '-accel', 'kvm', '-cpu', 'host']
   }

@@ -30,7 +30,7 @@ import {
   qemuArguments,
   tcgThreads,
   type Accelerator,
-  type Machine,
+  type GuestMachine,
 } from './qemu.js'
 import { missingPackages, requireTool, toolsMissing } from './tools.js'
 
@@ -129,7 +129,7 @@ export async function runInRig(
   const guest = { command, folder, environment, vfio, modules }
   const initramfs = openUnnamed(await buildInitramfs(kernel, guest))
   try {
-    const machine: Machine = {
+    const machine: GuestMachine = {
       kernel,
       folder,
       smp,
@@ -193,7 +193,7 @@ interface RunSettings {
  * work though it looks so; and QEMU before 8.1, emulating several CPUs, may run
  * stale code where the guest's kernel patches itself, which panics it.
  */
-async function boot(machine: Machine, run: RunSettings): Promise<RigResult> {
+async function boot(machine: GuestMachine, run: RunSettings): Promise<RigResult> {
   const { progress } = run.options
   const accelerators: Accelerator[] = ['tcg', 'tcg', 'tcg']
   if (!machine.icount && kvmLooksUsable()) accelerators.unshift('kvm')
@@ -240,7 +240,7 @@ class Boot {
   /** Why the machine was killed, where it was. */
   #ended: { reason: unknown } | undefined
 
-  constructor(machine: Machine, run: RunSettings) {
+  constructor(machine: GuestMachine, run: RunSettings) {
     this.#log = machine.log
     this.#accelerator = machine.accelerator
     this.#options = run.options

@@ -22,7 +22,7 @@ import { P2pdmaError } from '../errors.js'
 import { PrivateApt } from './apt.js'
 import { cachePath, putIntoCache } from './cache.js'
 import { suite, type Kernel } from './kernel.js'
-import { call, requireTool } from './tools.js'
+import { runProgram, requireTool } from './tools.js'
 
 /** The root's folders and links, and what Kbuild calls beside the compiler. */
 const tools = ['base-files', 'make', 'dash', 'coreutils', 'sed', 'grep', 'findutils', 'mawk']
@@ -130,7 +130,14 @@ async function fetchSources(
   await unpack(download, join(download, 'root'))
   const archive = join(download, 'root/usr/src', `${name}.tar.xz`)
   const paths = sources.map((path) => `${name}/${path}`)
-  await call(requireTool('tar'), ['-xJf', archive, '-C', source, '--strip-components=1', ...paths])
+  await runProgram(requireTool('tar'), [
+    '-xJf',
+    archive,
+    '-C',
+    source,
+    '--strip-components=1',
+    ...paths,
+  ])
 }
 
 /** Every package of a folder. */
@@ -138,7 +145,7 @@ async function unpack(folder: string, root: string): Promise<void> {
   const dpkg = requireTool('dpkg')
   mkdirSync(root, { recursive: true })
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.deb'))) {
-    await call(dpkg, ['-x', join(folder, name), root])
+    await runProgram(dpkg, ['-x', join(folder, name), root])
   }
 }
 

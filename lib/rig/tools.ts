@@ -61,13 +61,17 @@ export function toolsMissing(packages: string[]): P2pdmaError {
   })
 }
 
-export interface CallOptions {
+export interface ProgramOptions {
   cwd?: string
   env?: NodeJS.ProcessEnv
 }
 
 /** Runs a program to its end and gives back its stdout; a failure carries its stderr. */
-export function call(path: string, args: string[], options: CallOptions = {}): Promise<Buffer> {
+export function runProgram(
+  path: string,
+  args: string[],
+  options: ProgramOptions = {},
+): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     execFile(
       path,

@@ -1,6 +1,6 @@
 /** How each device takes each exporter's memory: the two things that decide what a move is. */
 
-export interface Axes {
+export interface DeviceAxes {
   device: string
   /** As `--from` and `--to` spell it. */
   exporter: string
@@ -21,7 +21,7 @@ export interface Axes {
 }
 
 /** One line for a reader. */
-export function describeAxes(axes: Axes): string {
+export function describeAxes(axes: DeviceAxes): string {
   const { device, exporter, registration, mover, reason, decidedBy } = axes
   const why = reason === null ? '' : ` (${reason})`
   return `${exporter} on ${device}: registration ${registration}${why}; mover ${mover}, decided by: ${decidedBy}`

@@ -29,7 +29,7 @@ export function findExporter(name: string): CheckedExporter {
 }
 
 /** Opens it, which is the only way to know. */
-export async function checkExporter(found: CheckedExporter): Promise<CheckedExporter> {
+export async function tryExporter(found: CheckedExporter): Promise<CheckedExporter> {
   const { name, exporter } = found
   if (exporter === null) return found
   try {

@@ -14,7 +14,7 @@ export interface CopyOf<A> {
   length: number
 }
 
-export type Copy = CopyOf<Attachment>
+export type LaneCopy = CopyOf<Attachment>
 /** One end may be a peer's. */
 export type AnyCopy = CopyOf<AnyAttachment>
 
@@ -34,7 +34,7 @@ export interface Lane {
   /** The one that writes into the targets. */
   readonly channel: Channel
   /** Resolves when every copy has ended. `identify` is asked where what has arrived is in doubt. */
-  copy(copies: readonly Copy[], identify?: Identify): Promise<Copied>
+  copy(copies: readonly LaneCopy[], identify?: Identify): Promise<Copied>
   /** Adds what the channel has counted to the tally. Call it once, when all is quiet. */
   count(): void
 }

@@ -23,7 +23,7 @@ function prepared(backing: Backing, populate: (() => Promise<void>) | undefined)
   return Object.defineProperty(backing, 'populate', { value: populate })
 }
 
-export class Mover {
+export class BufferMover {
   readonly #parts: MoverParts
   /** How often each has moved. */
   readonly #turns = new Map<Side, number>()

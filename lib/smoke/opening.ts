@@ -1,6 +1,6 @@
 /** Opens what a run needs: its exporters, and what the scenarios run on. */
 import { P2pdmaError } from '../errors.js'
-import { type CheckedExporter, checkExporter, findExporter } from './exporter-check.js'
+import { type CheckedExporter, tryExporter, findExporter } from './exporter-check.js'
 import { checkEngineOptions, openPlant } from './open-plant.js'
 import { rotation, type SmokeOptions } from './options.js'
 import type { Placement } from './pair.js'
@@ -45,7 +45,7 @@ export async function openAll(
   try {
     // One after the other: some are of one device.
     if (!watchdog.isTripped) {
-      checked = await watchdog.race('opening the exporters', inTurn(found, checkExporter))
+      checked = await watchdog.race('opening the exporters', inTurn(found, tryExporter))
     }
   } catch (thrown) {
     error ??= thrown

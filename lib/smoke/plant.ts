@@ -1,6 +1,6 @@
 /** What transfers run on: one device that copies, or two of which one sends what the other gets. */
 import type { Importer } from '../move-notify/importer/importer.js'
-import type { Axes } from './axes.js'
+import type { DeviceAxes } from './axes.js'
 import type { FaultName, SmokeOptions } from './options.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
@@ -41,7 +41,7 @@ export interface Plant {
   /** By what its devices' memory is mapped, where an IOMMU stands behind them. */
   readonly iommu?: 'type1' | 'iommufd'
   /** How its devices take each exporter's memory, where they are to be asked. */
-  readonly axes?: readonly Axes[]
+  readonly axes?: readonly DeviceAxes[]
   readonly scenarios: readonly Scenario[]
   /** Smaller buffers are done before a move begins: whether it met work is not judged there. */
   readonly judgedSize: number

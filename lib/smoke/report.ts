@@ -1,6 +1,6 @@
 /** The report: the JSON object of `--json`, see smoke.schema.json. */
 import type { Recovered } from '../kernel/undo/journal.js'
-import type { Axes } from './axes.js'
+import type { DeviceAxes } from './axes.js'
 import type { Effect } from './effects.js'
 import type { Environment } from './environment.js'
 import type { KernelLogReport } from './kernel-watch.js'
@@ -8,10 +8,10 @@ import type { FaultName, SmokeOptions } from './options.js'
 import type { Quantiles } from './pauses.js'
 import type { Planned } from './planned.js'
 import type { Scenario, Throughput } from './scenarios.js'
-import type { Counts, Tally } from './tally.js'
+import type { RunCounts, Tally } from './tally.js'
 import type { ExporterReport } from './kernel-view.js'
 
-export interface ScenarioReport extends Counts {
+export interface ScenarioReport extends RunCounts {
   name: string
   ok: boolean
   /** What it does outside of the process. */
@@ -31,7 +31,7 @@ export interface SkippedReport {
   effects: Effect[]
 }
 
-export interface SmokeReport extends Counts {
+export interface SmokeReport extends RunCounts {
   ok: boolean
   /** Ended by a signal: the figures are of what was done so far. */
   interrupted: boolean
@@ -44,7 +44,7 @@ export interface SmokeReport extends Counts {
   iommu: 'type1' | 'iommufd' | null
   exporters: ExporterReport[]
   /** How each RDMA device takes each exporter's memory; empty for other engines. */
-  axes: readonly Axes[]
+  axes: readonly DeviceAxes[]
   /** Of each buffer, bytes. */
   size: number
   /** Pairs of a source and a target. */
@@ -76,7 +76,7 @@ export interface SmokeReport extends Counts {
 interface Found {
   iommu: SmokeReport['iommu']
   exporters: ExporterReport[]
-  axes: readonly Axes[]
+  axes: readonly DeviceAxes[]
   planned: Planned
   putBack: Recovered[]
   total: Tally

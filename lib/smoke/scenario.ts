@@ -1,7 +1,7 @@
 /** What a scenario is, what it is given, and what comes of it. */
 import type { Effect } from './effects.js'
 import type { Placement } from './pair.js'
-import type { Stage } from './stage.js'
+import type { SmokeStage } from './stage.js'
 
 /** When a scenario has done enough: `moves` and `bytes`, or the time is over. */
 export interface Goal {
@@ -49,5 +49,5 @@ export interface Scenario {
   placements?: { source: Placement; target: Placement }
   /** Why it cannot be run here, and what would help. */
   skip?: string
-  run: (stage: Stage, goal: Goal) => Promise<Outcome>
+  run: (stage: SmokeStage, goal: Goal) => Promise<Outcome>
 }

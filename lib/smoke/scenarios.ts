@@ -1,10 +1,11 @@
 /** The scenarios: what runs while which buffers move, and what must hold beside the bytes. */
+import { sleep } from '../move-notify/reservation/deadline.js'
 import type { Form, Lane } from './lanes.js'
 import { Load } from './load.js'
 import type { Pair, Side } from './pair.js'
 import { Pipeline } from './pipeline.js'
 import type { Goal, Outcome, Scenario } from './scenario.js'
-import type { Stage } from './stage.js'
+import type { SmokeStage } from './stage.js'
 
 export type { Check, Goal, Outcome, Scenario, Throughput } from './scenario.js'
 
@@ -66,26 +67,31 @@ export function softwareAlone(): Scenario[] {
   return scenarios.slice(2).map((scenario) => ({ ...scenario, skip }))
 }
 
-function openPipeline(stage: Stage, lane: Lane, pairs: readonly Pair[]): Pipeline {
+function openPipeline(stage: SmokeStage, lane: Lane, pairs: readonly Pair[]): Pipeline {
   const { layout, tally, random, run } = stage
   const { stamps, watchdog, pacer } = run
   const window = run.plant.window(pairs.length)
   return new Pipeline({ pairs, layout, lane, stamps, tally, random, watchdog, pacer, window })
 }
 
-function startLoad(stage: Stage, lane: Lane, pairs: readonly Pair[]): Load {
+function startLoad(stage: SmokeStage, lane: Lane, pairs: readonly Pair[]): Load {
   stage.loaded(pairs)
   return new Load(lane, pairs, stage.layout, stage.run.pacer)
 }
 
 /** Interrupted, or out of time; there is time for one move in any case. */
-function isOver(stage: Stage, goal: Goal): boolean {
+function isOver(stage: SmokeStage, goal: Goal): boolean {
   if (stage.run.signal.aborted) return true
   return performance.now() >= goal.endsAt && stage.tally.counts.moves > 0
 }
 
 /** Stamped blocks on one channel, the load on another, and one move after the other. */
-async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean): Promise<Outcome> {
+async function underLoad(
+  stage: SmokeStage,
+  goal: Goal,
+  form: Form,
+  injects: boolean,
+): Promise<Outcome> {
   const lane = stage.lane(form)
   const load = startLoad(stage, stage.lane(form), stage.pairs)
   const breaks = injects && stage.run.options.inject !== null
@@ -109,7 +115,7 @@ async function underLoad(stage: Stage, goal: Goal, form: Form, injects: boolean)
  * done at least.
  */
 export async function stampedUnderMoves(
-  stage: Stage,
+  stage: SmokeStage,
   goal: Goal,
   lane: Lane,
   before: (move: number, pipeline: Pipeline) => number | Promise<number> = () => 0,
@@ -145,7 +151,7 @@ export async function stampedUnderMoves(
 }
 
 /** The load on one channel, and every buffer moves at the same time. */
-async function together(stage: Stage, goal: Goal): Promise<Outcome> {
+async function together(stage: SmokeStage, goal: Goal): Promise<Outcome> {
   const { pairs, mover } = stage
   const lane = stage.lane('promise')
   const load = startLoad(stage, lane, pairs)
@@ -168,7 +174,7 @@ async function together(stage: Stage, goal: Goal): Promise<Outcome> {
 }
 
 /** Two channels with a pair each; the buffers of the first move. */
-async function bystander(stage: Stage, goal: Goal): Promise<Outcome> {
+async function bystander(stage: SmokeStage, goal: Goal): Promise<Outcome> {
   const [moving, resting] = stage.pairs as [Pair, Pair]
   const lane = stage.lane('promise')
   const other = stage.lane('promise')
@@ -204,7 +210,7 @@ const MOVES_A_PHASE = 4
 const SHORTEST_PHASE = 20
 
 /** The load alone, with and without moves in turn: the figures share whatever else happens. */
-async function throughput(stage: Stage, goal: Goal): Promise<Outcome> {
+async function throughput(stage: SmokeStage, goal: Goal): Promise<Outcome> {
   const { pairs, mover } = stage
   const { plant } = stage.run
   const load = startLoad(stage, stage.lane('batch'), pairs)
@@ -238,8 +244,4 @@ async function throughput(stage: Stage, goal: Goal): Promise<Outcome> {
     checks: [],
     throughput: { steady: perSecond(steady), underMoves: perSecond(moving) },
   }
-}
-
-export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

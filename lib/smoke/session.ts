@@ -7,7 +7,7 @@ import { leastMoves, plan, type Step } from './plan.js'
 import type { Conclusion, Plant } from './plant.js'
 import { type ScenarioReport, scenarioReport, type SkippedReport } from './report.js'
 import type { Check, Outcome, Scenario } from './scenarios.js'
-import { type Run, Stage } from './stage.js'
+import { type Run, SmokeStage } from './stage.js'
 import { describe, Tally } from './tally.js'
 import type { TapWriter } from './tap.js'
 import type { TimeBound } from './time-bound.js'
@@ -19,7 +19,7 @@ export interface SmokeOutput {
 }
 
 /** What ends a run, and what is asked at its end. */
-export interface Limits {
+export interface SessionEnds {
   bound: TimeBound
   cap: MemoryCap
   kernel: KernelWatch
@@ -41,13 +41,13 @@ export class Session {
   readonly skipped: SkippedReport[] = []
   readonly #run: Run
   readonly #scenarios: readonly Scenario[]
-  readonly #limits: Limits
+  readonly #limits: SessionEnds
   readonly #output: SmokeOutput
   readonly #done = new Tally()
-  #stage: Stage | null = null
+  #stage: SmokeStage | null = null
 
   /** `scenarios`: all of them, those with a reason not to be played too. */
-  constructor(run: Run, scenarios: readonly Scenario[], limits: Limits, output: SmokeOutput) {
+  constructor(run: Run, scenarios: readonly Scenario[], limits: SessionEnds, output: SmokeOutput) {
     this.#run = run
     this.#scenarios = scenarios
     this.#limits = limits
@@ -182,7 +182,7 @@ export class Session {
   async #play(step: Step, index: number, ordinal: string): Promise<void> {
     const { scenario, pairs, goal } = step
     const start = performance.now()
-    const stage = await Stage.open(this.#run, index, pairs, scenario)
+    const stage = await SmokeStage.open(this.#run, index, pairs, scenario)
     this.#stage = stage
     const stopProgress = this.#showProgress(`${ordinal} ${scenario.name}`, stage, goal.moves)
     let outcome: Outcome = { checks: [] }
@@ -250,7 +250,7 @@ export class Session {
     tap.test(ok, title, figures)
   }
 
-  #showProgress(title: string, stage: Stage, moves: number): () => void {
+  #showProgress(title: string, stage: SmokeStage, moves: number): () => void {
     const { progress } = this.#output
     if (progress === undefined) return () => {}
     const timer = setInterval(() => {

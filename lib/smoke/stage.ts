@@ -4,7 +4,7 @@ import type { UndoJournal } from '../kernel/undo/journal.js'
 import type { Exporter } from '../move-notify/exporter/backing.js'
 import type { Form, Lane } from './lanes.js'
 import type { Layout } from './layout.js'
-import { Mover } from './mover.js'
+import { BufferMover } from './mover.js'
 import type { SmokeOptions } from './options.js'
 import type { Pacer } from './pacer.js'
 import { Pair } from './pair.js'
@@ -35,12 +35,12 @@ export interface Run {
   signal: AbortSignal
 }
 
-export class Stage {
+export class SmokeStage {
   readonly run: Run
   readonly tally = new Tally()
   readonly layout: Layout
   readonly random: Random
-  readonly mover: Mover
+  readonly mover: BufferMover
   readonly pairs: Pair[] = []
   readonly station: Station
   readonly #lanes: Lane[] = []
@@ -62,7 +62,7 @@ export class Stage {
     const { plant, watchdog, kernelView } = run
     const { tally, random } = this
     const { aimMs } = plant
-    this.mover = new Mover({ aimMs, tally, random, watchdog, kernelView })
+    this.mover = new BufferMover({ aimMs, tally, random, watchdog, kernelView })
     trace.channel.subscribe(this.#onTransition)
   }
 
@@ -72,8 +72,8 @@ export class Stage {
     index: number,
     pairs: number,
     { placements }: Pick<Scenario, 'placements'>,
-  ): Promise<Stage> {
-    const stage = new Stage(run, index)
+  ): Promise<SmokeStage> {
+    const stage = new SmokeStage(run, index)
     try {
       for (let i = 0; i < pairs; i++) await stage.#openPair(i, placements)
     } catch (error) {

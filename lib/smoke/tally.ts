@@ -2,7 +2,7 @@
 import { Pauses } from './pauses.js'
 import { Verdict } from '../abi.js'
 
-export interface Counts {
+export interface RunCounts {
   /** Distinct stamped bytes that arrived as they were sent. */
   bytesVerified: number
   /** Operations that completed and left the target untouched. */
@@ -33,7 +33,7 @@ export interface Counts {
   resets: number
 }
 
-const zero: Counts = {
+const zero: RunCounts = {
   bytesVerified: 0,
   lost: 0,
   doubled: 0,
@@ -53,7 +53,7 @@ const zero: Counts = {
 }
 
 export class Tally {
-  readonly counts: Counts = { ...zero }
+  readonly counts: RunCounts = { ...zero }
   /** How long each stop kept a gate closed. */
   readonly pauses = new Pauses()
   /** The first few errors of operations and moves. */
@@ -89,7 +89,8 @@ export class Tally {
   }
 
   add(other: Tally): void {
-    for (const key of Object.keys(zero) as (keyof Counts)[]) this.counts[key] += other.counts[key]
+    for (const key of Object.keys(zero) as (keyof RunCounts)[])
+      this.counts[key] += other.counts[key]
     this.pauses.add(other.pauses)
     this.errors.push(...other.errors)
   }

@@ -10,7 +10,7 @@ import { openPlant } from '../../lib/smoke/open-plant.js'
 import { Pacer } from '../../lib/smoke/pacer.js'
 import { withConsent } from '../../lib/smoke/run.js'
 import type { Scenario } from '../../lib/smoke/scenarios.js'
-import { type Run, Stage } from '../../lib/smoke/stage.js'
+import { type Run, SmokeStage } from '../../lib/smoke/stage.js'
 import { Stamps } from '../../lib/smoke/stamp.js'
 import { Tally } from '../../lib/smoke/tally.js'
 import { Watchdog } from '../../lib/smoke/watchdog.js'
@@ -58,7 +58,7 @@ export async function openSoak(options: SmokeOptions, signal: AbortSignal): Prom
     const pairs = scenario.pairs(options.buffers)
     const atOnce = scenario.movesAtOnce(pairs)
     const moves = Math.ceil(wanted / atOnce) * atOnce
-    const stage = await Stage.open(run, stages++, pairs, scenario)
+    const stage = await SmokeStage.open(run, stages++, pairs, scenario)
     try {
       // Its own checks want more moves than a visit has: they are the smoke test's to judge.
       await scenario.run(stage, { moves, bytes: 0, endsAt: Infinity })

@@ -2,7 +2,7 @@
 import t, { type Test } from 'tap'
 import { P2pdmaError } from '../../lib/errors.js'
 import { SoftwareEngine } from '../../lib/engines/software/engine.js'
-import { refusalOf as iommuRefusal } from '../../lib/engines/vfio/device-mappings.js'
+import { dmaRefusalOf as iommuRefusal } from '../../lib/engines/vfio/device-mappings.js'
 import { memfd } from '../../lib/exporters/index.js'
 import type { Backing } from '../../lib/move-notify/exporter/backing.js'
 import { evict } from '../../lib/move-notify/exporter/evict.js'

@@ -1,7 +1,7 @@
 /** A device's configuration space, of which the rig has no device that shows it: all ones. */
 import t, { type Test } from 'tap'
 import { Memfd } from '../../lib/kernel/memfd.js'
-import { Command, Config, ConfigSpace } from '../../lib/kernel/vfio/config-space.js'
+import { CommandBit, Config, ConfigSpace } from '../../lib/kernel/vfio/config-space.js'
 
 const POWER = 0x40
 
@@ -31,9 +31,9 @@ function header(command: number, powerState: number): Uint8Array {
 }
 
 t.test('whether its memory answers', (t) => {
-  t.equal(fakeConfig(t, header(Command.MEMORY, 0)).hasMemory, true)
-  t.equal(fakeConfig(t, header(Command.MASTER, 0)).hasMemory, false, 'switched off')
-  t.equal(fakeConfig(t, header(Command.MEMORY, 3)).hasMemory, false, 'in D3')
+  t.equal(fakeConfig(t, header(CommandBit.MEMORY, 0)).hasMemory, true)
+  t.equal(fakeConfig(t, header(CommandBit.MASTER, 0)).hasMemory, false, 'switched off')
+  t.equal(fakeConfig(t, header(CommandBit.MEMORY, 3)).hasMemory, false, 'in D3')
   t.equal(fakeConfig(t, new Uint8Array(256).fill(0xff)).hasMemory, false, 'not there any more')
   const bare = header(0xffff, 0)
   bare[Config.CAPABILITIES] = 0

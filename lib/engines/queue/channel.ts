@@ -23,7 +23,7 @@ const transitions: Transitions<QueueState, QueueEvent> = {
 }
 
 /** What `arm()` has asked for, and nobody has been told of yet. */
-export type Awaited = 'nothing' | 'arrivals' | 'all'
+export type ArmedFor = 'nothing' | 'arrivals' | 'all'
 
 /** The rows of a queue, where native code takes them. */
 export interface BackendRows {
@@ -80,7 +80,7 @@ export class QueueChannel implements EngineChannel {
   readonly #options: EngineChannelOptions
   readonly #rows: BackendRows
   #state: QueueState = 'running'
-  #awaited: Awaited = 'nothing'
+  #awaited: ArmedFor = 'nothing'
   #epoch = 1
   /** Who waits for the stop that is going on. */
   #stopped: (() => void)[] = []
@@ -175,7 +175,7 @@ export class QueueChannel implements EngineChannel {
   }
 
   /** @internal */
-  get awaited(): Awaited {
+  get awaited(): ArmedFor {
     return this.#awaited
   }
 

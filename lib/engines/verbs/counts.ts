@@ -5,7 +5,7 @@
 import { WorkCount as At } from '../../abi.js'
 import { sharedColumn } from '../queue/shared-columns.js'
 
-export class Counts {
+export class MessageCounts {
   readonly column = sharedColumn(At.LENGTH, Float64Array)
 
   /** `number`: the queue pair's, within its engine; from 1. */

@@ -16,7 +16,7 @@ export interface DeviceLossHost {
   onLost(error: P2pdmaError): void
 }
 
-export class DeviceLoss {
+export class LossOfDevice {
   readonly #host: DeviceLossHost
   readonly #presence: Presence
   #error: P2pdmaError | null = null

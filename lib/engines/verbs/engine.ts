@@ -28,7 +28,7 @@ import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
 import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
 import { VerbsBackend } from './backend.js'
-import { DeviceLoss } from './device-loss.js'
+import { LossOfDevice } from './device-loss.js'
 import { Holding } from './holding.js'
 import { Link } from './link/link.js'
 import { memoryPair } from './link/memory-pair.js'
@@ -46,8 +46,8 @@ import {
 } from './meeting.js'
 import { type MoveOnCommand, tryMoving } from './move-trial.js'
 import {
-  checkLimits,
-  type Limits,
+  checkVerbsBounds,
+  type VerbsBounds,
   type VerbsEngineOptions,
   type VerbsFault,
   type VerbsStats,
@@ -93,8 +93,8 @@ export class VerbsEngine implements Engine {
   readonly #peers = new Set<Peer>()
   readonly #listeners = new Set<VerbsListener>()
   readonly #holding: Holding
-  readonly #loss: DeviceLoss
-  readonly #limits: Limits
+  readonly #loss: LossOfDevice
+  readonly #limits: VerbsBounds
   #fruitless = 0
   #givenUp = 0
   #importers: Importer[] = []
@@ -106,7 +106,7 @@ export class VerbsEngine implements Engine {
     events: CompletionChannel,
     registrar: Registrar,
     presence: Presence,
-    limits: Limits,
+    limits: VerbsBounds,
   ) {
     const { device, portNum } = port
     this.#limits = limits
@@ -123,7 +123,7 @@ export class VerbsEngine implements Engine {
     this.regions = new Regions(domain, registrar)
     const { removalTimeoutMs } = limits
     const onLost = (error: P2pdmaError) => this.#onLost(error)
-    this.#loss = new DeviceLoss(
+    this.#loss = new LossOfDevice(
       { engine: this, device, portNum, removalTimeoutMs, onLost },
       presence,
     )
@@ -140,7 +140,7 @@ export class VerbsEngine implements Engine {
   static async open(name: string, options: VerbsEngineOptions = {}): Promise<VerbsEngine> {
     const { gidIndex } = checkPortChoice(checkOptions(options))
     const { device: named, portNum } = splitPort(name, options.portNum)
-    const limits = checkLimits(options)
+    const limits = checkVerbsBounds(options)
     const device = await VerbsDevice.open(named)
     try {
       const presence = new Presence(named)

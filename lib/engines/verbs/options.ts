@@ -41,11 +41,11 @@ export interface VerbsFault {
   queue?: string
 }
 
-export interface Limits extends ProgressLimits {
+export interface VerbsBounds extends ProgressLimits {
   removalTimeoutMs: number
 }
 
-export function checkLimits(options: VerbsEngineOptions): Limits {
+export function checkVerbsBounds(options: VerbsEngineOptions): VerbsBounds {
   const { removalTimeoutMs = 5000 } = options
   checkMilliseconds('removalTimeoutMs', removalTimeoutMs)
   return { ...checkProgressLimits(options), removalTimeoutMs }

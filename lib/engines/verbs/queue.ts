@@ -15,7 +15,7 @@ import {
 import type { Mapping } from '../../kernel/mapping.js'
 import { sleep, withDeadline } from '../../move-notify/reservation/deadline.js'
 import type { VerbsBackend } from './backend.js'
-import { Counts } from './counts.js'
+import { MessageCounts } from './counts.js'
 import type { MessageOf, QueueMessage, Update } from './link/messages.js'
 import type { LocalPort } from './local-port.js'
 import { type PathFacts, Progress, type ProgressLimits } from './progress.js'
@@ -77,7 +77,7 @@ export class Queue {
   #error: P2pdmaError | null = null
   #peerQpn = 0
   psn = randomPsn()
-  readonly counts: Counts
+  readonly counts: MessageCounts
   #pauses = 0
   /** Number of the pause that we have asked for and not ended, or 0. */
   #pausing = 0
@@ -104,7 +104,7 @@ export class Queue {
     parts: QueueParts,
     limits: ProgressLimits,
   ) {
-    this.counts = new Counts(number)
+    this.counts = new MessageCounts(number)
     this.#peer = peer
     this.id = id
     this.name = `${peer.name}/q${id}`

@@ -11,7 +11,7 @@ import { ColumnsInUse } from '../queue/native-columns.js'
 import type { RowRules } from '../queue/row-error.js'
 import { sharedColumn } from '../queue/shared-columns.js'
 import type { Uses } from '../queue/uses.js'
-import type { Counts } from './counts.js'
+import type { MessageCounts } from './counts.js'
 import type { QueueParts } from './queue.js'
 import type { RegionTable } from './region-table.js'
 import { Rows } from './rows.js'
@@ -43,7 +43,7 @@ export class WorkQueues implements BackendRows, Settling {
 
   constructor(
     parts: QueueParts,
-    counts: Counts,
+    counts: MessageCounts,
     table: RegionTable,
     maxMessage: number,
     depth: number,

@@ -177,7 +177,7 @@ function mappingOf({ dmaMapping, mapping }: Backing): Mapping | null {
 }
 
 /** Why an IOMMU cannot be given a backing; null where it can. */
-export function refusalOf(backing: Backing): string | null {
+export function dmaRefusalOf(backing: Backing): string | null {
   if (mappingOf(backing) !== null) return null
   return 'an IOMMU takes memory with pages (memfd, udmabuf) and the BARs of devices (vfio-bar)'
 }
@@ -190,7 +190,7 @@ function dmaMemory(backing: Backing): { mapping: Mapping; offset: number } {
   const mapping = mappingOf(backing)
   checkInteger('backing.size', backing.size, 0)
   checkInteger('backing.offset', offset, 0)
-  const refusal = refusalOf(backing)
+  const refusal = dmaRefusalOf(backing)
   if (refusal !== null) {
     throw new P2pdmaError(`The IOMMU cannot be given a backing in ${backing.placement}`, {
       code: 'ERR_UNSUPPORTED',

@@ -26,7 +26,7 @@ import { Importer, type ImporterOptions } from '../../move-notify/importer/impor
 import { loseDevice } from '../../move-notify/importer/shared.js'
 import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
-import { DeviceMappings, refusalOf } from './device-mappings.js'
+import { DeviceMappings, dmaRefusalOf } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import {
   type DriverDevice,
@@ -456,6 +456,6 @@ function capabilitiesOf(operations: readonly OperationCapability[]): EngineCapab
     isTwoSided: operations.some(({ op }) => op === Op.SEND || op === Op.RECEIVE),
     maps: { dmaBufs: false, cpuMemory: true, bars: true },
     lateAccess: 'fault',
-    canMap: refusalOf,
+    canMap: dmaRefusalOf,
   }
 }

@@ -5,7 +5,7 @@
  */
 import { brand } from '../../brand.js'
 import { checkInteger, typeError } from '../../errors.js'
-import { nativeVerbs, type NativeColumns } from '../../native-verbs.js'
+import { nativeVerbs, type NativeColumnsOf } from '../../native-verbs.js'
 import { sharedMemory } from '../../shared-memory.js'
 import { call } from '../call.js'
 
@@ -76,7 +76,7 @@ export class SendBatch {
   /** `SendFlag`. */
   readonly flags: Uint8Array
   /** For QueuePair. @internal */
-  readonly native: NativeColumns<'send'>
+  readonly native: NativeColumnsOf<'send'>
 
   constructor(capacity: number) {
     const cut = new Cutter(capacity, 6 * 8 + 6 * 4 + 2)
@@ -133,7 +133,7 @@ export class ReceiveBatch {
   readonly length: Float64Array
   readonly lkey: Uint32Array
   /** @internal */
-  readonly native: NativeColumns<'receive'>
+  readonly native: NativeColumnsOf<'receive'>
 
   constructor(capacity: number) {
     const cut = new Cutter(capacity, 3 * 8 + 4)
@@ -172,7 +172,7 @@ export class WorkCompletions {
   /** `WcFlag`. */
   readonly flags: Uint32Array
   /** @internal */
-  readonly native: NativeColumns<'completion'>
+  readonly native: NativeColumnsOf<'completion'>
 
   constructor(capacity: number) {
     const cut = new Cutter(capacity, 8 + 8 * 4)

@@ -18,7 +18,7 @@ export const Config = {
 } as const
 
 /** Bits of the register at `Config.COMMAND`. */
-export const Command = { IO: 1, MEMORY: 2, MASTER: 4, INTX_DISABLE: 0x400 } as const
+export const CommandBit = { IO: 1, MEMORY: 2, MASTER: 4, INTX_DISABLE: 0x400 } as const
 
 /** Where the capabilities begin, and the extended ones. */
 const FIRST_CAPABILITY = 0x40
@@ -98,11 +98,11 @@ export class ConfigSpace {
   setMaster(on: boolean): void {
     checkBoolean('on', on)
     const command = this.read16(Config.COMMAND)
-    this.write16(Config.COMMAND, on ? command | Command.MASTER : command & ~Command.MASTER)
+    this.write16(Config.COMMAND, on ? command | CommandBit.MASTER : command & ~CommandBit.MASTER)
   }
 
   get isMaster(): boolean {
-    return (this.read16(Config.COMMAND) & Command.MASTER) !== 0
+    return (this.read16(Config.COMMAND) & CommandBit.MASTER) !== 0
   }
 
   /**
@@ -112,7 +112,7 @@ export class ConfigSpace {
   get hasMemory(): boolean {
     const command = this.read16(Config.COMMAND)
     // All ones: nobody answers.
-    if (command === 0xffff || (command & Command.MEMORY) === 0) return false
+    if (command === 0xffff || (command & CommandBit.MEMORY) === 0) return false
     const control = this.#powerControl()
     return control === 0 || (this.read16(control) & PM_STATE) !== PM_STATE
   }
@@ -153,7 +153,7 @@ export class ConfigSpace {
   #checkMemory(offset: number, value: number): void {
     const off =
       offset === Config.COMMAND
-        ? (value & Command.MEMORY) === 0
+        ? (value & CommandBit.MEMORY) === 0
         : offset >= FIRST_CAPABILITY &&
           (value & PM_STATE) === PM_STATE &&
           offset === this.#powerControl()

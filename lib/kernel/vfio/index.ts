@@ -1,5 +1,5 @@
 export { type InterruptKind, type Interrupts } from './interrupts.js'
-export { Command, Config, type Capability, type ConfigSpace } from './config-space.js'
+export { CommandBit, Config, type Capability, type ConfigSpace } from './config-space.js'
 export { DmaAccess, type IommuSpace } from './iommu-space.js'
 export { IovaAllocator, type IovaRange } from './iova-allocator.js'
 export type { Registers } from './registers.js'

@@ -1,5 +1,5 @@
 /** What a channel's work waits for, and how much of it: so that nobody has to look through it. */
-export class Awaited {
+export class WaitedFor {
   readonly #counts = new Map<object, number>()
 
   has(attachment: object): boolean {

@@ -8,7 +8,7 @@ import {
   typeError,
 } from '../../errors.js'
 import { Batch, type Completions, namesSource, namesTarget } from './batch.js'
-import { Awaited } from './awaited.js'
+import { WaitedFor } from './awaited.js'
 import { withSignal } from '../reservation/deadline.js'
 import type { EngineChannel } from './engine.js'
 import type {
@@ -44,7 +44,7 @@ export class BatchForm {
   readonly #importer: Names
   readonly #device: EngineChannel
   readonly #gate: BatchGate
-  readonly #awaited = new Awaited()
+  readonly #awaited = new WaitedFor()
   #stale = 0
 
   constructor(importer: Names, device: EngineChannel, gate: BatchGate) {

@@ -24,7 +24,7 @@ import type {
 } from './operation.js'
 import { OperationQueue } from './operation-queue.js'
 import type { AnyAttachment } from './remote-attachment.js'
-import type { Limits } from './limits.js'
+import type { ImporterLimits } from './limits.js'
 import { StopAndRestart } from './restart.js'
 
 export interface ChannelOptions {
@@ -77,7 +77,7 @@ export class Channel {
   #granted: Map<Attachment, number> | null = null
 
   /** @internal */
-  constructor(importer: Importer, index: number, options: ChannelOptions, limits: Limits) {
+  constructor(importer: Importer, index: number, options: ChannelOptions, limits: ImporterLimits) {
     checkOptions(options)
     const depth = checkInteger('depth', options.depth ?? 256, 1, 1 << 16)
     const queueLimit = checkInteger('queueLimit', options.queueLimit ?? 65_536, 1)

@@ -4,7 +4,7 @@ import type { Backing } from '../exporter/backing.js'
 import { withDeadline } from '../reservation/deadline.js'
 import { trace, type MappingChange } from '../trace.js'
 import type { Engine } from './engine.js'
-import type { Limits } from './limits.js'
+import type { ImporterLimits } from './limits.js'
 
 type Done = void | Promise<void>
 
@@ -12,7 +12,7 @@ type Done = void | Promise<void>
 interface Owner {
   readonly engine: Engine
   readonly name: string
-  readonly limits: Limits
+  readonly limits: ImporterLimits
   fail(error: Error): void
 }
 

@@ -21,7 +21,7 @@ import { quarantine } from '../exporter/quarantine.js'
 import { Usage } from '../reservation/reservation.js'
 import { type AnyAttachment, RemoteAttachment, type RemoteOptions } from './remote-attachment.js'
 import { Slice } from '../reservation/slice.js'
-import { type ImporterOptions, type Limits, checkLimits } from './limits.js'
+import { type ImporterOptions, type ImporterLimits, checkImporterLimits } from './limits.js'
 import { type Shared, sharedOf } from './shared.js'
 
 export type { ImporterOptions } from './limits.js'
@@ -63,7 +63,7 @@ export class Importer {
   /** In diagnostics: the engine's name and a number. */
   readonly name: string
   /** @internal */
-  readonly limits: Limits
+  readonly limits: ImporterLimits
   /** With the other importers of the engine. @internal */
   readonly shared: Shared<AnyAttachment, Importer, Channel>
   #channels: Channel[] = []
@@ -76,7 +76,7 @@ export class Importer {
 
   constructor(engine: Engine, options: ImporterOptions = {}) {
     if (!looksLike(engine, ENGINE)) throw typeError('engine', 'an Engine', engine)
-    this.limits = checkLimits(options)
+    this.limits = checkImporterLimits(options)
     this.engine = engine
     this.shared = sharedOf(engine) as Shared<AnyAttachment, Importer, Channel>
     this.name = `${engine.name}#${importers++}`

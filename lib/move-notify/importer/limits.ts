@@ -18,12 +18,12 @@ export interface ImporterOptions {
   starvationLimit?: number
 }
 
-export type Limits = Readonly<Required<ImporterOptions>>
+export type ImporterLimits = Readonly<Required<ImporterOptions>>
 
 /** Of a pause that we make: the bound of a stop is a sum of such. */
 const LONGEST_PAUSE_MS = 60_000
 
-export function checkLimits(options: ImporterOptions): Limits {
+export function checkImporterLimits(options: ImporterOptions): ImporterLimits {
   checkOptions(options)
   return {
     stopTimeoutMs: checkMilliseconds('stopTimeoutMs', options.stopTimeoutMs ?? 1000),

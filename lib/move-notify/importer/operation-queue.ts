@@ -1,6 +1,6 @@
 import { P2pdmaError, isGivenUp } from '../../errors.js'
 import { AbortWatch } from './abort-watch.js'
-import { Awaited } from './awaited.js'
+import { WaitedFor } from './awaited.js'
 import { Batch, Completions, Op, Status } from './batch.js'
 import type { EngineChannel } from './engine.js'
 import type { Named, Operation } from './operation.js'
@@ -31,7 +31,7 @@ export class OperationQueue {
   #first = 0
   #posted = new Map<number, Operation>()
   readonly #signals = new AbortWatch<Operation>((operation) => this.#onAbort(operation))
-  readonly #awaited = new Awaited()
+  readonly #awaited = new WaitedFor()
   #nextCookie = 1
   /** Aborted ones that are still among `#waiting`. */
   #aborted = 0

@@ -20,7 +20,7 @@ import {
 import type { Channel } from './channel.js'
 import { engineMap, engineUnmap } from './engine-mapping.js'
 import type { EngineChannel } from './engine.js'
-import type { Limits } from './limits.js'
+import type { ImporterLimits } from './limits.js'
 import { follow } from './state-table.js'
 
 /**
@@ -114,7 +114,7 @@ const QUIET = Promise.resolve()
 export class StopAndRestart {
   readonly #owner: Channel
   readonly #device: EngineChannel
-  readonly #limits: Limits
+  readonly #limits: ImporterLimits
   readonly #hooks: StopHooks
   #state: ChannelTableState = 'running'
   #epoch = 1
@@ -130,7 +130,7 @@ export class StopAndRestart {
   stops = 0
   forcedStops = 0
 
-  constructor(owner: Channel, device: EngineChannel, limits: Limits, hooks: StopHooks) {
+  constructor(owner: Channel, device: EngineChannel, limits: ImporterLimits, hooks: StopHooks) {
     this.#owner = owner
     this.#device = device
     this.#limits = limits
@@ -347,7 +347,7 @@ export class StopAndRestart {
 function lockAndRestore(
   context: AcquireContext,
   attachments: readonly Attachment[],
-  limits: Limits,
+  limits: ImporterLimits,
 ): (() => void) | Promise<() => void> {
   const locks = new Set<Reservation>()
   for (const { buffer } of attachments) locks.add(buffer.reservation)
@@ -366,7 +366,7 @@ function lockAndRestore(
 async function restoreWhenLocked(
   contended: void | Promise<void>,
   attachments: readonly Attachment[],
-  limits: Limits,
+  limits: ImporterLimits,
   unlock: () => void,
 ): Promise<() => void> {
   if (contended !== undefined) await contended
@@ -384,7 +384,10 @@ async function whenRestored(restored: Promise<void>, unlock: () => void): Promis
   return unlock
 }
 
-async function restoreLocked(attachments: readonly Attachment[], limits: Limits): Promise<void> {
+async function restoreLocked(
+  attachments: readonly Attachment[],
+  limits: ImporterLimits,
+): Promise<void> {
   const slice = new Slice()
   const pending: Promise<void>[] = []
   for (const attachment of attachments) {
@@ -402,7 +405,7 @@ async function restoreLocked(attachments: readonly Attachment[], limits: Limits)
  * fails, alone, until the buffer's next move; it rejects where a mapping cannot be taken away
  * again, and the importer has failed.
  */
-function remap(attachment: Attachment, limits: Limits): Promise<void> | undefined {
+function remap(attachment: Attachment, limits: ImporterLimits): Promise<void> | undefined {
   const { buffer, importer } = attachment
   buffer.reservation.assertHeld('an attachment is mapped again')
   if (attachment.state !== 'invalid') return undefined
@@ -424,7 +427,7 @@ function remap(attachment: Attachment, limits: Limits): Promise<void> | undefine
 async function finish(
   attachment: Attachment,
   mapped: Promise<void>,
-  limits: Limits,
+  limits: ImporterLimits,
 ): Promise<void> {
   const { buffer, importer } = attachment
   try {
@@ -443,7 +446,7 @@ async function finish(
 async function retried(
   attachment: Attachment,
   mapped: Promise<void>,
-  limits: Limits,
+  limits: ImporterLimits,
 ): Promise<void> {
   let attempt = mapped
   for (let retry = 0; ; retry++) {

@@ -6,7 +6,7 @@ import { NetInterface } from '../../kernel/net/interface.js'
 import { usersOfRdmaDevice, usesOfInterface } from '../../kernel/net/use.js'
 
 /** The interface under a device's port. */
-export interface Link {
+export interface NetLink {
   port: LocalPort
   interface: NetInterface
 }
@@ -19,7 +19,7 @@ export interface Link {
 export async function chooseLink(
   ports: readonly LocalPort[],
   named: readonly string[],
-): Promise<Link | string> {
+): Promise<NetLink | string> {
   const found = ports.map((port) => ({ port, interface: interfaceOf(port) }))
   checkNamed(found, named)
   const reasons: string[] = []

@@ -5,7 +5,7 @@
  */
 import { P2pdmaError } from '../../errors.js'
 import type { Channel } from '../../move-notify/importer/channel.js'
-import { type Copied, type Copy, countChannel, type Form, type Lane } from '../lanes.js'
+import { type Copied, type LaneCopy, countChannel, type Form, type Lane } from '../lanes.js'
 import { BatchMessages, type MessageForm, PromiseMessages } from '../message-forms.js'
 import type { Tally } from '../tally.js'
 import type { End } from './ends.js'
@@ -24,7 +24,7 @@ export class MessageLane implements Lane {
     this.channel = receiver.channel
   }
 
-  async copy(copies: readonly Copy[]): Promise<Copied> {
+  async copy(copies: readonly LaneCopy[]): Promise<Copied> {
     // Both in this turn, so that other groups' do not come in between.
     const received = this.#form.receive(
       copies.map(({ to, toOffset, length }) => ({ attachment: to, offset: toOffset, length })),

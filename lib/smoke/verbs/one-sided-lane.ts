@@ -9,14 +9,14 @@ import type { Channel } from '../../move-notify/importer/channel.js'
 import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import {
   type Copied,
-  type Copy,
+  type LaneCopy,
   type CopyLane,
   countChannel,
   type Form,
   type Lane,
   openLane,
 } from '../lanes.js'
-import { sleep } from '../scenarios.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
 import type { Tally } from '../tally.js'
 import type { End } from './ends.js'
 
@@ -37,7 +37,7 @@ export class OneSidedLane implements Lane {
     this.#tally = tally
   }
 
-  async copy(copies: readonly Copy[]): Promise<Copied> {
+  async copy(copies: readonly LaneCopy[]): Promise<Copied> {
     const named = await Promise.all(
       copies.map(async (copy) =>
         this.#op === 'write'

@@ -5,7 +5,7 @@ import type { Channel } from '../../move-notify/importer/channel.js'
 import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import {
   type Copied,
-  type Copy,
+  type LaneCopy,
   type CopyLane,
   copied,
   countPromises,
@@ -48,7 +48,7 @@ export class RoundTripLane implements Lane {
     return found
   }
 
-  copy(copies: readonly Copy[]): Promise<Copied> {
+  copy(copies: readonly LaneCopy[]): Promise<Copied> {
     const [first] = copies
     if (first === undefined) return Promise.resolve({ failed: 0, order: null })
     const index = this.#byTarget.get(first.to) ?? this.#byTarget.size
@@ -77,7 +77,7 @@ export class EchoLane implements Lane {
     this.#tally = tally
   }
 
-  async copy(copies: readonly Copy[]): Promise<Copied> {
+  async copy(copies: readonly LaneCopy[]): Promise<Copied> {
     // All in this turn, so that other groups' do not come in between.
     const work = copies.map(({ from, fromOffset, to, toOffset, length }) => [
       this.channel.receive(to, toOffset, length),

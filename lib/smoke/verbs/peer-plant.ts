@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net'
 import { VerbsEngine } from '../../engines/verbs/engine.js'
 import type { Peer } from '../../engines/verbs/peer.js'
 import { P2pdmaError } from '../../errors.js'
-import type { Axes } from '../axes.js'
+import type { DeviceAxes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
 import { PORT, portChoice, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
@@ -16,7 +16,7 @@ import {
   softwareAlone,
   stampedUnderMoves,
 } from '../scenarios.js'
-import type { Stage } from '../stage.js'
+import type { SmokeStage } from '../stage.js'
 import { castVerbsDevices, describePort } from './devices.js'
 import { DEPTH } from './ends.js'
 import { EchoLane, RoundTripLane, type Served } from './peer-lanes.js'
@@ -76,7 +76,7 @@ class PeerPlant extends RdmaPlant {
   constructor(
     engine: VerbsEngine,
     address: Address,
-    axes: readonly Axes[],
+    axes: readonly DeviceAxes[],
     system: Placement,
     pinned: number,
   ) {
@@ -137,13 +137,13 @@ class PeerStation extends RdmaStation {
     return { channel, remote: offered.attach(importer) }
   }
 
-  async roundTrip(form: Form, { pairs, tally, run }: Stage): Promise<Lane> {
+  async roundTrip(form: Form, { pairs, tally, run }: SmokeStage): Promise<Lane> {
     const served: Served[] = []
     for (const _ of pairs) served.push(await this.#serve(run.options.size))
     return new RoundTripLane(form, served, tally)
   }
 
-  async echo({ tally, run }: Stage): Promise<Lane> {
+  async echo({ tally, run }: SmokeStage): Promise<Lane> {
     // Every other one sends back: see serve.ts.
     await this.#serve(run.options.size)
     const { channel } = await this.#serve(run.options.size)
@@ -159,7 +159,7 @@ class PeerStation extends RdmaStation {
 function peerScenarios(system: Placement): Scenario[] {
   const scenario = (
     name: string,
-    open: (station: PeerStation, stage: Stage) => Promise<Lane>,
+    open: (station: PeerStation, stage: SmokeStage) => Promise<Lane>,
   ): Scenario => ({
     ...{ name, share: 1 / 3, bytesShare: 1 / 3, pairs: (asked) => asked, movesAtOnce: () => 1 },
     effects: [],
@@ -179,9 +179,9 @@ function peerScenarios(system: Placement): Scenario[] {
 }
 
 async function underMoves(
-  stage: Stage,
+  stage: SmokeStage,
   goal: Goal,
-  open: (station: PeerStation, stage: Stage) => Promise<Lane>,
+  open: (station: PeerStation, stage: SmokeStage) => Promise<Lane>,
 ): Promise<Outcome> {
   const lane = stage.adopt(await open(stage.station as PeerStation, stage))
   await stampedUnderMoves(stage, goal, lane)

@@ -4,7 +4,7 @@ import type { Peer } from '../../engines/verbs/peer.js'
 import type { Exporter } from '../../move-notify/exporter/backing.js'
 import { Importer } from '../../move-notify/importer/importer.js'
 import { MovableBuffer } from '../../move-notify/exporter/movable-buffer.js'
-import type { Axes } from '../axes.js'
+import type { DeviceAxes } from '../axes.js'
 import type { Form, Lane } from '../lanes.js'
 import { portChoice, type SmokeOptions } from '../options.js'
 import type { Placement } from '../pair.js'
@@ -15,7 +15,7 @@ import type { Scenario } from '../scenarios.js'
 import { describe, type Tally } from '../tally.js'
 import { castVerbsDevices, describePort } from './devices.js'
 import { type End, openEnds } from './ends.js'
-import { chooseLink, type Link } from './links.js'
+import { chooseLink, type NetLink } from './links.js'
 import { MessageLane } from './message-lane.js'
 import { OneSidedLane } from './one-sided-lane.js'
 import { RdmaPlant, RdmaStation } from './rdma-plant.js'
@@ -51,8 +51,8 @@ export async function openVerbsPlant(
 export async function askAxes(
   engines: readonly VerbsEngine[],
   exporters: readonly Exporter[],
-): Promise<Axes[]> {
-  const axes = new Map<string, Axes>()
+): Promise<DeviceAxes[]> {
+  const axes = new Map<string, DeviceAxes>()
   // One device alone is both ends.
   const known = new Map(engines.map((engine) => [engine.device.name, engine]))
   for (const exporter of exporters) {
@@ -97,16 +97,16 @@ async function refusal(engine: VerbsEngine, exporter: Exporter): Promise<string 
 const UNASKED = ''
 
 interface Parts {
-  axes: readonly Axes[]
+  axes: readonly DeviceAxes[]
   system: Placement
   /** Bytes, before the devices were opened. */
   pinned: number
   /** The one that may be taken down; or why there is none. */
-  link: Link | string
+  link: NetLink | string
 }
 
 export class VerbsPlant extends RdmaPlant {
-  readonly link: Link | string
+  readonly link: NetLink | string
   readonly engines: readonly [VerbsEngine, VerbsEngine]
   readonly peers: readonly [Peer, Peer]
   readonly facts: readonly string[]

@@ -1,6 +1,6 @@
 /** What plants of RDMA devices have in common, wherever the other end is. */
 import { P2pdmaError } from '../../errors.js'
-import type { Axes } from '../axes.js'
+import type { DeviceAxes } from '../axes.js'
 import type { Lane } from '../lanes.js'
 import { layOutBlocks } from '../layout.js'
 import type { SmokeOptions } from '../options.js'
@@ -12,7 +12,7 @@ import type { Scenario } from '../scenarios.js'
 export abstract class RdmaPlant implements Plant {
   abstract readonly facts: readonly string[]
   abstract readonly scenarios: readonly Scenario[]
-  readonly axes: readonly Axes[]
+  readonly axes: readonly DeviceAxes[]
   readonly judgedSize = 0
   readonly aimMs = 3000
   /** While the blocks of one are on their way nobody has a bracket open on its buffers. */
@@ -27,7 +27,7 @@ export abstract class RdmaPlant implements Plant {
   readonly #pinned: number
 
   /** `pinned`: bytes, before the devices were opened. */
-  constructor(axes: readonly Axes[], pinned: number) {
+  constructor(axes: readonly DeviceAxes[], pinned: number) {
     this.axes = axes
     this.#pinned = pinned
   }

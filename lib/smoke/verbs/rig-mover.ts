@@ -10,14 +10,14 @@ import { MappedBacking } from '../../exporters/mapped-backing.js'
 import { MappedFile } from '../../exporters/mapped-file.js'
 import { DmaBuf } from '../../kernel/dma-buf.js'
 import { native } from '../../native.js'
-import type { Axes } from '../axes.js'
+import type { DeviceAxes } from '../axes.js'
 
 const NAME = 'p2pdma_mover'
 const PATH = `/dev/${NAME}`
 
 /** Empty where there is no such exporter, or it is not ours to open. */
-export async function askRigMover(engines: readonly VerbsEngine[]): Promise<Axes[]> {
-  const axes: Axes[] = []
+export async function askRigMover(engines: readonly VerbsEngine[]): Promise<DeviceAxes[]> {
+  const axes: DeviceAxes[] = []
   for (const engine of engines) {
     if (engine.dmabufRefusal !== null) continue
     const dmaBuf = create(native.pageSize)

@@ -12,7 +12,7 @@ import {
   softwareAlone,
   stampedUnderMoves,
 } from '../scenarios.js'
-import type { Stage } from '../stage.js'
+import type { SmokeStage } from '../stage.js'
 import { Counters } from './counters.js'
 import type { Kind, VerbsPlant, VerbsStation } from './plant.js'
 import {
@@ -131,7 +131,7 @@ interface Traffic {
 
 async function underMoves(
   plant: VerbsPlant,
-  stage: Stage,
+  stage: SmokeStage,
   goal: Goal,
   { kind, moving, form, makeTrouble }: Traffic,
 ): Promise<Outcome> {
@@ -160,7 +160,7 @@ async function underMoves(
 
 /** Stamped writes on one queue pair, atomics on another, and one move after the other. */
 async function atomics(
-  stage: Stage,
+  stage: SmokeStage,
   goal: Goal,
   moving: Moving,
   system: Placement,
@@ -189,12 +189,12 @@ async function atomics(
   }
 }
 
-function sidesOf({ pairs }: Stage, moving: Moving): Side[] {
+function sidesOf({ pairs }: SmokeStage, moving: Moving): Side[] {
   return pairs.flatMap((pair) => (moving === 'both' ? pair.sides : [pair[moving]]))
 }
 
 /** What the traffic of a scenario came to. */
-export function saw({ tally, layout }: Stage): string {
+export function saw({ tally, layout }: SmokeStage): string {
   const { bytesVerified, moves, movesWithWorkInFlight, stops, forcedStops } = tally.counts
   const parts = [
     `${bytesVerified / layout.payload} blocks`,

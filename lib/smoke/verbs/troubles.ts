@@ -5,9 +5,10 @@ import { saveNetConfig } from '../../kernel/net/config.js'
 import { netNamespace } from '../../kernel/net/interface.js'
 import { waitUntil } from '../../kernel/patience.js'
 import type { LinkChange } from '../../kernel/undo/changes.js'
-import { type Check, type Goal, sleep } from '../scenarios.js'
-import type { Stage } from '../stage.js'
-import type { Link } from './links.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
+import type { Check, Goal } from '../scenarios.js'
+import type { SmokeStage } from '../stage.js'
+import type { NetLink } from './links.js'
 import type { VerbsPlant, VerbsStation } from './plant.js'
 import { Revocable } from './revocable.js'
 import { Victim } from './victim.js'
@@ -16,7 +17,7 @@ import { Victim } from './victim.js'
 export interface Scene {
   plant: VerbsPlant
   station: VerbsStation
-  stage: Stage
+  stage: SmokeStage
 }
 
 export interface Trouble {
@@ -65,7 +66,7 @@ function meanwhile(
 export const noTrouble: Trouble = { before: () => {}, end: () => Promise.resolve([]) }
 
 /** The link of one device goes down for a moment. */
-export function linkDown({ port: { device, portNum }, interface: nic }: Link): MakeTrouble {
+export function linkDown({ port: { device, portNum }, interface: nic }: NetLink): MakeTrouble {
   const { name: link, index } = nic
   return ({ stage: { run } }, goal) => {
     const { journal, signal } = run

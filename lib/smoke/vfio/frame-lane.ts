@@ -14,13 +14,13 @@ import type { VfioLink } from '../../engines/vfio/driver.js'
 import type { Channel } from '../../move-notify/importer/channel.js'
 import {
   type Copied,
-  type Copy,
+  type LaneCopy,
   countChannel,
   type Form,
   type Identify,
   type Lane,
 } from '../lanes.js'
-import { sleep } from '../scenarios.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
 import type { Tally } from '../tally.js'
 import { BatchMessages, type MessageForm, PromiseMessages } from '../message-forms.js'
 import { HEADER_BYTES } from './header.js'
@@ -44,7 +44,7 @@ export interface Nic {
 }
 
 interface Group {
-  copies: readonly Copy[]
+  copies: readonly LaneCopy[]
   identify: Identify
   /** Receives that must be with the device before it is sent, all groups before included. */
   credit: number
@@ -87,7 +87,7 @@ export class FrameLane implements Lane {
     return [this.sender, this.receiver]
   }
 
-  copy(copies: readonly Copy[], identify: Identify): Promise<Copied> {
+  copy(copies: readonly LaneCopy[], identify: Identify): Promise<Copied> {
     const group = this.#post(copies, identify)
     const settled = this.#before.then(() => this.#transmit(group))
     this.#before = settled.catch(() => {})
@@ -95,7 +95,7 @@ export class FrameLane implements Lane {
   }
 
   /** Makes room for the frames of one group. */
-  #post(copies: readonly Copy[], identify: Identify): Group {
+  #post(copies: readonly LaneCopy[], identify: Identify): Group {
     this.#receives += copies.length
     const arrivals = this.#form.receive(
       copies.map(({ to, toOffset }) => ({
@@ -154,7 +154,7 @@ export class FrameLane implements Lane {
   /** Sends these; resolves with those of which a reset has left the outcome open. */
   async #send({ copies }: Group, indexes: readonly number[]): Promise<Set<number>> {
     const frames = indexes.map((index) => {
-      const { from, fromOffset } = copies[index] as Copy
+      const { from, fromOffset } = copies[index] as LaneCopy
       const offset = fromOffset - HEADER_BYTES
       return { attachment: from, offset, length: frameBytes(copies[index]) }
     })
@@ -226,7 +226,7 @@ export class FrameLane implements Lane {
   }
 }
 
-function frameBytes(copy: Copy | undefined): number {
+function frameBytes(copy: LaneCopy | undefined): number {
   return HEADER_BYTES + (copy?.length ?? 0)
 }
 

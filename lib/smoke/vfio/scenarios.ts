@@ -1,6 +1,7 @@
 /** Frames between two NICs while the buffers that they leave and reach move. */
 import type { VfioEngine } from '../../engines/index.js'
 import type { Exporter } from '../../move-notify/exporter/backing.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
 import type { Effect } from '../effects.js'
 import type { Form } from '../lanes.js'
 import type { Placement } from '../pair.js'
@@ -9,11 +10,10 @@ import {
   type Goal,
   type Outcome,
   type Scenario,
-  sleep,
   softwareAlone,
   stampedUnderMoves,
 } from '../scenarios.js'
-import type { Stage } from '../stage.js'
+import type { SmokeStage } from '../stage.js'
 import type { VfioPlant } from './plant.js'
 import { witness } from './witness.js'
 
@@ -83,7 +83,7 @@ const same = (asked: number) => asked
 
 async function underMoves(
   plant: VfioPlant,
-  stage: Stage,
+  stage: SmokeStage,
   goal: Goal,
   form: Form,
   makeTrouble: MakeTrouble | undefined,
@@ -110,7 +110,7 @@ function dropped({ sender, receiver }: VfioPlant): number {
   return sender.stats().dropped + receiver.stats().dropped
 }
 
-function saw({ tally, layout }: Stage): string {
+function saw({ tally, layout }: SmokeStage): string {
   const { bytesVerified, moves, movesWithWorkInFlight, stops } = tally.counts
   const { framesDropped, framesResent, outcomesUnknown } = tally.counts
   const parts = [

@@ -7,8 +7,9 @@ import { P2pdmaError } from '../../errors.js'
 import { FAULT_PAGE } from '../../kernel/dma-fault.js'
 import { FRAME_SLOT, groupSlots, payloadOffset } from '../layout.js'
 import type { Side } from '../pair.js'
-import { type Check, type Goal, type Outcome, sleep, stampedUnderMoves } from '../scenarios.js'
-import type { Stage } from '../stage.js'
+import { sleep } from '../../move-notify/reservation/deadline.js'
+import { type Check, type Goal, type Outcome, stampedUnderMoves } from '../scenarios.js'
+import type { SmokeStage } from '../stage.js'
 import { FrameLane } from './frame-lane.js'
 import { HEADER_BYTES } from './header.js'
 import type { VfioPlant } from './plant.js'
@@ -18,7 +19,7 @@ const SINGLE = 8
 const APART_MS = 2000
 const BURST = 1000
 
-export async function witness(plant: VfioPlant, stage: Stage, goal: Goal): Promise<Outcome> {
+export async function witness(plant: VfioPlant, stage: SmokeStage, goal: Goal): Promise<Outcome> {
   const lane = stage.lane('promise')
   const [pair] = stage.pairs
   if (!(lane instanceof FrameLane) || pair === undefined) throw new TypeError('no frames')
@@ -49,13 +50,13 @@ export async function witness(plant: VfioPlant, stage: Stage, goal: Goal): Promi
 /** Frames into a mapping that is gone. */
 class Deliberate {
   readonly #plant: VfioPlant
-  readonly #stage: Stage
+  readonly #stage: SmokeStage
   readonly #lane: FrameLane
   readonly #source: Side
   readonly #iova: number
   readonly #receives: Promise<unknown>[] = []
 
-  constructor(plant: VfioPlant, stage: Stage, lane: FrameLane, source: Side, target: Side) {
+  constructor(plant: VfioPlant, stage: SmokeStage, lane: FrameLane, source: Side, target: Side) {
     this.#plant = plant
     this.#stage = stage
     this.#lane = lane

@@ -71,7 +71,7 @@ export interface QueueEnded {
 }
 
 /** The peer may use our buffer on that queue. */
-export interface Grant {
+export interface GrantMessage {
   type: 'grant'
   queue: number
   buffer: number
@@ -174,7 +174,7 @@ export type QueueMessage =
   | OpenQueue
   | QueueOpened
   | QueueEnded
-  | Grant
+  | GrantMessage
   | Ungrant
   | Ungranted
   | Pause

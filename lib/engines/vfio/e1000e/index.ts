@@ -35,7 +35,7 @@ import {
   TIPG,
   TXDCTL,
   Tctl,
-  Vector,
+  MsixVector,
 } from './registers.js'
 import { DescriptorRing } from './ring.js'
 import { RxQueue, receiveForm } from './rx-queue.js'
@@ -161,7 +161,7 @@ class E1000e implements NicDevice {
   }
 
   hold(queue: string, hold: boolean): void {
-    this.#host.device.interrupts.hold(queue === 'tx' ? Vector.TX : Vector.RX, hold)
+    this.#host.device.interrupts.hold(queue === 'tx' ? MsixVector.TX : MsixVector.RX, hold)
   }
 
   /** TIPG and the rings' bases are lost in every reset; STATUS has bits that are never all set. */

@@ -86,8 +86,8 @@ export const Cause = {
 } as const
 
 /** The MSI-X vectors that we use, and where IVAR sends each cause: 10.2.4.9. */
-export const Vector = { RX: 0, TX: 1, OTHER: 2 } as const
-export const IVAR = Vector.RX | 8 | ((Vector.TX | 8) << 8) | ((Vector.OTHER | 8) << 16)
+export const MsixVector = { RX: 0, TX: 1, OTHER: 2 } as const
+export const IVAR = MsixVector.RX | 8 | ((MsixVector.TX | 8) << 8) | ((MsixVector.OTHER | 8) << 16)
 
 /** Entries of the multicast table. */
 export const MTA_ENTRIES = 128
