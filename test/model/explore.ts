@@ -44,6 +44,13 @@ type Scenario<Options> = (world: World, options: Options) => void
 /** Executions after which the modules are instantiated afresh. */
 const RENEW = 5000
 
+/** They count the moves of one turn of the loop, and would count those of all executions. */
+const SHARED_BY_MOVES: Patch[] = ['allocations', 'exchanges'].map((name) => ({
+  file: 'lib/move-notify/exporter/move.ts',
+  find: `${name} = new SharedSlice(MOVES_PER_TURN)`,
+  replace: `${name} = { next() {} }`,
+}))
+
 class Runner<Options> {
   readonly #exploration: Exploration<Options>
   readonly #realm = new Realm()
@@ -55,7 +62,7 @@ class Runner<Options> {
 
   constructor(exploration: Exploration<Options>) {
     this.#exploration = exploration
-    this.#loader = new Loader(exploration.patches)
+    this.#loader = new Loader([...SHARED_BY_MOVES, ...(exploration.patches ?? [])])
     this.#scenario = this.#instantiate()
     this.#limits = {
       maxSteps: exploration.maxSteps ?? 5000,

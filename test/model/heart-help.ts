@@ -10,12 +10,6 @@ export type Bounds = Omit<Partial<Exploration<HeartOptions>>, 'options'>
 const WHOLE_BOUNDS: Patch[] = [
   { file: 'lib/kernel/patience.ts', find: 'SLICE_MS = 100', replace: 'SLICE_MS = Infinity' },
   { file: 'lib/kernel/patience.ts', find: 'SLICES = 4', replace: 'SLICES = 1' },
-  // They count the moves of all executions.
-  ...['allocations', 'exchanges'].map((name) => ({
-    file: 'lib/move-notify/exporter/move.ts',
-    find: `${name} = new SharedSlice(MOVES_PER_TURN)`,
-    replace: `${name} = { next() {} }`,
-  })),
   // Where nobody gives a time there is none: it would be one more thing that can happen at any time.
   {
     file: 'lib/move-notify/reservation/reservation.ts',
