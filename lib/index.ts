@@ -18,6 +18,7 @@ export type {
 export type { DmaMemory } from './engines/vfio/dma-memory.js'
 export type { DescriptorForm, RingMemory } from './engines/vfio/ring-slots.js'
 export type { NativeDescriptorForm } from './native.js'
+export type { QueueChannel, QueueState } from './engines/queue/channel.js'
 export type { SoftwareChannel } from './engines/software/channel.js'
 export type { SoftwareFault } from './engines/software/inject.js'
 export type { SoftwareStats } from './native.js'

@@ -85,7 +85,7 @@ export class QueueChannel implements EngineChannel {
   /** Who waits for the stop that is going on. */
   #stopped: (() => void)[] = []
 
-  /** `open`: makes the backend of the channel, which it tells of what comes. */
+  /** `open`: makes the backend of the channel, which it tells of what comes. @internal */
   constructor(options: EngineChannelOptions, open: (channel: QueueChannel) => Backend) {
     this.depth = options.depth
     this.#options = options
