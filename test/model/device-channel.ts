@@ -2,19 +2,12 @@
 import { P2pdmaError } from '../../lib/errors.js'
 import { type Batch, type Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/importer/engine.js'
+import { type BatchRow, rowOf } from '../batch-row.js'
 import type { Mapping, ModelEngine } from './device.js'
 import type { Step } from './scheduler.js'
 
 /** What the device has done for one operation; the scenario judges it. */
-export interface Work {
-  readonly op: number
-  readonly source: number
-  readonly target: number
-  readonly sourceOffset: number
-  readonly targetOffset: number
-  readonly length: number
-  readonly operand: number
-  readonly cookie: number
+export interface Work extends BatchRow {
   from: Mapping | null
   to: Mapping | null
   done: number
@@ -77,7 +70,7 @@ export class DeviceChannel implements EngineChannel {
     if (this.#state !== 'running') return 0
     let accepted = 0
     while (accepted < count && this.inFlight < this.depth) {
-      const work = row(batch, first + accepted)
+      const work = workOf(batch, first + accepted)
       if (!this.#resolve(work, false)) break
       this.#ring.push(work)
       if (work.op !== Op.NOP) this.#tell(work.target)
@@ -273,16 +266,9 @@ export class DeviceChannel implements EngineChannel {
   }
 }
 
-function row(batch: Batch, at: number): Work {
+function workOf(batch: Batch, at: number): Work {
   return {
-    op: batch.op[at] ?? Op.NOP,
-    source: batch.source[at] ?? 0,
-    target: batch.target[at] ?? 0,
-    sourceOffset: batch.sourceOffset[at] ?? 0,
-    targetOffset: batch.targetOffset[at] ?? 0,
-    length: batch.length[at] ?? 0,
-    operand: batch.operand[at] ?? 0,
-    cookie: batch.cookie[at] ?? 0,
+    ...rowOf(batch, at),
     from: null,
     to: null,
     done: 0,

@@ -12,17 +12,7 @@ import {
   namesSource,
   namesTarget,
 } from '../../lib/move-notify/importer/batch.js'
-
-export interface FakeRow {
-  op: number
-  source: number
-  sourceOffset: number
-  target: number
-  targetOffset: number
-  length: number
-  operand: number
-  cookie: number
-}
+import { type BatchRow, rowOf } from '../batch-row.js'
 
 /** The engine that it is of. */
 export interface FakeDevice {
@@ -38,7 +28,7 @@ export abstract class FakeBackend implements Backend, BackendRows {
   /** It is told of as rows are accepted. */
   readonly uses = new Uses(1)
   readonly channel: QueueChannel
-  readonly work: FakeRow[] = []
+  readonly work: BatchRow[] = []
   defect: number = RowDefect.NONE
   stale = 0
   /** How often it was asked whether it uses something. */
@@ -61,7 +51,7 @@ export abstract class FakeBackend implements Backend, BackendRows {
   protected abstract does(op: number): boolean
   /** Whether the oldest row has all that it waits for. */
   protected abstract canRun(): boolean
-  protected abstract execute(row: FakeRow): void
+  protected abstract execute(row: BatchRow): void
 
   get inFlight(): number {
     return this.work.length + this.#done.length
@@ -151,19 +141,6 @@ export abstract class FakeBackend implements Backend, BackendRows {
   }
 }
 
-function rowOf(batch: Batch, at: number): FakeRow {
-  return {
-    op: batch.op[at] ?? 0,
-    source: batch.source[at] ?? 0,
-    sourceOffset: batch.sourceOffset[at] ?? 0,
-    target: batch.target[at] ?? 0,
-    targetOffset: batch.targetOffset[at] ?? 0,
-    length: batch.length[at] ?? 0,
-    operand: batch.operand[at] ?? 0,
-    cookie: batch.cookie[at] ?? 0,
-  }
-}
-
-function namedBy({ op, source, target }: FakeRow): number[] {
+function namedBy({ op, source, target }: BatchRow): number[] {
   return [...(namesSource(op) ? [source] : []), ...(namesTarget(op) ? [target] : [])]
 }

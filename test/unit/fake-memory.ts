@@ -12,7 +12,8 @@ import type {
   EngineChannel,
   EngineChannelOptions,
 } from '../../lib/move-notify/importer/engine.js'
-import { FakeBackend, type FakeRow } from './fake-backend.js'
+import type { BatchRow } from '../batch-row.js'
+import { FakeBackend } from './fake-backend.js'
 
 export class FakeBacking implements Backing {
   readonly fd = -1
@@ -174,7 +175,7 @@ export class FakeCopyQueue extends FakeBackend {
     return true
   }
 
-  protected execute(row: FakeRow): void {
+  protected execute(row: BatchRow): void {
     const target = this.engine.mapped.get(row.target)
     const source = this.engine.mapped.get(row.source)
     let status: number = Status.OK

@@ -7,7 +7,8 @@ import { QueueChannel } from '../../lib/engines/queue/channel.js'
 import { P2pdmaError } from '../../lib/errors.js'
 import { Op, Status } from '../../lib/move-notify/importer/batch.js'
 import type { EngineChannel, EngineChannelOptions } from '../../lib/move-notify/importer/engine.js'
-import { FakeBackend, type FakeRow } from './fake-backend.js'
+import type { BatchRow } from '../batch-row.js'
+import { FakeBackend } from './fake-backend.js'
 import { FakeEngine } from './fake-memory.js'
 
 /** What a frame's first byte says for the device to report an error of its own. */
@@ -67,7 +68,7 @@ export class FakeRing extends FakeBackend {
     return this.#op === Op.SEND || this.#engine.wire.length > 0
   }
 
-  protected execute(row: FakeRow): void {
+  protected execute(row: BatchRow): void {
     const { mapped, wire } = this.#engine
     const memory = mapped.get(this.#op === Op.SEND ? row.source : row.target)?.bytes
     if (memory === undefined) this.complete(row.cookie, 0, Status.NOT_MAPPED)
@@ -75,7 +76,7 @@ export class FakeRing extends FakeBackend {
     else this.#receive(row, memory, wire.shift() ?? new Uint8Array(0))
   }
 
-  #send({ cookie, sourceOffset, length }: FakeRow, memory: Uint8Array): void {
+  #send({ cookie, sourceOffset, length }: BatchRow, memory: Uint8Array): void {
     const frame = memory.slice(sourceOffset, sourceOffset + length)
     if (frame[0] === BAD_FRAME) return this.complete(cookie, 0x2a, Status.DEVICE_ERROR)
     this.#engine.wire.push(frame)
@@ -83,7 +84,11 @@ export class FakeRing extends FakeBackend {
     setImmediate(() => this.#engine.deliver())
   }
 
-  #receive({ cookie, targetOffset, length }: FakeRow, memory: Uint8Array, frame: Uint8Array): void {
+  #receive(
+    { cookie, targetOffset, length }: BatchRow,
+    memory: Uint8Array,
+    frame: Uint8Array,
+  ): void {
     memory.set(frame.subarray(0, length), targetOffset)
     this.complete(cookie, Math.min(frame.length, length), Status.OK)
   }
