@@ -88,7 +88,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   #capabilities: EngineCapabilities = capabilitiesOf([])
   readonly #memory: DeviceMappings
   #driver: DriverDevice | null = null
-  readonly #channels = new Map<string, RingBackend>()
+  readonly #backends = new Map<string, RingBackend>()
   #importers: Importer[] = []
   #isDown = false
   #reviving: Promise<void> = Promise.resolve()
@@ -123,7 +123,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
       const host: NicHost = {
         device,
         allocate: (size) => new DmaMemory(device.space, size),
-        onInterrupt: (queue) => engine.#channels.get(queue)?.channel.notify(),
+        onInterrupt: (queue) => engine.#backends.get(queue)?.channel.notify(),
         onLink: (link) => {
           // Later: what a listener throws, or calls, must hit nothing half done of ours.
           process.nextTick(() => engine.emit('link', link))
@@ -206,7 +206,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
         { code: 'ERR_INVALID_ARG_VALUE', argument: 'queue' },
       )
     }
-    if (this.#channels.has(queue)) {
+    if (this.#backends.has(queue)) {
       throw new P2pdmaError(`The queue ${queue} of ${this.name} has a channel`, {
         code: 'EBUSY',
         argument: 'queue',
@@ -218,7 +218,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     const ring = driver.openQueue(queue, entries)
     const channel = new QueueChannel(options, (channel) => {
       const backend = new RingBackend(this, ring, channel)
-      this.#channels.set(queue, backend)
+      this.#backends.set(queue, backend)
       return backend
     })
     this.#look ??= setInterval(() => this.#lookAtDevice(), LOOK_MS).unref()
@@ -292,7 +292,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     this.#isDown = true
     this.#resets++
     driver.halt()
-    for (const backend of this.#channels.values()) backend.beforeReset(isSound)
+    for (const backend of this.#backends.values()) backend.beforeReset(isSound)
     process.nextTick(() => this.emit('reset', reason))
     this.#reviving = this.#revive(driver)
   }
@@ -307,7 +307,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     if (this.#error !== null) return
     if (this.#health(driver) === 'gone') return this.#lose(null)
     this.#isDown = false
-    for (const backend of this.#channels.values()) backend.afterReset()
+    for (const backend of this.#backends.values()) backend.afterReset()
   }
 
   /** Registers of memory that is switched off may read as anything: that is asked first. */
@@ -328,7 +328,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
     if (health === 'reset') return this.#onSurprise('somebody else has reset it')
     this.#surprises = 0
     // An interrupt may be lost: Linux's driver raises one by itself now and then (e1000_watchdog_task).
-    for (const { channel } of this.#channels.values()) channel.notify()
+    for (const { channel } of this.#backends.values()) channel.notify()
     if (++this.#looks % LOOKS_PER_READING === 0) driver.statistics?.()
   }
 
@@ -395,10 +395,10 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
 
   /** @internal */
   forget(backend: RingBackend): void {
-    if (this.#channels.get(backend.queue.name) === backend) {
-      this.#channels.delete(backend.queue.name)
+    if (this.#backends.get(backend.queue.name) === backend) {
+      this.#backends.delete(backend.queue.name)
     }
-    if (this.#channels.size > 0 || this.#look === null) return
+    if (this.#backends.size > 0 || this.#look === null) return
     clearInterval(this.#look)
     this.#look = null
   }
@@ -417,7 +417,7 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   }
 
   async #giveBack(): Promise<void> {
-    for (const { channel } of [...this.#channels.values()]) channel.close()
+    for (const { channel } of [...this.#backends.values()]) channel.close()
     await Promise.allSettled([this.#reviving, this.#memory.end()])
     this.stats()
     const driver = this.#driver
