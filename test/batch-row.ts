@@ -1,5 +1,5 @@
 /** A row of a batch as an object, for devices of tests that keep their work so. */
-import type { Batch } from '../lib/move-notify/importer/batch.js'
+import { Batch } from '../lib/move-notify/importer/batch.js'
 
 export interface BatchRow {
   readonly op: number
@@ -23,4 +23,15 @@ export function rowOf(batch: Batch, at: number): BatchRow {
     operand: batch.operand[at] ?? 0,
     cookie: batch.cookie[at] ?? 0,
   }
+}
+
+/** These rows, what they leave out being 0; the cookie of each is its place. */
+export function batchOf(rows: readonly Partial<BatchRow>[]): Batch {
+  const batch = new Batch(rows.length)
+  rows.forEach((row, i) => {
+    for (const [column, value] of Object.entries({ cookie: i, ...row })) {
+      batch[column as keyof BatchRow][i] = value
+    }
+  })
+  return batch
 }

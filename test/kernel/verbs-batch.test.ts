@@ -3,32 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { memfd, udmabuf } from '../../lib/exporters/index.js'
 import { QueuePair } from '../../lib/kernel/verbs/index.js'
-import { Batch, Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
+import { type Batch, Completions, Op, Status } from '../../lib/move-notify/importer/batch.js'
 import type { Channel } from '../../lib/move-notify/importer/channel.js'
+import { type BatchRow, batchOf } from '../batch-row.js'
 import { type Ends, KIB, breakQueue, buffer, bytes, granted, open } from './verbs-engine-support.js'
 
 t.setTimeout(900_000)
-
-interface Row {
-  op: number
-  source?: number
-  target?: number
-  sourceOffset?: number
-  targetOffset?: number
-  length?: number
-  operand?: number
-}
-
-function batchOf(rows: readonly Row[]): Batch {
-  const batch = new Batch(rows.length)
-  rows.forEach((row, i) => {
-    for (const [column, value] of Object.entries(row) as [keyof Row, number][]) {
-      batch[column][i] = value
-    }
-    batch.cookie[i] = i
-  })
-  return batch
-}
 
 /** Posts all rows and reaps as many completions, in the order in which they come. */
 async function run(channel: Channel, batch: Batch, size = 7) {
@@ -63,7 +43,7 @@ async function setUp(t: Test, ends: Ends) {
 t.test('writes, reads and atomics, many times round the ring', async (t) => {
   const ends = await open(t, 32)
   const { source, target, from, remote } = await setUp(t, ends)
-  const rows: Row[] = []
+  const rows: Partial<BatchRow>[] = []
   for (let i = 0; i < 200; i++) {
     const at = (i % 60) * KIB
     rows.push(
@@ -103,7 +83,7 @@ t.test('every malformed row is refused, with those before it posted', async (t) 
   const readOnly = await ends.a.attach(await buffer(t, 4 * KIB, memfd()), { access: 1 })
   const write = { op: Op.COPY, source: from.id, target: remote.id, length: 8 }
   const add = { op: Op.FETCH_ADD, target: remote.id, length: 8, operand: 1 }
-  const wrong: readonly (readonly [Row, string, string?])[] = [
+  const wrong: readonly (readonly [Partial<BatchRow>, string, string?])[] = [
     [{ ...write, op: Op.NOP }, 'op', 'ERR_UNSUPPORTED'],
     [{ ...write, op: Op.FILL }, 'op', 'ERR_UNSUPPORTED'],
     [{ ...write, op: 6 }, 'op'],
@@ -287,7 +267,7 @@ t.test('who waits for what arrives is not woken by what was sent', async (t) => 
   const { ours, theirs } = ends
   const { from, attachment } = await setUp(t, ends)
   const out = new Completions(4)
-  const post = (channel: Channel, row: Row) =>
+  const post = (channel: Channel, row: Partial<BatchRow>) =>
     t.equal(channel.post(batchOf([{ ...row, length: 64 }]), 0, 1), 1)
   const credit = async () => {
     const row = batchOf([{ op: Op.SEND, source: from.id, length: 64 }])

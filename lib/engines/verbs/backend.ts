@@ -163,12 +163,13 @@ export class VerbsBackend implements Backend {
 
   #look(): void {
     if (!this.#channel.closed) this.rows.poll()
+    this.#channel.notify()
+    // After it: who was told may have taken the last completion, of which no event comes any more.
     const waiting = this.#waiting
     if (waiting.length > 0) {
       this.#waiting = waiting.filter((each) => !each.isTrue())
       for (const each of waiting) if (!this.#waiting.includes(each)) each.resolve()
     }
-    this.#channel.notify()
     // Where somebody waits for completions it listens already.
     if (this.#waiting.length > 0 && this.#channel.awaited === 'nothing') this.listen(false)
     this.hold(this.#channel.awaited !== 'nothing')
