@@ -20,6 +20,7 @@
         'native/udmabuf.cc',
         'native/vfio_container.cc',
         'native/vfio_device.cc',
+        'native/ring/form_args.cc',
         'native/ring/js.cc',
         'native/ring/ring.cc',
         'native/support/column_args.cc',

@@ -28,6 +28,12 @@ export const Status = {
 /** What the device may do through a mapping (bit mask). */
 export const Access = { READ: 1, WRITE: 2 } as const
 
+/**
+ * Beside `Access` bits of an attachment table's: the id names what the device has itself, its
+ * storage; offsets are in that.
+ */
+export const STORAGE_ACCESS = 4
+
 /** What is wrong with a row of a batch. */
 export const RowDefect = {
   NONE: 0,
@@ -51,6 +57,10 @@ export const RowDefect = {
   TARGET_OURS: 18,
   SOURCE_THEIRS: 19,
   TARGET_THEIRS: 20,
+  SOURCE_ALIGNMENT: 21,
+  TARGET_ALIGNMENT: 22,
+  LENGTH_ALIGNMENT: 23,
+  STORAGE: 24,
 } as const
 
 /** An attachment id is `tag << SLOT_BITS | slot`. */
@@ -103,7 +113,10 @@ export const RingBell = {
   TAKEN: 8,
   BAD: 9,
   DONE: 10,
-  LENGTH: 11,
+  /** Pending ones whose completions have been taken, before one that is under way. */
+  GAPS: 11,
+  UNMATCHED: 12,
+  LENGTH: 13,
 } as const
 
 /** What an attachment's mapping is in. */
@@ -156,7 +169,7 @@ export const RowCursor = {
   DONE: 4,
 } as const
 
-/** How far a row is that a queue pair's channel has accepted. */
+/** How far a row is that a channel has accepted; where they end in order, only a queue pair's says. */
 export const Stage = {
   /** Held here: not handed to the queue pair, or taken back from it. */
   HELD: 0,
@@ -164,6 +177,8 @@ export const Stage = {
   HANDED: 1,
   /** Its result is known. */
   DONE: 2,
+  /** Its completion has been reaped, that of one before it has not. */
+  REAPED: 3,
 } as const
 
 /** Kinds of work request, in the lowest bits of a request's id. */

@@ -5,6 +5,7 @@ export { INTERFACE_VERSION, type Registered } from './registry.js'
 export { type EngineFamily, type OpenedEngine, registerEngine } from './engines/registry.js'
 export { registerDriver } from './engines/vfio/drivers.js'
 export type {
+  DeviceStorage,
   Driver,
   DriverDevice,
   DriverHost,
@@ -13,16 +14,23 @@ export type {
   NicHost,
   Health,
   QueueLimits,
+  QueueOperation,
   RingQueue,
 } from './engines/vfio/driver.js'
 export type { DmaMemory } from './engines/vfio/dma-memory.js'
-export type { DescriptorForm, RingMemory } from './engines/vfio/ring-slots.js'
-export type { NativeDescriptorForm } from './native.js'
+export type {
+  CompletionForm,
+  CompletionRing,
+  DescriptorForm,
+  RingMemory,
+} from './engines/vfio/ring-slots.js'
+export type { NativeCompletionForm, NativeDescriptorForm } from './native.js'
 export type { QueueChannel, QueueState } from './engines/queue/channel.js'
 export type { SoftwareChannel } from './engines/software/channel.js'
 export type { SoftwareFault } from './engines/software/inject.js'
 export type { SoftwareStats } from './native.js'
-export type { VfioEngine, VfioEvents, VfioStats } from './engines/vfio/engine.js'
+export type { VfioEngine } from './engines/vfio/engine.js'
+export type { VfioEvents, VfioStats } from './engines/vfio/facts.js'
 export type { VfioFault, VfioLink } from './engines/vfio/driver.js'
 export type {
   ConnectOptions,

@@ -154,28 +154,83 @@ export interface NativeDescriptorForm {
   readonly addressWord: number
   /** The length is or'ed into it; without it, descriptors have none. */
   readonly lengthWord?: number
+  /** What lengths, and places in the storage, are counted in, bytes; a power of two. Default 1. */
+  readonly blockBytes?: number
+  /** 1 where the device counts from 0, so that one block is 0. Default 0. */
+  readonly lengthLess?: number
+  /** Even; and the next one: where in the device's storage an operation is. */
+  readonly storageWord?: number
+  /** Even; and the next one: the IOVA of the second page that is reached; 0: there is none. */
+  readonly secondPageWord?: number
+  /** Bytes of such a page; a power of two. */
+  readonly pageBytes?: number
+  /** An operation's `code` is or'ed into it. Default 0. */
+  readonly operationWord?: number
+  /** The slot is or'ed into it, so many bits to the left, 16 at most: what a completion names. */
+  readonly idWord?: number
+  readonly idShift?: number
   /**
    * Or'ed into the last descriptor of each batch, which then reports for all
    * of it; without it, each reports for itself.
    */
   readonly lastWord?: number
   readonly lastBits?: number
-  /** Not 0 under `doneMask`: the device has finished it. */
-  readonly doneWord: number
-  readonly doneMask: number
+  /**
+   * Not 0 under `doneMask`: the device has finished it. This and what follows is left out where
+   * completions have a ring of their own.
+   */
+  readonly doneWord?: number
+  readonly doneMask?: number
   /** Of the same word: `goodValue`, or it went wrong. */
-  readonly goodMask: number
-  readonly goodValue: number
+  readonly goodMask?: number
+  readonly goodValue?: number
   /** The bytes transferred. */
-  readonly resultWord: number
-  readonly resultMask: number
+  readonly resultWord?: number
+  readonly resultMask?: number
 }
 
-export interface NativeRingLimits {
-  /** SEND or RECEIVE. */
+/** What a ring does; of one address in memory of ours. */
+export interface NativeRingOperation {
+  /** SEND or RECEIVE; or COPY, with the storage at one side. */
   op: number
+  /** Which side is the device's storage: 0 none, 1 the source, 2 the target. */
+  storage: number
+  /** Or'ed into the form's `operationWord`. */
+  code: number
   minLength: number
   maxLength: number
+  alignment: number
+}
+
+/**
+ * Completions that the device writes into a ring of their own, in the order in which operations
+ * end; in 32-bit words as the CPU has them.
+ */
+export interface NativeCompletionForm {
+  /** Words of each; a power of two, up to 16. */
+  readonly words: number
+  /**
+   * The phase, of one bit: 1 in what the device writes in its first round of the ring, which was
+   * zeroed, 0 in the second, and so on.
+   */
+  readonly phaseWord: number
+  readonly phaseMask: number
+  /** Which slot it is of, so many bits to the left; one that is none's is dropped, and counted. */
+  readonly idWord: number
+  readonly idMask: number
+  readonly idShift: number
+  /** `goodValue`, or it went wrong. All of its bytes were transferred. */
+  readonly goodWord: number
+  readonly goodMask: number
+  readonly goodValue: number
+}
+
+/** Such a ring. */
+export interface NativeCompletionRing extends NativeCompletionForm {
+  readonly memory: NativeMapping
+  readonly entries: number
+  /** Offset of the register that takes the next entry to be read. */
+  readonly head: number
 }
 
 /** A ring of descriptors: native/ring/js.cc. */
@@ -194,6 +249,7 @@ export interface NativeRing extends NativeColumns {
     last: Uint32Array,
   ): void
   refill(): void
+  rewind(): void
   close(): void
 }
 
@@ -204,11 +260,15 @@ interface RingNative {
     registers: NativeMapping,
     tail: number,
     form: NativeDescriptorForm,
-    limits: NativeRingLimits,
+    operations: readonly NativeRingOperation[],
+    completions: NativeCompletionRing | undefined,
     cookies: Float64Array,
     offsets: Float64Array,
     lengths: Float64Array,
     ids: Uint32Array,
+    places: Float64Array,
+    kinds: Uint8Array,
+    stages: Uint8Array,
     doorbell: Uint32Array,
     untold: Uint32Array,
   ): NativeRing

@@ -34,6 +34,8 @@ enum Access : uint32_t {
 };
 }  // namespace access
 
+constexpr uint32_t kStorageAccess = 4;
+
 namespace row_defect {
 enum RowDefect : uint32_t {
   kNone = 0,
@@ -57,6 +59,10 @@ enum RowDefect : uint32_t {
   kTargetOurs = 18,
   kSourceTheirs = 19,
   kTargetTheirs = 20,
+  kSourceAlignment = 21,
+  kTargetAlignment = 22,
+  kLengthAlignment = 23,
+  kStorage = 24,
 };
 }  // namespace row_defect
 
@@ -108,7 +114,9 @@ enum RingBell : uint32_t {
   kTaken = 8,
   kBad = 9,
   kDone = 10,
-  kLength = 11,
+  kGaps = 11,
+  kUnmatched = 12,
+  kLength = 13,
 };
 }  // namespace ring_bell
 
@@ -161,6 +169,7 @@ enum Stage : uint32_t {
   kHeld = 0,
   kHanded = 1,
   kDone = 2,
+  kReaped = 3,
 };
 }  // namespace stage
 

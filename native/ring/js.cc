@@ -14,6 +14,7 @@
 #include "../support/error.h"
 #include "../support/function.h"
 #include "../support/mmio.h"
+#include "form_args.h"
 #include "ring.h"
 
 namespace p2pdma {
@@ -22,7 +23,6 @@ namespace ring {
 namespace {
 
 constexpr uint32_t kMaxEntries = 1 << 16;
-constexpr uint32_t kMaxWords = 16;
 
 using namespace abi::ring_bell;
 
@@ -30,12 +30,20 @@ struct JsRing {
   std::unique_ptr<Ring> core;  // null when closed
   std::shared_ptr<MappedRange> registers;
   uint64_t tail = 0;
+  // Of completions in a ring of their own: takes the next entry that is read.
+  uint64_t head = 0;
   BatchColumns batch;
   CompletionColumns completions;
   uint32_t* bell = nullptr;
   bool usable() const { return core != nullptr && core->usable(); }
 };
 using RingPtr = std::shared_ptr<JsRing>;
+
+void Tell(const JsRing& ring, uint64_t offset, uint32_t value) {
+  if (ring.bell[kTell] == 0 || ring.registers->retired) return;
+  BeforeRegisterStore();
+  *reinterpret_cast<volatile uint32_t*>(ring.registers->data + offset) = value;
+}
 
 void Post(JsRing& ring) {
   uint32_t* const bell = ring.bell;
@@ -55,11 +63,19 @@ void Post(JsRing& ring) {
   bell[kAccepted] = result.accepted;
   bell[kDefect] = result.defect;
   bell[kPending] = pending + result.accepted;
-  if (result.accepted != 0 && bell[kTell] != 0 && !ring.registers->retired) {
-    BeforeRegisterStore();
-    *reinterpret_cast<volatile uint32_t*>(ring.registers->data + ring.tail) =
-        (slot + result.accepted) & (core.entries() - 1);
+  if (result.accepted != 0) {
+    Tell(ring, ring.tail, (slot + result.accepted) & (core.entries() - 1));
   }
+}
+
+// How many completions of `pending` descriptors can be taken. Those in a ring of their own are
+// taken off it, so that the device has room.
+uint32_t CountDone(JsRing& ring, uint32_t pending) {
+  Ring& core = *ring.core;
+  if (core.completions() == nullptr) return core.Done(ring.bell[kHead], pending);
+  if (core.Poll(ring.bell[kHead], pending)) Tell(ring, ring.head, core.completions()->next());
+  ring.bell[kUnmatched] = core.unmatched();
+  return core.finished();
 }
 
 void Reap(JsRing& ring) {
@@ -67,97 +83,31 @@ void Reap(JsRing& ring) {
   bell[kTaken] = 0;
   bell[kBad] = 0;
   if (!ring.usable()) return;
-  const Ring& core = *ring.core;
+  Ring& core = *ring.core;
   const uint32_t pending = bell[kPending];
   if (pending >= core.entries()) return;
   const uint32_t room = ring.completions.capacity;
-  const uint32_t taken = core.Done(bell[kHead], pending < room ? pending : room);
-  bell[kBad] = core.Complete(bell[kHead], taken, bell[kEpoch], ring.completions);
-  bell[kTaken] = taken;
-  bell[kPending] = pending - taken;
-  bell[kHead] = (bell[kHead] + taken) & (core.entries() - 1);
+  uint32_t past = 0;
+  if (core.completions() == nullptr) {
+    past = bell[kTaken] = core.Done(bell[kHead], pending < room ? pending : room);
+    bell[kBad] = core.Complete(bell[kHead], past, bell[kEpoch], ring.completions);
+  } else {
+    const uint32_t done = CountDone(ring, pending);
+    const uint32_t taken = done < room ? done : room;
+    bell[kBad] = core.Give(taken, bell[kEpoch], ring.completions);
+    bell[kTaken] = taken;
+    past = core.Past(bell[kHead], pending);
+    const uint32_t gaps = bell[kGaps] + taken;
+    bell[kGaps] = gaps < past ? 0 : gaps - past;
+  }
+  bell[kPending] = pending - past;
+  bell[kHead] = (bell[kHead] + past) & (core.entries() - 1);
 }
 
 void Done(JsRing& ring) {
   const uint32_t pending = ring.bell[kPending];
   const bool usable = ring.usable() && pending < ring.core->entries();
-  ring.bell[kDone] = usable ? ring.core->Done(ring.bell[kHead], pending) : 0;
-}
-
-class Fields {
- public:
-  explicit Fields(const Napi::Value& value) : object_(value.As<Napi::Object>()) {}
-
-  uint32_t Uint(const char* name, uint32_t max = UINT32_MAX) const {
-    const Napi::Value value = object_.Get(name);
-    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-    if (!(number >= 0 && number <= max) ||
-        static_cast<double>(static_cast<uint32_t>(number)) != number) {
-      throw CodedError(object_.Env(), "ERR_OUT_OF_RANGE",
-                       std::string(name) + " must be a whole number up to " + std::to_string(max),
-                       name);
-    }
-    return static_cast<uint32_t>(number);
-  }
-
-  Napi::Value Get(const char* name) const { return object_.Get(name); }
-  bool Has(const char* name) const { return !object_.Get(name).IsUndefined(); }
-
- private:
-  const Napi::Object object_;
-};
-
-Fields ObjectArg(const Napi::CallbackInfo& info, size_t index, const char* name) {
-  if (!info[index].IsObject()) {
-    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", std::string(name) + " must be an object",
-                     name);
-  }
-  return Fields(info[index]);
-}
-
-Form FormArg(const Napi::CallbackInfo& info, size_t index) {
-  const Fields fields = ObjectArg(info, index, "form");
-  Form form;
-  const Napi::Value words = fields.Get("words");
-  if (!words.IsTypedArray() || words.As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
-    throw CodedError(info.Env(), "ERR_INVALID_ARG_TYPE", "words must be a Uint32Array", "words");
-  }
-  const auto array = words.As<Napi::Uint32Array>();
-  const size_t length = array.ElementLength();
-  if (length < 2 || length > kMaxWords || length % 2 != 0) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "a descriptor has 2, 4 to 16 words", "words");
-  }
-  form.words.assign(array.Data(), array.Data() + length);
-  const auto last = static_cast<uint32_t>(length - 1);
-  form.address_word = fields.Uint("addressWord", last - 1);
-  if (form.address_word % 2 != 0) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "addressWord must be even", "addressWord");
-  }
-  form.has_length = fields.Has("lengthWord");
-  if (form.has_length) form.length_word = fields.Uint("lengthWord", last);
-  if (fields.Has("lastBits")) {
-    form.last_word = fields.Uint("lastWord", last);
-    form.last_bits = fields.Uint("lastBits");
-  }
-  form.done_word = fields.Uint("doneWord", last);
-  form.done_mask = fields.Uint("doneMask");
-  form.good_mask = fields.Uint("goodMask");
-  form.good_value = fields.Uint("goodValue");
-  form.result_word = fields.Uint("resultWord", last);
-  form.result_mask = fields.Uint("resultMask");
-  return form;
-}
-
-Limits LimitsArg(const Napi::CallbackInfo& info, size_t index) {
-  const Fields fields = ObjectArg(info, index, "limits");
-  Limits limits;
-  limits.op = static_cast<uint8_t>(fields.Uint("op", abi::op::kReceive));
-  if (limits.op != abi::op::kSend && limits.op != abi::op::kReceive) {
-    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "op must be SEND or RECEIVE", "op");
-  }
-  limits.min_length = fields.Uint("minLength");
-  limits.max_length = fields.Uint("maxLength");
-  return limits;
+  ring.bell[kDone] = usable ? CountDone(ring, pending) : 0;
 }
 
 // useTable(capacity, ids, states, access, iovas, sizes, last)
@@ -171,8 +121,37 @@ void UseTable(const Napi::CallbackInfo& info, JsRing& ring) {
   ring.core->uses.last = last;
 }
 
-// openRing(descriptors, entries, registers, tail, form, limits, cookies, offsets, lengths, ids,
-//          doorbell, untold)
+void CheckRegister(Napi::Env env, const MappedRange& registers, uint64_t offset, const char* name) {
+  if ((offset & 3) == 0 && registers.Contains(offset, 4) && registers.writable) return;
+  throw CodedError(env, "ERR_OUT_OF_RANGE",
+                   std::string(name) + " must be a register that can be written", name);
+}
+
+void CheckRoom(Napi::Env env, const MappedRange& memory, uint64_t entries, size_t words) {
+  if (memory.Contains(0, entries * words * 4) && memory.writable) return;
+  throw CodedError(env, "ERR_OUT_OF_RANGE", "entries reach beyond the memory", "entries");
+}
+
+// Undefined: they are in the descriptors.
+std::unique_ptr<CompletionQueue> CompletionsArg(const Napi::CallbackInfo& info, size_t index,
+                                                uint32_t entries, JsRing& ring) {
+  if (info[index].IsUndefined()) return nullptr;
+  const Fields fields = ObjectArg(info, index, "completions");
+  const CompletionForm form = CompletionFormOf(fields, kMaxEntries);
+  // One for each descriptor that the device can have, and one that stays empty.
+  if (form.entries < entries) {
+    throw CodedError(info.Env(), "ERR_OUT_OF_RANGE", "there are fewer completions than descriptors",
+                     "entries");
+  }
+  std::shared_ptr<MappedRange> memory = UnwrapMapping(fields.Get("memory"));
+  CheckRoom(info.Env(), *memory, form.entries, form.words);
+  ring.head = fields.Uint("head");
+  CheckRegister(info.Env(), *ring.registers, ring.head, "head");
+  return std::make_unique<CompletionQueue>(std::move(memory), form);
+}
+
+// openRing(descriptors, entries, registers, tail, form, operations, completions, cookies, offsets,
+//          lengths, ids, places, kinds, stages, doorbell, untold)
 Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   std::shared_ptr<MappedRange> memory = UnwrapMapping(info[0]);
@@ -183,26 +162,24 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
   const auto ring = std::make_shared<JsRing>();
   ring->registers = UnwrapMapping(info[2]);
   ring->tail = UintArg(info, 3, "tail");
-  if ((ring->tail & 3) != 0 || !ring->registers->Contains(ring->tail, 4) ||
-      !ring->registers->writable) {
-    throw CodedError(env, "ERR_OUT_OF_RANGE", "tail must be a register that can be written",
-                     "tail");
-  }
-  Form form = FormArg(info, 4);
-  if (!memory->Contains(0, uint64_t{entries} * form.words.size() * 4) || !memory->writable) {
-    throw CodedError(env, "ERR_OUT_OF_RANGE", "entries reach beyond the memory", "entries");
-  }
+  CheckRegister(env, *ring->registers, ring->tail, "tail");
+  std::unique_ptr<CompletionQueue> completions = CompletionsArg(info, 6, entries, *ring);
+  Form form = FormArg(info, 4, completions != nullptr);
+  CheckRoom(env, *memory, entries, form.words.size());
   RowColumns rows;
-  rows.cookies = Column<double>(ColumnArg(info, 6, "cookies", napi_float64_array, entries));
-  rows.offsets = Column<double>(ColumnArg(info, 7, "offsets", napi_float64_array, entries));
-  rows.lengths = Column<double>(ColumnArg(info, 8, "lengths", napi_float64_array, entries));
-  rows.ids = Column<uint32_t>(ColumnArg(info, 9, "ids", napi_uint32_array, entries));
-  ring->bell = static_cast<uint32_t*>(ColumnArg(info, 10, "doorbell", napi_uint32_array, kLength));
-  ring->core = std::make_unique<Ring>(std::move(memory), 0, entries, std::move(form),
-                                      LimitsArg(info, 5), rows);
-  ring->core->uses.untold = {
-      Column<uint32_t>(ColumnArg(info, 11, "untold", napi_uint32_array, 1 + size_t{entries})),
-      entries};
+  rows.cookies = Column<double>(ColumnArg(info, 7, "cookies", napi_float64_array, entries));
+  rows.offsets = Column<double>(ColumnArg(info, 8, "offsets", napi_float64_array, entries));
+  rows.lengths = Column<double>(ColumnArg(info, 9, "lengths", napi_float64_array, entries));
+  rows.ids = Column<uint32_t>(ColumnArg(info, 10, "ids", napi_uint32_array, entries));
+  rows.places = Column<double>(ColumnArg(info, 11, "places", napi_float64_array, entries));
+  rows.kinds = Column<uint8_t>(ColumnArg(info, 12, "kinds", napi_uint8_array, entries));
+  rows.stages = Column<uint8_t>(ColumnArg(info, 13, "stages", napi_uint8_array, entries));
+  ring->bell = static_cast<uint32_t*>(ColumnArg(info, 14, "doorbell", napi_uint32_array, kLength));
+  const size_t most_untold = 2 * size_t{entries};
+  const Column<uint32_t> untold(ColumnArg(info, 15, "untold", napi_uint32_array, 1 + most_untold));
+  ring->core = std::make_unique<Ring>(std::move(memory), entries, std::move(form),
+                                      OperationsArg(info, 5), std::move(completions), rows);
+  ring->core->uses.untold = {untold, static_cast<uint32_t>(most_untold)};
   const Napi::Object object = Napi::Object::New(env);
   SetFast<Post>(env, object, "post", ring);
   SetFast<Reap>(env, object, "reap", ring);
@@ -216,6 +193,10 @@ Napi::Value OpenRing(const Napi::CallbackInfo& info) {
     if (ring->usable() && pending < ring->core->entries()) {
       ring->core->Refill(ring->bell[kHead], pending);
     }
+  });
+  Set(object, "rewind", [ring](const Napi::CallbackInfo&) {
+    ring->bell[kGaps] = 0;
+    if (ring->core != nullptr) ring->core->Rewind();
   });
   Set(object, "close", [ring](const Napi::CallbackInfo&) { ring->core.reset(); });
   return object;

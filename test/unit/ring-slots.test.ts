@@ -27,8 +27,7 @@ function open(op: number, form: DescriptorForm, entries = ENTRIES) {
   table.iovas[place] = IOVA
   table.access[place] = Access.READ | Access.WRITE
   table.states[place] = MappingState.OPEN
-  const limits = { minLength: 17, maxLength: 4096 }
-  const use = { queue: 'q', op, limits }
+  const use = { queue: 'q', operations: [{ op, minLength: 17, maxLength: 4096, alignment: 1 }] }
   const slots = new RingSlots(use, { memory, entries, form, registers, tail: TAIL }, table)
   const words = new Uint32Array(memory.view())
   return { slots, words, registers, table, memory, mapping, place }

@@ -196,8 +196,7 @@ void t.test('a ring says what a look at all of it says', (t) => {
     const listed = new Set<number>()
     const use = {
       queue: 'q',
-      op: Op.SEND,
-      limits: { minLength: 1, maxLength: 4096 },
+      operations: [{ op: Op.SEND, minLength: 1, maxLength: 4096, alignment: 1 }],
     }
     const registers = new Registers(memory)
     const ring = { memory, entries: ENTRIES, form: sendForm, registers, tail: 4096 }

@@ -9,6 +9,8 @@ export interface RowRules {
   readonly unsupported: { readonly text: string; readonly hint: string }
   /** What lengths may be, as in "must be a whole number from 64 to 1518". */
   readonly lengths: string
+  /** What offsets and lengths are a multiple of, bytes; left out: nothing. */
+  readonly alignment?: number
   /** Bytes of what an id names; left out: they are not known here. */
   sizeOf?(id: number): number
 }
@@ -40,6 +42,10 @@ const texts: Record<number, readonly [column: Column, text: string]> = {
   [RowDefect.TARGET_OURS]: ['target', 'must be a peer’s'],
   [RowDefect.SOURCE_THEIRS]: ['source', 'must be ours'],
   [RowDefect.TARGET_THEIRS]: ['target', 'must be ours'],
+  [RowDefect.SOURCE_ALIGNMENT]: ['sourceOffset', 'must be a multiple of ALIGNMENT'],
+  [RowDefect.TARGET_ALIGNMENT]: ['targetOffset', 'must be a multiple of ALIGNMENT'],
+  [RowDefect.LENGTH_ALIGNMENT]: ['length', 'must be a multiple of ALIGNMENT'],
+  [RowDefect.STORAGE]: ['target', 'or the source, and only one, must be the device’s storage'],
 }
 
 /** `defect` is none of `RowDefect.NONE`; rows `first` to `first + accepted - 1` have been posted. */
@@ -64,6 +70,7 @@ export function rowError(
   const argument = `batch.${column}[${row}]`
   const what = text
     .replace('LENGTHS', rules.lengths)
+    .replace('ALIGNMENT', String(rules.alignment ?? 1))
     .replace('BOUNDS', bounds(rules, batch, column, row))
   return new PostError(
     `${argument} ${what}, is ${String(batch[column][row])}`,

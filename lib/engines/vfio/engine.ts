@@ -10,25 +10,26 @@ import {
   closedError,
   deviceLostError,
   isDeviceLost,
+  typeError,
 } from '../../errors.js'
 import { VfioDevice } from '../../kernel/vfio/index.js'
 import type { Backing } from '../../move-notify/exporter/backing.js'
-import { Op } from '../../move-notify/importer/batch.js'
 import { withDeadline } from '../../move-notify/reservation/deadline.js'
 import type {
   Engine,
   EngineCapabilities,
   EngineChannel,
   EngineChannelOptions,
-  OperationCapability,
 } from '../../move-notify/importer/engine.js'
 import { Importer, type ImporterOptions } from '../../move-notify/importer/importer.js'
+import type { RemoteAttachment } from '../../move-notify/importer/remote-attachment.js'
 import { loseDevice } from '../../move-notify/importer/shared.js'
 import { QueueChannel } from '../queue/channel.js'
 import { checkChannelOptions } from '../queue/channel-options.js'
-import { DeviceMappings, dmaRefusalOf } from './device-mappings.js'
+import { DeviceMappings } from './device-mappings.js'
 import { DmaMemory } from './dma-memory.js'
 import {
+  type DeviceStorage,
   type DriverDevice,
   type Health,
   isNic,
@@ -38,6 +39,7 @@ import {
   type VfioLink,
 } from './driver.js'
 import { driverOf } from './drivers.js'
+import { capabilitiesOf, type VfioEvents, type VfioStats } from './facts.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingBackend } from './ring-backend.js'
 
@@ -54,29 +56,6 @@ const UNMAP_MS = 10_000
 
 /** The device's counters have 32 bits and stay at the highest: they are added up each minute. */
 const LOOKS_PER_READING = 600
-
-/** What an engine's device has done since it was opened. */
-export interface VfioStats {
-  /** The driver's sums since it was opened, by the names of the datasheet. */
-  device: Readonly<Record<string, number>>
-  /** What of them are frames that the device dropped. */
-  dropped: number
-  /** Times the device was reset, by whoever it was, while it was open. */
-  resets: number
-}
-
-export interface VfioEvents {
-  /** The link has come up or gone down. */
-  link: [VfioLink]
-  /** The device is being reset, and why. Work that cannot be repeated has an unknown outcome. */
-  reset: [string]
-  /**
-   * The device is gone, or answers no more: `engine.error`, and all that was in
-   * flight and waited has rejected with it. Nothing of it is mapped any more, and
-   * it has been let go: once it is back, open it again.
-   */
-  lost: [P2pdmaError]
-}
 
 export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   static {
@@ -167,6 +146,31 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
 
   get link(): VfioLink | null {
     return this.#nic?.link ?? null
+  }
+
+  /** What the device keeps data in; null where it has nothing. */
+  get storage(): DeviceStorage | null {
+    return this.#usable.storage ?? null
+  }
+
+  /**
+   * The device's storage, as work of this importer names it: a COPY between it and an attachment,
+   * at offsets and of lengths that `capabilities` tell. ERR_UNSUPPORTED where there is none.
+   */
+  attachStorage(importer: Importer): RemoteAttachment {
+    this.#checkOpen()
+    if (!(importer instanceof Importer) || importer.engine !== this) {
+      throw typeError('importer', 'an importer of this engine', importer)
+    }
+    const { storage } = this
+    if (storage === null) {
+      throw new P2pdmaError(`${this.name} has no storage`, { code: 'ERR_UNSUPPORTED' })
+    }
+    const { size, access } = storage
+    const onClose = () => this.table.dropStorage(attachment.id)
+    const attachment: RemoteAttachment = importer.attachRemote({ size, access, onClose })
+    this.table.addStorage(attachment.id, size, access)
+    return attachment
   }
 
   /** The queues that channels can be opened on; one channel each. */
@@ -446,16 +450,5 @@ export class VfioEngine extends EventEmitter<VfioEvents> implements Engine {
   #checkOpen(): void {
     if (this.#closing !== null) throw closedError('The engine')
     if (this.#error !== null) throw this.#error
-  }
-}
-
-/** Memory comes by its pages, a BAR by its mapping: the IOMMU is given no dma-buf as such. */
-function capabilitiesOf(operations: readonly OperationCapability[]): EngineCapabilities {
-  return {
-    operations,
-    isTwoSided: operations.some(({ op }) => op === Op.SEND || op === Op.RECEIVE),
-    maps: { dmaBufs: false, cpuMemory: true, bars: true },
-    lateAccess: 'fault',
-    canMap: dmaRefusalOf,
   }
 }

@@ -1,4 +1,5 @@
 /** The attachments of a device behind an IOMMU. Each keeps its IOVA range until it is released. */
+import { MappingState, STORAGE_ACCESS } from '../../abi.js'
 import { slotOf } from '../../move-notify/importer/ids.js'
 import { P2pdmaError } from '../../errors.js'
 import { AttachmentTable } from '../queue/table.js'
@@ -27,6 +28,25 @@ export class MappingTable extends AttachmentTable {
       })
     }
     return super.claim(id)
+  }
+
+  /** The id names the device's own storage, of `size` bytes: nothing is mapped for it. */
+  addStorage(id: number, size: number, access: number): void {
+    const slot = this.claim(id)
+    this.sizes[slot] = size
+    this.access[slot] = access | STORAGE_ACCESS
+    this.iovas[slot] = 0
+    this.states[slot] = MappingState.OPEN
+  }
+
+  dropStorage(id: number): void {
+    const slot = super.find(id)
+    if (slot >= 0) this.states[slot] = MappingState.NONE
+  }
+
+  /** Of the storage, too. */
+  override sizeOf(id: number): number {
+    return this.sizes[super.find(id)] ?? 0
   }
 
   protected override grow(length: number): void {

@@ -43,10 +43,15 @@ export class RingBackend implements Backend {
     this.channel = channel
     this.queue = queue
     this.#host = host
-    const { name, op, limits } = queue
-    this.rows = new RingSlots({ queue: name, op, limits }, queue.ring, host.table)
+    const { name, operations } = queue
+    this.rows = new RingSlots({ queue: name, operations }, queue.ring, host.table)
   }
 
+  get unmatched(): number {
+    return this.rows.unmatched
+  }
+
+  /** What ended before an older one counts until that has ended, too: it keeps its place. */
   get inFlight(): number {
     return this.rows.pending + this.#finished.length
   }
@@ -122,10 +127,11 @@ export class RingBackend implements Backend {
   }
 
   #isQuiet(): boolean {
-    if (this.#host.isDown) return true
+    // What a device has lost it has not been given again.
+    if (this.#host.isDown || this.#isLost) return true
     const slots = this.rows
-    // What cannot be repeated drains; the device has reported all of it, and says so itself.
-    if (!this.queue.repeatable && slots.done < slots.pending) return false
+    // The device has reported all of what drains, and says so itself.
+    if (this.queue.drains && !slots.isIdle) return false
     return this.queue.stop(slots.tail)
   }
 
@@ -186,11 +192,15 @@ export class RingBackend implements Backend {
    * (that is in our memory) and what it had begun.
    */
   beforeReset(isSound: boolean): void {
-    this.#harvest()
     const slots = this.rows
+    slots.tells = false
+    this.#harvest()
     if (this.queue.repeatable || slots.pending === 0) return
     const begun = this.#begun(isSound)
-    for (let i = 0; i < begun; i++) this.#finish(slots.slot(i), Status.OUTCOME_UNKNOWN)
+    for (let i = 0; i < begun; i++) {
+      const slot = slots.slot(i)
+      if (!slots.rows.isReaped(slot)) this.#finish(slot, Status.OUTCOME_UNKNOWN)
+    }
     slots.drop(begun)
     setImmediate(() => this.channel.notify())
   }
@@ -199,8 +209,9 @@ export class RingBackend implements Backend {
     if (this.#isLost) return 0
     // What a lost device had begun is anybody's guess.
     const { head, pending, entries } = this.rows
-    if (!isSound) return pending
-    return Math.min((this.queue.next() - head) & (entries - 1), pending)
+    const next = isSound ? this.queue.next?.() : undefined
+    if (next === undefined) return pending
+    return Math.min((next - head) & (entries - 1), pending)
   }
 
   /**
@@ -217,7 +228,7 @@ export class RingBackend implements Backend {
     this.#finished.push({ cookie: this.rows.rows.cookies[slot] ?? 0, result: 0, status })
   }
 
-  /** Finishes what names an attachment that is gone. */
+  /** Finishes what names an attachment that is gone; what has been reaped has no place any more. */
   #dropGone(): void {
     const { table } = this.#host
     const slots = this.rows
@@ -225,6 +236,7 @@ export class RingBackend implements Backend {
     let kept = 0
     for (let i = 0; i < pending; i++) {
       const slot = slots.slot(i)
+      if (rows.isReaped(slot)) continue
       if (table.isMapped(rows.ids[slot] ?? 0)) rows.move(slot, slots.slot(kept++))
       else this.#finish(slot, Status.NOT_MAPPED)
     }
@@ -234,6 +246,7 @@ export class RingBackend implements Backend {
   /** An empty ring, beginning at slot 0, for what is held; the queue is off. */
   #rewind(): void {
     this.rows.rewind()
+    this.rows.tells = true
     this.queue.setUp()
     this.#isLost = true
   }

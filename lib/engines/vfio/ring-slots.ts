@@ -8,18 +8,36 @@ import { call } from '../../kernel/call.js'
 import type { Mapping } from '../../kernel/mapping.js'
 import type { Registers } from '../../kernel/vfio/index.js'
 import { Op } from '../../move-notify/importer/batch.js'
-import { native, type NativeDescriptorForm, type NativeRing } from '../../native.js'
+import {
+  native,
+  type NativeCompletionForm,
+  type NativeDescriptorForm,
+  type NativeRing,
+} from '../../native.js'
 import { sharedMemory } from '../../shared-memory.js'
 import type { BackendRows } from '../queue/channel.js'
 import { ColumnsInUse } from '../queue/native-columns.js'
 import type { RowRules } from '../queue/row-error.js'
 import type { Uses } from '../queue/uses.js'
-import type { QueueLimits } from './driver.js'
+import type { QueueOperation } from './driver.js'
 import type { MappingTable } from './mapping-table.js'
 import { RingRows } from './ring-rows.js'
 
 /** What a descriptor looks like. */
 export type DescriptorForm = NativeDescriptorForm
+
+/** What a completion looks like that is not in its descriptor. */
+export type CompletionForm = NativeCompletionForm
+
+/** Where a device writes completions, in the order in which operations end. */
+export interface CompletionRing {
+  readonly memory: Mapping
+  /** As many as the ring has descriptors, or more. */
+  readonly entries: number
+  readonly form: CompletionForm
+  /** Offset of the register that takes the entry after the last one read; of the ring's registers. */
+  readonly head: number
+}
 
 /** A ring as its driver describes it. */
 export interface RingMemory {
@@ -29,12 +47,13 @@ export interface RingMemory {
   readonly registers: Registers
   /** Offset of the register that takes the slot after the last one handed over. */
   readonly tail: number
+  /** Left out: the device says in the descriptor that it has finished it, in order. */
+  readonly completions?: CompletionRing
 }
 
 export interface RingUse {
   readonly queue: string
-  readonly op: number
-  readonly limits: QueueLimits
+  readonly operations: readonly QueueOperation[]
 }
 
 export class RingSlots implements BackendRows {
@@ -45,14 +64,14 @@ export class RingSlots implements BackendRows {
   readonly #table: MappingTable
   readonly #bell = new Uint32Array(sharedMemory(Bell.LENGTH * 4))
   readonly #mask: number
+  /** Whether the device is told of the completions that are taken off a ring of theirs. */
+  tells = true
   /** The columns of the table that the native side has. */
   #ids: Uint32Array | null = null
 
   constructor(use: RingUse, ring: RingMemory, table: MappingTable) {
-    const { entries, form } = ring
+    const { entries, form, completions } = ring
     const rows = new RingRows(entries)
-    const { minLength, maxLength } = use.limits
-    const limits = { op: use.op, minLength, maxLength }
     this.#native = call(() =>
       native.openRing(
         ring.memory.handle,
@@ -60,11 +79,19 @@ export class RingSlots implements BackendRows {
         ring.registers.handle,
         ring.tail,
         form,
-        limits,
+        use.operations.map(({ storage, code = 0, ...rest }) => ({
+          ...rest,
+          storage: storage === undefined ? 0 : storage === 'source' ? 1 : 2,
+          code,
+        })),
+        completions && { ...completions, ...completions.form, memory: completions.memory.handle },
         rows.cookies,
         rows.offsets,
         rows.lengths,
         rows.ids,
+        rows.places,
+        rows.kinds,
+        rows.stages,
         this.#bell,
         rows.uses.untold,
       ),
@@ -90,7 +117,10 @@ export class RingSlots implements BackendRows {
     return this.#bell[Bell.HEAD] ?? 0
   }
 
-  /** How many slots from the head on the device has. */
+  /**
+   * How many slots from the head on the device has; and, where operations do not end in order,
+   * those whose completions have been taken before an older one's.
+   */
   get pending(): number {
     return this.#bell[Bell.PENDING] ?? 0
   }
@@ -152,6 +182,7 @@ export class RingSlots implements BackendRows {
 
   /** As `Backend.reap`; the result of one that went wrong is the word that says so. */
   reap(): number {
+    this.#bell[Bell.TELL] = this.tells ? 1 : 0
     this.#native.reap()
     return this.#bell[Bell.TAKEN] ?? 0
   }
@@ -161,11 +192,23 @@ export class RingSlots implements BackendRows {
     return this.#bell[Bell.BAD] ?? 0
   }
 
-  /** How many the device has finished, in order. */
+  /** How many completions can be reaped, in order. */
   get done(): number {
     if (this.pending === 0) return 0
+    this.#bell[Bell.TELL] = this.tells ? 1 : 0
     this.#native.done()
     return this.#bell[Bell.DONE] ?? 0
+  }
+
+  /** Whether the device has finished all that it was given. */
+  get isIdle(): boolean {
+    const { done } = this
+    return done + (this.#bell[Bell.GAPS] ?? 0) >= this.pending
+  }
+
+  /** Completions that named nothing the device had. */
+  get unmatched(): number {
+    return this.#bell[Bell.UNMATCHED] ?? 0
   }
 
   /** Takes `count` from the head, whatever the device says. */
@@ -175,10 +218,11 @@ export class RingSlots implements BackendRows {
     bell[Bell.PENDING] = this.pending - count
   }
 
-  /** What is pending begins at slot 0 from now on. */
+  /** What is pending begins at slot 0 from now on, and the device's completions begin anew. */
   rewind(): void {
     this.rows.rewind(this.head, this.pending)
     this.#bell[Bell.HEAD] = 0
+    this.#native.rewind()
   }
 
   /** Writes what is pending into the ring, resolved as of now. */
@@ -194,14 +238,23 @@ export class RingSlots implements BackendRows {
   }
 }
 
-function rulesOf({ queue, op, limits }: RingUse, table: MappingTable): RowRules {
-  const does = op === Op.SEND ? 'sends' : 'receives'
+const words: Readonly<Record<number, string>> = {
+  [Op.COPY]: 'copies',
+  [Op.SEND]: 'sends',
+  [Op.RECEIVE]: 'receives',
+}
+
+function rulesOf({ queue, operations }: RingUse, table: MappingTable): RowRules {
+  const ops = [...new Set(operations.map(({ op }) => op))]
+  const does = ops.map((op) => words[op] ?? '').join(' and ')
+  const lengths = operations.map((each) => `from ${each.minLength} to ${each.maxLength}`)
   return {
     unsupported: {
-      text: ` must be ${op}: the queue ${queue} ${does}`,
+      text: ` must be ${ops.join(' or ')}: the queue ${queue} ${does}`,
       hint: `open a channel on another queue than ${queue}`,
     },
-    lengths: `from ${limits.minLength} to ${limits.maxLength}`,
+    lengths: [...new Set(lengths)].join(', or '),
+    alignment: Math.max(...operations.map(({ alignment }) => alignment)),
     sizeOf: (id) => table.sizeOf(id),
   }
 }

@@ -8,6 +8,7 @@ import type { Importer } from './importer.js'
  * A peer's buffer that we hold a key to. Work names it as it names an
  * attachment; the device reaches it through the peer's, by a key that dies when
  * the peer moves the buffer. While it does, the engine holds back what names it.
+ * Or what the device has itself, a drive's storage: that moves never.
  */
 export class RemoteAttachment {
   static {

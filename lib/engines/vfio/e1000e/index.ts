@@ -7,7 +7,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { P2pdmaError } from '../../../errors.js'
 import { waitUntil } from '../../../kernel/patience.js'
 import type { Registers } from '../../../kernel/vfio/index.js'
-import { Op } from '../../../move-notify/importer/batch.js'
 import type {
   NicDevice,
   NicDriver,
@@ -17,7 +16,7 @@ import type {
   VfioLink,
   RingQueue,
 } from '../driver.js'
-import { receiveLimits, sendLimits } from './limits.js'
+import { receive, send } from './limits.js'
 import {
   Cause,
   Ctrl,
@@ -72,8 +71,8 @@ const THROTTLE_MS = 10
 class E1000e implements NicDevice {
   readonly queues = ['tx', 'rx'] as const
   readonly operations = [
-    { op: Op.SEND, ...sendLimits, alignment: 1, withPeer: true },
-    { op: Op.RECEIVE, ...receiveLimits, alignment: 1, withPeer: true },
+    { ...send, withPeer: true },
+    { ...receive, withPeer: true },
   ]
   readonly ringEntries = RING_ENTRIES
   readonly #host: NicHost

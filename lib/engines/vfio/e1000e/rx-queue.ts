@@ -1,8 +1,7 @@
 /** The receive ring, legacy descriptors: 82574 datasheet 7.1.4.1. */
-import { Op } from '../../../move-notify/importer/batch.js'
 import type { RingQueue } from '../driver.js'
 import type { DescriptorForm } from '../ring-slots.js'
-import { receiveLimits } from './limits.js'
+import { receive } from './limits.js'
 import type { DescriptorRing } from './ring.js'
 
 /** Bits of the fourth word: the status is below, the errors from bit 8. */
@@ -42,9 +41,9 @@ export const receiveForm: DescriptorForm = {
 
 export class RxQueue implements RingQueue {
   readonly name = 'rx'
-  readonly op = Op.RECEIVE
+  readonly operations = [receive]
   readonly repeatable = true
-  readonly limits = receiveLimits
+  readonly drains = false
   readonly ring: DescriptorRing
   readonly #receiver: Receiver
 

@@ -1,8 +1,7 @@
 /** The transmit ring, legacy descriptors: 82574 datasheet 7.2.10.1. */
-import { Op } from '../../../move-notify/importer/batch.js'
 import type { RingQueue } from '../driver.js'
 import type { DescriptorForm } from '../ring-slots.js'
-import { sendLimits } from './limits.js'
+import { send } from './limits.js'
 import type { DescriptorRing } from './ring.js'
 
 /** Bits of the third word: the length is below, the command from bit 24. */
@@ -29,9 +28,9 @@ export const sendForm: DescriptorForm = {
 
 export class TxQueue implements RingQueue {
   readonly name = 'tx'
-  readonly op = Op.SEND
+  readonly operations = [send]
   readonly repeatable = false
-  readonly limits = sendLimits
+  readonly drains = true
   readonly ring: DescriptorRing
   readonly #onArm: () => void
 
