@@ -98,7 +98,9 @@ class Ring {
   };
 
   bool IsPlain() const;
-  PostResult PostPlain(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot);
+  // Flat: else the check of a row is taken out of the loop, 15% of a batch of 32.
+  [[gnu::flatten]] PostResult PostPlain(const BatchColumns& batch, uint32_t first, uint32_t count,
+                                        uint32_t slot);
   PostResult PostAny(const BatchColumns& batch, uint32_t first, uint32_t count, uint32_t slot);
   // Which of the operations a row is; or why it is none.
   const Operation* Find(Checker& checker) const;

@@ -7,7 +7,8 @@
  * Of the kernel's own user-space drivers (tools/testing/selftests/vfio/lib/drivers; read, not
  * tried here) one would be one more folder. Their `probe` is `ids`, `init` is `open()`, `remove`
  * is `close()`; `memcpy_start` and `memcpy_wait` are a queue's form, and `send_msi` its `arm()`.
- * They need no `halt()`, `revive()` and `health()`, which are to be written.
+ * They need no `halt()`, `revive()` and `health()`, by which work survives a reset: these are to be
+ * written.
  *
  * - `igb`: fits, as `e1000e` does, with legacy descriptors for what it sends. The advanced ones,
  *   which it uses, want the length in a second word, too (PAYLEN), and a form has one. Those that
